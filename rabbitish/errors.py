@@ -10,6 +10,7 @@ Codes and names: AMQP 0-9-1, section 1.2 "constants"; texts follow RabbitMQ's wo
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import ClassVar, Protocol, Self
 
 
 class ReplyCode(IntEnum):
@@ -36,18 +37,46 @@ class ReplyCode(IntEnum):
     INTERNAL_ERROR = 541
 
 
+_LONGEST_TEXT_BYTES = 255  # a reply text travels as a short string
+
+
+class Culprit(Protocol):
+    """The method that an error answers."""
+
+    class_id: ClassVar[int]
+    method_id: ClassVar[int]
+
+
 class AMQPError(Exception):
-    """A fault of the peer's, with the reply code and the text for it ("NOT_FOUND - no queue 'q' in vhost '/'")."""
+    """A fault of the peer's, with the reply code and the text for it ("NOT_FOUND - no queue 'q' in vhost '/'").
+
+    `class_id` and `method_id` name the method at fault, and are 0 where it was none.
+    """
 
     def __init__(self, code: ReplyCode, detail: str) -> None:
         super().__init__(code, detail)
         self.code = code
         self.detail = detail
+        self.class_id = 0
+        self.method_id = 0
+
+    def of(self, culprit: Culprit) -> Self:
+        """The same error, blamed on a method."""
+        self.class_id, self.method_id = culprit.class_id, culprit.method_id
+        return self
 
     @property
     def text(self) -> str:
         """The reply text as RabbitMQ writes it: the code's name, a dash and the detail."""
         return f"{self.code.name} - {self.detail}"
+
+    @property
+    def short_text(self) -> str:
+        """The reply text, cut to what a close can carry."""
+        raw = self.text.encode("utf-8", "surrogateescape")
+        if len(raw) <= _LONGEST_TEXT_BYTES:
+            return self.text
+        return raw[: _LONGEST_TEXT_BYTES - 3].decode("utf-8", "ignore") + "..."
 
     def __str__(self) -> str:
         return f"{int(self.code)} {self.text}"

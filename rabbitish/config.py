@@ -1,0 +1,282 @@
+"""Every default and every limit of the broker, in one place, with units in the names and the reason for each value.
+
+`Settings` is a plain frozen value: whoever starts a broker makes one and passes it down. Nothing imports a limit as a
+global, and core/ never sees this module at all; it gets the few numbers that it needs as arguments. A value that makes
+no sense is refused here, when the object is made, with a `SettingError` that names the key. So the rest of the code
+never checks a setting again.
+
+This module never reads a file, an environment variable or the machine: server/settings_file.py does. Where a sensible
+value depends on the machine (memory), the setting is a share and server/ works out the number.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import NamedTuple, TypeAlias, cast
+
+Setting: TypeAlias = str | bool | int | tuple[str, ...] | None
+"""What one key can hold."""
+
+KIB = 1024
+MIB = 1024 * KIB
+GIB = 1024 * MIB
+
+LOG_LEVELS = ("debug", "info", "warning", "error")
+DEFAULT_PORT = 5672
+
+_LISTEN_URL = re.compile(
+    r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?:\[(?P<v6>[\w:.%]+)\]|(?P<host>[^\s/:@\[\]]+))(?::(?P<port>\d+))?/?"
+)
+_LONGEST_MS = 366 * 24 * 3600 * 1000
+_SHORT_STRING_BYTES = 255
+
+
+class SettingError(ValueError):
+    """A value that cannot be used. `keys` names the settings at fault, the main one first."""
+
+    def __init__(self, problem: str, *keys: str) -> None:
+        super().__init__(f"{keys[0]} {problem}")
+        self.problem = problem
+        self.keys = keys
+
+
+class Address(NamedTuple):
+    """Where to listen. "localhost" means every loopback address of the machine; port 0 any free port."""
+
+    scheme: str
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{host}:{self.port}"
+
+
+def parse_address(url: str) -> Address:
+    """Read "amqp://host[:port]", an IPv6 host in brackets. Raises `SettingError` for `listen`."""
+    match = _LISTEN_URL.fullmatch(url)
+    if match is None:
+        raise SettingError(f"must be like amqp://127.0.0.1:5672 or amqp://[::1]:5672, not {url!r}", "listen")
+    if match["scheme"] != "amqp":
+        raise SettingError(f"must begin with amqp://, the only transport there is, not {url!r}", "listen")
+    port = int(match["port"] or DEFAULT_PORT)
+    if port > 65_535:
+        raise SettingError(f"has port {port}, and the highest port is 65535: {url!r}", "listen")
+    return Address(match["scheme"], match["v6"] or match["host"], port)
+
+
+def within(low: int, high: int, default: int | None) -> int:
+    """A whole-number field with its smallest and largest sensible value.
+
+    The result is typed as what the field holds, so that the fields below read like ordinary defaults.
+    """
+    number: int = field(default=default, metadata={"low": low, "high": high})  # type: ignore[assignment]
+    return number
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What one broker runs with; the fields are the keys of the configuration file."""
+
+    # --- Listening ---------------------------------------------------------------------------------------------------
+
+    # Loopback, both IPv4 and IPv6: what a client that is told "localhost" may try first differs (Node tries ::1). Not
+    # all interfaces as RabbitMQ does: the only user there is at first, guest, may log in from loopback alone, so a port
+    # open to the network would serve nobody and only invite strangers.
+    listen: tuple[str, ...] = ("amqp://localhost:5672",)
+
+    # Connections the kernel completes before we accept them. All clients come back at once when a broker restarts;
+    # RabbitMQ's 128 makes them wait for retransmits then.
+    listen_backlog: int = within(1, 65_535, 1024)
+
+    # Send small frames at once. Acknowledgements and confirms are small frames that somebody waits for.
+    tcp_nodelay: bool = True
+
+    # Each connection costs a file descriptor and some ten KiB; past this, a new one is closed at once.
+    max_connections: int = within(1, 1_000_000, 10_000)
+
+    # --- Who we say we are -------------------------------------------------------------------------------------------
+
+    # Clients switch features on by product and version: kombu uses global QoS, and with it Celery's ETA tasks, only for
+    # the product "RabbitMQ", and 3.13 is the first version with everything that we advertise.
+    product: str = "RabbitMQ"
+    product_version: str = "3.13.7"
+
+    # name@host, as in RabbitMQ: shown to operators, and in the headers of traced messages.
+    node_name: str = "rabbitish@localhost"
+    cluster_name: str = "rabbitish@localhost"
+
+    # --- Connections -------------------------------------------------------------------------------------------------
+
+    # From accept to connection.open-ok. Somebody who connects and says nothing must not hold a descriptor for long.
+    handshake_timeout_ms: int = within(1, _LONGEST_MS, 10_000)
+
+    # A refused login or tune is cut off this much later, so that guessing passwords is slow. RabbitMQ waits as long.
+    refused_linger_ms: int = within(0, 60_000, 3_000)
+
+    # How long we wait for connection.close-ok, or after it for the client to hang up. RabbitMQ waits as long.
+    close_timeout_ms: int = within(1, _LONGEST_MS, 30_000)
+
+    # What we propose; the lower of both sides' values wins. RabbitMQ's default; 0 proposes none.
+    heartbeat_seconds: int = within(0, 65_535, 60)
+
+    # Channels open at once on a connection. RabbitMQ's default; clients share their connections by channels.
+    channel_max: int = within(1, 65_535, 2047)
+
+    # Largest frame, its head and end included. RabbitMQ's default: larger ones make other channels wait, smaller ones
+    # cost a frame head more often.
+    frame_max_bytes: int = within(4096, 1 * GIB, 131_072)
+
+    # The smallest frame_max a client may ask for, and the limit before tune-ok: AMQP 0-9-1's frame-min-size.
+    frame_min_bytes: int = within(256, 1 * MIB, 4096)
+
+    # --- Messages ----------------------------------------------------------------------------------------------------
+
+    # Body of one message; over it the channel is closed with 406. RabbitMQ 4's default (3.x: 128 MiB). A broker keeps
+    # every body in memory for a while, so this times the number of publishers is what a flood can take.
+    max_message_bytes: int = within(0, 2 * GIB, 16 * MIB)
+
+    # Body bytes announced but not complete, over all channels of one connection. Without it 2047 channels could each
+    # hold a body that never ends. Room for a few of the largest messages at once.
+    partial_content_bytes: int = within(0, 64 * GIB, 64 * MIB)
+
+    # --- Flow --------------------------------------------------------------------------------------------------------
+
+    # Taken from a socket at a time. A whole frame of the default size fits, and one settle serves all of it.
+    read_bytes: int = within(512, 16 * MIB, 131_072)
+
+    # Unsent bytes of a connection: at the high mark its consumers get nothing more until it falls to the low one. High
+    # enough to keep a fast reader busy for a millisecond, low enough that ten thousand slow ones fit in memory; the
+    # distance between the marks is what one wake-up sends.
+    outbox_bytes_high: int = within(1 * KIB, 1 * GIB, 1 * MIB)
+    outbox_bytes_low: int = within(0, 1 * GIB, 256 * KIB)
+
+    # Messages that a queue hands out before the other queues and everybody's input get their turn. About what one full
+    # read of small messages brings in, so a long backlog goes out in slices and delays nobody by more than a moment.
+    settle_budget_messages: int = within(1, 10_000_000, 4096)
+
+    # --- Memory ------------------------------------------------------------------------------------------------------
+
+    # Over this share of the machine's or the container's memory publishers are no longer read. RabbitMQ's default until
+    # 4.0: a burst and the copies that sending makes need the rest.
+    memory_high_watermark_percent: int = within(1, 100, 40)
+
+    # The same as a number of bytes; 0 leaves it to the share.
+    memory_high_watermark_bytes: int = within(0, 1024 * GIB, 0)
+
+    # How often memory is looked at. At a gigabyte a second, which is all that a core can read, a quarter of it.
+    memory_check_ms: int = within(10, 60_000, 250)
+
+    # --- Caches ------------------------------------------------------------------------------------------------------
+
+    # Publish arguments (exchange, routing key, flags) whose route is remembered. Ten thousand routing keys in turn are
+    # ordinary (one per device or user) and fit; at the worst this is some 16 MiB.
+    route_cache_entries: int = within(0, 10_000_000, 16_384)
+
+    # Property bytes whose meaning is remembered. Messages with an id of their own never repeat, so more is no use.
+    properties_cache_entries: int = within(0, 10_000_000, 1024)
+
+    # --- Access ------------------------------------------------------------------------------------------------------
+
+    # The user and the vhost that exist at first, as in RabbitMQ: every client's default login.
+    default_user: str = "guest"
+    default_pass: str = field(default="guest", repr=False)
+    default_vhost: str = "/"
+
+    # Users that may log in from loopback only. The password of guest is known to everybody.
+    loopback_users: tuple[str, ...] = ("guest",)
+
+    # --- Consumers ---------------------------------------------------------------------------------------------------
+
+    # How long a delivery may stay unacknowledged before its consumer is cancelled and the message requeued, for queues
+    # without x-consumer-timeout. Off: RabbitMQ's 30 minutes surprise everybody with longer tasks.
+    default_consumer_timeout_ms: int | None = within(1, _LONGEST_MS, None)
+
+    # --- Running -----------------------------------------------------------------------------------------------------
+
+    # After connection.close 320 at a stop, how long clients have to answer. Below the ten seconds after which container
+    # runtimes kill.
+    shutdown_grace_ms: int = within(0, 600_000, 5_000)
+
+    log_level: str = "info"
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            _check_type(item.name, item.default, getattr(self, item.name))
+            _check_range(item.name, item.metadata, getattr(self, item.name))
+        for url in self.listen:
+            parse_address(url)
+        if not self.listen:
+            raise SettingError("must name at least one address", "listen")
+        for key in ("product", "product_version", "node_name", "cluster_name", "default_user", "default_vhost"):
+            _check_name(key, getattr(self, key))
+        if self.log_level not in LOG_LEVELS:
+            raise SettingError(f"must be one of {', '.join(LOG_LEVELS)}, not {self.log_level!r}", "log_level")
+        _check_order(self, "frame_min_bytes", "frame_max_bytes")
+        _check_order(self, "max_message_bytes", "partial_content_bytes")
+        if self.outbox_bytes_low >= self.outbox_bytes_high:
+            raise SettingError(
+                f"must be below outbox_bytes_high ({self.outbox_bytes_high}), not {self.outbox_bytes_low}",
+                "outbox_bytes_low",
+                "outbox_bytes_high",
+            )
+
+    @property
+    def addresses(self) -> tuple[Address, ...]:
+        """`listen`, taken apart."""
+        return tuple(parse_address(url) for url in self.listen)
+
+
+DEFAULTS: dict[str, Setting] = {item.name: cast("Setting", item.default) for item in fields(Settings)}
+"""Every key in the order of the class, with its default."""
+
+
+def kind_of(key: str) -> str:
+    """What a key holds, in words for people ("a whole number", "true or false", ...)."""
+    default = DEFAULTS[key]
+    if isinstance(default, bool):
+        return "true or false"
+    if isinstance(default, str):
+        return "a string"
+    if isinstance(default, tuple):
+        return "a list of strings"
+    return 'a whole number or "none"' if default is None else "a whole number"
+
+
+def _check_type(key: str, default: object, value: object) -> None:
+    """A value is of its default's type; where the default is None, a whole number or None."""
+    if default is None:
+        fits = value is None or type(value) is int
+    elif isinstance(default, tuple):
+        fits = isinstance(value, tuple) and all(isinstance(part, str) for part in value)
+    else:
+        fits = type(value) is type(default)
+    if not fits:
+        raise SettingError(f"must be {kind_of(key)}, not {value!r}", key)
+
+
+def _check_range(key: str, bounds: Mapping[str, int], value: Setting) -> None:
+    if not bounds or not isinstance(value, int):
+        return
+    if value < bounds["low"]:
+        raise SettingError(f"must be at least {bounds['low']}, not {value}", key)
+    if value > bounds["high"]:
+        raise SettingError(f"must be at most {bounds['high']}, not {value}", key)
+
+
+def _check_name(key: str, value: str) -> None:
+    """Names travel as AMQP short strings and appear in logs and errors."""
+    if not value:
+        raise SettingError("must not be empty", key)
+    if len(value.encode(errors="surrogateescape")) > _SHORT_STRING_BYTES:
+        raise SettingError(f"must be at most {_SHORT_STRING_BYTES} bytes long", key)
+    if not value.isprintable():
+        raise SettingError(f"must be printable, not {value!r}", key)
+
+
+def _check_order(settings: Settings, lower: str, upper: str) -> None:
+    low, high = getattr(settings, lower), getattr(settings, upper)
+    if low > high:
+        raise SettingError(f"must be at least {lower} ({low}), not {high}", upper, lower)

@@ -1,0 +1,309 @@
+"""Checks of the arguments of queue.declare, exchange.declare and basic.consume, and what they mean.
+
+Turns a field table into options with units in their names, or refuses it with 406 in RabbitMQ's words (clients match
+on them). The checks are a table in RabbitMQ's order (rabbit_amqqueue: declare_args, consume_args), since of several
+faults only the first is told. Never looks at what exists: permissions, names and equivalence are checked elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from decimal import Decimal
+from math import isfinite
+
+from rabbitish.errors import ChannelError, ReplyCode
+from rabbitish.values import Table, Timestamp, Value, type_name
+
+EXPIRY_MS_MAX = 315_360_000_000  # ten years; RabbitMQ: rabbit_misc:check_expiry
+PRIORITY_MAX = 255
+OVERFLOW_MODES = ("drop-head", "reject-publish", "reject-publish-dlx")
+QUEUE_TYPES = ("classic", "quorum", "stream")
+
+# Arguments of other queue types, which RabbitMQ refuses on a classic queue. Not among them though RabbitMQ refuses it
+# there: x-delivery-limit, which works on every queue here.
+_NOT_CLASSIC = frozenset(
+    (
+        "x-dead-letter-strategy",
+        "x-initial-cluster-size",
+        "x-max-age",
+        "x-max-in-memory-bytes",
+        "x-max-in-memory-length",
+        "x-queue-leader-locator",
+        "x-quorum-initial-group-size",
+        "x-stream-max-segment-size-bytes",
+    )
+)
+
+
+@dataclass(frozen=True, slots=True)
+class QueueOptions:
+    """What a queue was declared with, beside its flags. None is "not given"; times in milliseconds."""
+
+    message_ttl_ms: int | None = None
+    expires_ms: int | None = None
+    max_length: int | None = None
+    max_length_bytes: int | None = None
+    overflow: str = "drop-head"
+    dead_letter_exchange: str | None = None
+    dead_letter_routing_key: str | None = None
+    max_priority: int | None = None
+    single_active_consumer: bool = False
+    delivery_limit: int | None = None
+    consumer_timeout_ms: int | None = None
+    queue_type: str = "classic"
+
+
+@dataclass(frozen=True, slots=True)
+class ConsumerOptions:
+    """What a consumer was started with, beside its flags."""
+
+    priority: int = 0
+    cancel_on_ha_failover: bool = False
+    consumer_timeout_ms: int | None = None
+
+
+def resource(kind: str, name: str, vhost: str) -> str:
+    """How RabbitMQ's texts name a thing: "queue 'q' in vhost '/'"."""
+    return f"{kind} '{name}' in vhost '{vhost}'"
+
+
+def refuse(detail: str) -> ChannelError:
+    """The 406 with this text."""
+    return ChannelError(ReplyCode.PRECONDITION_FAILED, detail)
+
+
+def erlang_term(value: Value) -> str:
+    """A value as Erlang's ~p writes it, which is how RabbitMQ's texts show values: <<"a">>, true, [{long,1}]."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if value is None:
+        return "undefined"
+    if isinstance(value, str):
+        return _erlang_binary(value.encode("utf-8", "surrogateescape"))
+    if isinstance(value, bytes):
+        return _erlang_binary(value)
+    if isinstance(value, float):
+        return _erlang_float(value)
+    if isinstance(value, Decimal):
+        sign, digits, exponent = value.as_tuple()
+        unscaled = int("".join(map(str, digits))) * (-1 if sign else 1)
+        return f"{{{-int(exponent)},{unscaled}}}"
+    if isinstance(value, list):
+        return "[" + ",".join(f"{{{type_name(item)},{erlang_term(item)}}}" for item in value) + "]"
+    if isinstance(value, dict):
+        rows = (f"{{{erlang_term(key)},{type_name(item)},{erlang_term(item)}}}" for key, item in value.items())
+        return "[" + ",".join(rows) + "]"
+    return str(int(value))
+
+
+def erlang_string(text: str) -> str:
+    """A text as Erlang's ~p writes a string: in quotes when all of it can be printed, else as a list of its bytes."""
+    raw = text.encode("utf-8", "surrogateescape")
+    return _quoted(raw) or "[" + ",".join(map(str, raw)) + "]"
+
+
+def _erlang_binary(raw: bytes) -> str:
+    shown = _quoted(raw) if raw else ""
+    return f"<<{shown if shown is not None else ','.join(map(str, raw))}>>"
+
+
+def _quoted(raw: bytes) -> str | None:
+    """The bytes in quotes, or None when some are neither printable in ISO 8859-1 nor have an escape."""
+    if all(32 <= byte < 127 or byte >= 160 or byte in _ESCAPES for byte in raw):
+        text = b"".join(_ESCAPES.get(byte) or bytes((byte,)) for byte in raw)
+        return f'"{text.decode("utf-8", "surrogateescape")}"'
+    return None
+
+
+_ESCAPES = {byte: b"\\" + mark.encode() for byte, mark in zip(b'\b\t\n\v\f\r\x1b"\\', 'btnvfre"\\', strict=True)}
+
+
+def _erlang_float(value: float) -> str:
+    """The fewest digits that mean this number, in the shorter of both notations."""
+    plain = repr(value)
+    if not isfinite(value):
+        return plain
+    digits = plain.partition("e")[0].replace(".", "").strip("-0")
+    mantissa, _, exponent = f"{value:.{max(len(digits) - 1, 1)}e}".partition("e")
+    scientific = f"{mantissa}e{int(exponent)}"
+    return scientific if "e" in plain or len(scientific) < len(plain) else plain
+
+
+# One check says what is wrong with a value, as RabbitMQ writes the error term, or None.
+_Check = Callable[[Value, Table], "str | None"]
+
+
+def _integer(value: Value, _arguments: Table) -> str | None:
+    if isinstance(value, int) and not isinstance(value, bool | Timestamp):
+        return None
+    return f'"expected integer, got {type_name(value)}"'
+
+
+def _non_negative(value: Value, arguments: Table) -> str | None:
+    fault = _integer(value, arguments)
+    if fault is None and isinstance(value, int) and value < 0:
+        return f"{{value_negative,{int(value)}}}"
+    return fault
+
+
+def _expiry(value: Value, arguments: Table) -> str | None:
+    fault = _non_negative(value, arguments)
+    if fault is None and isinstance(value, int) and value > EXPIRY_MS_MAX:
+        return f"{{value_too_large,{int(value)}}}"
+    return fault
+
+
+def _positive_expiry(value: Value, arguments: Table) -> str | None:
+    fault = _expiry(value, arguments)
+    if fault is None and value == 0:
+        return "{value_zero,0}"
+    return fault
+
+
+def _priority_limit(value: Value, arguments: Table) -> str | None:
+    fault = _non_negative(value, arguments)
+    if fault is None and isinstance(value, int) and value > PRIORITY_MAX:
+        return f"{{max_value_exceeded,{int(value)}}}"
+    return fault
+
+
+def _text(value: Value, _arguments: Table) -> str | None:
+    return None if isinstance(value, str) else f"{{unacceptable_type,{type_name(value)}}}"
+
+
+def _flag(value: Value, _arguments: Table) -> str | None:
+    return None if isinstance(value, bool) else f"{{unacceptable_type,{type_name(value)}}}"
+
+
+def _dead_letter_key(value: Value, arguments: Table) -> str | None:
+    fault = _text(value, arguments)
+    if fault is None and "x-dead-letter-exchange" not in arguments:
+        return "routing_key_but_no_dlx_defined"
+    return fault
+
+
+def _overflow(value: Value, arguments: Table) -> str | None:
+    return _text(value, arguments) or (None if value in OVERFLOW_MODES else "invalid_overflow")
+
+
+def _queue_version(value: Value, arguments: Table) -> str | None:
+    fault = _non_negative(value, arguments)
+    return fault or (None if value in (1, 2) else erlang_string(f"unsupported queue version '{value!s}'"))
+
+
+def _one_of(what: str, *choices: str) -> _Check:
+    def check(value: Value, arguments: Table) -> str | None:
+        fault = _text(value, arguments)
+        return fault or (None if value in choices else erlang_string(f"unsupported queue {what} '{value!s}'"))
+
+    return check
+
+
+_QUEUE_CHECKS: tuple[tuple[str, _Check], ...] = (
+    ("x-queue-type", _one_of("type", *QUEUE_TYPES)),
+    ("x-expires", _positive_expiry),
+    ("x-message-ttl", _expiry),
+    ("x-dead-letter-exchange", _text),
+    ("x-dead-letter-routing-key", _dead_letter_key),
+    ("x-max-length", _non_negative),
+    ("x-max-length-bytes", _non_negative),
+    ("x-max-priority", _priority_limit),
+    ("x-overflow", _overflow),
+    ("x-queue-mode", _one_of("mode", "default", "lazy")),
+    ("x-queue-version", _queue_version),
+    ("x-single-active-consumer", _flag),
+    ("x-consumer-timeout", _non_negative),
+    ("x-delivery-limit", _non_negative),
+)
+
+_CONSUMER_CHECKS: tuple[tuple[str, _Check], ...] = (
+    ("x-priority", _integer),
+    ("x-cancel-on-ha-failover", _flag),
+    ("x-consumer-timeout", _non_negative),
+)
+
+
+def queue_options(
+    name: str, vhost: str, arguments: Table, *, durable: bool, exclusive: bool, auto_delete: bool
+) -> QueueOptions:
+    """What the arguments of a queue.declare that makes a new queue mean; ChannelError 406 for what is wrong in them."""
+    where = resource("queue", name, vhost)
+    exchange = arguments.get("x-dead-letter-exchange")
+    if "x-dead-letter-exchange" in arguments and not isinstance(exchange, str):
+        raise refuse(f"invalid type '{type_name(exchange)}' for arg 'x-dead-letter-exchange' in {where}")
+    _run(_QUEUE_CHECKS, where, arguments)
+    _refuse_type(where, arguments, durable=durable, exclusive=exclusive, auto_delete=auto_delete)
+    for key in arguments:
+        if key in _NOT_CLASSIC:
+            raise refuse(f"invalid arg '{key}' for {where} of queue type rabbit_classic_queue")
+    return QueueOptions(
+        message_ttl_ms=_int(arguments, "x-message-ttl"),
+        expires_ms=_int(arguments, "x-expires"),
+        max_length=_int(arguments, "x-max-length"),
+        max_length_bytes=_int(arguments, "x-max-length-bytes"),
+        overflow=_str(arguments, "x-overflow") or "drop-head",
+        dead_letter_exchange=_str(arguments, "x-dead-letter-exchange"),
+        dead_letter_routing_key=_str(arguments, "x-dead-letter-routing-key"),
+        max_priority=_int(arguments, "x-max-priority"),
+        single_active_consumer=arguments.get("x-single-active-consumer") is True,
+        delivery_limit=_int(arguments, "x-delivery-limit"),
+        consumer_timeout_ms=_int(arguments, "x-consumer-timeout"),
+    )
+
+
+def consumer_options(name: str, vhost: str, arguments: Table) -> ConsumerOptions:
+    """What the arguments of a basic.consume on this queue mean; ChannelError 406 for what is wrong in them."""
+    where = resource("queue", name, vhost)
+    _run(_CONSUMER_CHECKS, where, arguments)
+    if "x-stream-offset" in arguments:
+        raise refuse(f"invalid arg 'x-stream-offset' for {where} of queue type rabbit_classic_queue")
+    return ConsumerOptions(
+        priority=_int(arguments, "x-priority") or 0,
+        cancel_on_ha_failover=arguments.get("x-cancel-on-ha-failover") is True,
+        consumer_timeout_ms=_int(arguments, "x-consumer-timeout"),
+    )
+
+
+def alternate_exchange(name: str, vhost: str, arguments: Table) -> str | None:
+    """The alternate that the arguments of an exchange.declare name; ChannelError 406 when it is not a string."""
+    alternate = arguments.get("alternate-exchange")
+    if "alternate-exchange" in arguments and not isinstance(alternate, str):
+        where = resource("exchange", name, vhost)
+        raise refuse(f"invalid type '{type_name(alternate)}' for arg 'alternate-exchange' in {where}")
+    return _str(arguments, "alternate-exchange")
+
+
+def check_exchange_type(type_: str, known: Collection[str]) -> None:
+    """ChannelError 406 for a type nobody knows (RabbitMQ before 3.13: 503, which cost the whole connection)."""
+    if type_ not in known:
+        raise refuse(f"unknown exchange type '{type_}'")
+
+
+def _run(checks: tuple[tuple[str, _Check], ...], where: str, arguments: Table) -> None:
+    for key, check in checks:
+        if key in arguments:
+            fault = check(arguments[key], arguments)
+            if fault is not None:
+                raise refuse(f"invalid arg '{key}' for {where}: {fault}")
+
+
+def _refuse_type(where: str, arguments: Table, *, durable: bool, exclusive: bool, auto_delete: bool) -> None:
+    """Refuse the queue types that need what this node has not, by RabbitMQ's reasons first."""
+    wanted = arguments.get("x-queue-type", "classic")
+    if wanted == "classic":
+        return
+    for unfit, wording in ((auto_delete, "auto-delete"), (exclusive, "exclusive-owner"), (not durable, "non-durable")):
+        if unfit:
+            raise refuse(f"invalid property '{wording}' for {where}")
+    raise refuse(f"invalid arg 'x-queue-type' for {where}: \"queue type '{wanted!s}' is not available on this node\"")
+
+
+def _int(arguments: Table, key: str) -> int | None:
+    value = arguments.get(key)
+    return int(value) if isinstance(value, int) else None
+
+
+def _str(arguments: Table, key: str) -> str | None:
+    value = arguments.get(key)
+    return value if isinstance(value, str) else None

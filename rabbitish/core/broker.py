@@ -1,0 +1,70 @@
+"""The broker: virtual hosts, and the one settle that everything comes together in.
+
+The server calls `settle(now)` after every batch of input and whenever the deadline it returned has come. It fires what is
+due, matches messages with consumers on every queue that was touched, and says when it wants to be called again. Nothing
+else makes time pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from rabbitish.core.deadlines import Deadlines
+from rabbitish.core.queue import Queue, Usage
+from rabbitish.core.vhost import Vhost
+
+
+class Broker:
+    """All virtual hosts of a node, and what is common to them.
+
+    `token` makes 22 random characters for names that the broker makes up; `settle_budget` is how many messages at most a
+    queue hands out before others get their turn.
+    """
+
+    def __init__(self, *, token: Callable[[], str], settle_budget: int) -> None:
+        self.token = token
+        self.deadlines = Deadlines()
+        self.usage = Usage()
+        self.vhosts: dict[str, Vhost] = {}
+        self._dirty: list[Queue] = []
+        self._settle_budget = settle_budget
+
+    def add_vhost(self, name: str) -> Vhost:
+        """Make a virtual host, or find it."""
+        vhost = self.vhosts.get(name)
+        if vhost is None:
+            vhost = self.vhosts[name] = Vhost(
+                name, dirty=self._dirty, deadlines=self.deadlines, usage=self.usage, token=self.token
+            )
+        return vhost
+
+    def settle(self, now: int) -> int | None:
+        """Do what is due and hand out messages; the moment of the next call at the latest (`now` if work is left)."""
+        self.deadlines.fire(now)
+        more = False
+        dirty = self._dirty
+        if dirty:
+            # One round over what is dirty now; dead letters may make others dirty, which the loop then reaches as well.
+            unfinished: list[Queue] = []
+            for queue in dirty:
+                queue.dirty = False
+                if not queue.deleted and queue.settle(now, self._settle_budget):
+                    unfinished.append(queue)
+            dirty.clear()
+            for queue in unfinished:
+                queue.mark()
+            more = bool(dirty)
+        for vhost in self.vhosts.values():
+            vhost.tell_consumers()
+        return now if more else self.deadlines.next_due()
+
+    @property
+    def restless(self) -> bool:
+        """Whether some queue is to be settled."""
+        return bool(self._dirty)
+
+    def check(self) -> None:
+        """Assert what must always hold."""
+        for vhost in self.vhosts.values():
+            for queue in vhost.queues.values():
+                queue.check()

@@ -1,0 +1,128 @@
+"""What a queue knows of a consumer, and whose turn it is.
+
+A queue hands messages to anything with this interface; session/ implements it over a channel, tests over a list. A
+consumer that cannot take more (prefetch, a full outbox) is set aside until whoever made room calls `Consumers.ready`,
+so that a thousand waiting consumers cost nothing. Turns go round robin among the consumers of the highest priority
+that has any ready (RabbitMQ: rabbit_queue_consumers); with single active consumer only one is ever ready.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+from rabbitish.core.lane import Lane
+from rabbitish.core.message import Message
+
+
+class Consumer(Protocol):
+    """A taker of messages. The queue alone sets `waiting`."""
+
+    tag: str
+    no_ack: bool
+    exclusive: bool
+    priority: int
+    waiting: bool  # set aside until it has room again
+
+    def room(self) -> int:
+        """How many messages it can take now."""
+
+    def deliver(self, lane: Lane, first: int, messages: Sequence[Message], returns: int) -> None:
+        """Take messages of consecutive positions from `first`; `returns` is how often they came back before."""
+
+    def queue_gone(self) -> None:
+        """The queue is deleted (or moved away); nothing more will come."""
+
+
+class Consumers:
+    """The consumers of one queue in order of registration, and the ready ones in order of their turns."""
+
+    __slots__ = ("_all", "_single_active", "_turns", "active")
+
+    def __init__(self, *, single_active: bool) -> None:
+        self._all: list[Consumer] = []
+        self._turns: dict[int, deque[Consumer]] = {}  # by priority, highest first; no empty ones
+        self._single_active = single_active
+        self.active: Consumer | None = None  # with single_active: the one that gets everything
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def __iter__(self) -> Iterator[Consumer]:
+        return iter(self._all)
+
+    def add(self, consumer: Consumer) -> None:
+        """Register a consumer; its first turn comes after those already ready."""
+        self._all.append(consumer)
+        if self._single_active:
+            if self.active is not None:
+                consumer.waiting = False
+                return
+            self.active = consumer
+        self._join(consumer)
+
+    def remove(self, consumer: Consumer) -> None:
+        """Take a consumer out; with single active consumer the next of the highest priority takes over."""
+        self._all.remove(consumer)
+        self._leave(consumer)
+        consumer.waiting = False  # whoever makes room for it later must not bring it back
+        if consumer is self.active:
+            self.active = max(self._all, key=lambda other: other.priority, default=None)
+            if self.active is not None:
+                self._join(self.active)
+
+    def ready(self, consumer: Consumer) -> bool:
+        """A consumer that was set aside may have room again; whether it gets turns now."""
+        if not consumer.waiting:
+            return False
+        self._join(consumer)
+        return True
+
+    def next(self) -> tuple[Consumer, int] | None:
+        """Whose turn it is and how much room that consumer has; those without room are set aside on the way."""
+        while self._turns:
+            priority, turns = next(iter(self._turns.items()))
+            consumer = turns[0]
+            room = consumer.room()
+            if room > 0:
+                return consumer, room
+            turns.popleft()
+            consumer.waiting = True
+            if not turns:
+                del self._turns[priority]
+        return None
+
+    def alone(self) -> bool:
+        """Whether whoever's turn it is has nobody to take turns with."""
+        return len(next(iter(self._turns.values()))) == 1
+
+    def rotate(self) -> None:
+        """The one whose turn it was goes to the end of the line."""
+        next(iter(self._turns.values())).rotate(-1)
+
+    def _join(self, consumer: Consumer) -> None:
+        consumer.waiting = False
+        turns = self._turns.get(consumer.priority)
+        if turns is not None:
+            turns.append(consumer)
+            return
+        self._turns[consumer.priority] = deque((consumer,))
+        if len(self._turns) > 1:
+            self._turns = dict(sorted(self._turns.items(), reverse=True))
+
+    def _leave(self, consumer: Consumer) -> None:
+        turns = self._turns.get(consumer.priority)
+        if turns is not None and consumer in turns:
+            turns.remove(consumer)
+            if not turns:
+                del self._turns[consumer.priority]
+
+    def check(self) -> None:
+        """Assert what must always hold."""
+        in_turn = [consumer for turns in self._turns.values() for consumer in turns]
+        assert len(in_turn) == len({id(consumer) for consumer in in_turn})
+        assert list(self._turns) == sorted(self._turns, reverse=True)
+        for consumer in self._all:
+            assert not (consumer.waiting and consumer in in_turn)
+            assert consumer.waiting or consumer in in_turn or (self._single_active and consumer is not self.active)

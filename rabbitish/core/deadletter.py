@@ -1,0 +1,103 @@
+"""What is written on a message that dies, and where it must not go again.
+
+Follows RabbitMQ 3.10 (rabbit_dead_letter) to the order of keys in a fresh x-death entry, since clients and test suites
+look at it: one entry per (queue, reason), newest first, counting; x-first-death-* never change, x-last-death-* (of newer
+servers) always do. Pure functions over header tables; routing the result is the virtual host's.
+"""
+
+from __future__ import annotations
+
+from rabbitish.core.message import Address, Message
+from rabbitish.core.queue import REJECTED
+from rabbitish.values import Int64, Table, Timestamp, Value
+
+
+def dead_letter(message: Message, queue: str, reason: str, exchange: str, routing_key: str | None, now: int) -> Message:
+    """The message as it goes to the dead-letter exchange `exchange`, under `routing_key` or else its own keys."""
+    headers = dict(message.headers())
+    death = _death(message, queue, reason, now)
+    _record(headers, death)
+    if routing_key is None:
+        address = Address(exchange, message.address.routing_key, message.address.extra_keys)
+    else:
+        headers.pop("CC", None)
+        address = Address(exchange, routing_key)
+    return message.derived(address, headers, keep_expiration=False)
+
+
+def _death(message: Message, queue: str, reason: str, now: int) -> Table:
+    carbon_copies = message.headers().get("CC")
+    keys: list[Value] = [message.address.routing_key]
+    if isinstance(carbon_copies, list):
+        keys += [key for key in carbon_copies if isinstance(key, str)]
+    death: Table = {
+        "count": Int64(1),
+        "reason": reason,
+        "queue": queue,
+        "time": Timestamp(now // 1000),
+        "exchange": message.address.exchange,
+        "routing-keys": keys,
+    }
+    expiration = message.expiration()
+    if expiration is not None:
+        death["original-expiration"] = expiration
+    return death
+
+
+def _record(headers: Table, death: Table) -> None:
+    """Add a death to the headers, or count it up where one of the same queue and reason is there."""
+    before = headers.get("x-death")
+    deaths: list[Table] = []
+    if not isinstance(before, list):
+        if "x-death" not in headers:
+            headers["x-first-death-reason"] = death["reason"]
+            headers["x-first-death-queue"] = death["queue"]
+            headers["x-first-death-exchange"] = death["exchange"]
+    else:
+        deaths = _folded(before)
+        same = [entry for entry in deaths if _key(entry) == _key(death)]
+        if same:
+            count = same[0].get("count")
+            grown: Table = {**same[0], "count": Int64(count + 1 if isinstance(count, int) else 1)}
+            deaths = [entry for entry in deaths if entry is not same[0]]
+            death = grown
+        death = dict(sorted(death.items()))
+    headers["x-death"] = [death, *deaths]
+    headers["x-last-death-reason"] = death["reason"]
+    headers["x-last-death-queue"] = death["queue"]
+    headers["x-last-death-exchange"] = death["exchange"]
+
+
+def _key(death: Table) -> tuple[Value, Value]:
+    return death.get("queue"), death.get("reason")
+
+
+def _folded(deaths: list[Value]) -> list[Table]:
+    """Entries of the same queue and reason folded into one that counts them, in order of their first."""
+    folded: dict[tuple[str, str], Table] = {}
+    for death in deaths:
+        if not isinstance(death, dict):
+            continue
+        key = (str(death.get("queue")), str(death.get("reason")))
+        if key not in folded:
+            folded[key] = death
+            times = sum(1 for other in deaths if isinstance(other, dict) and _key(other) == _key(death))
+            if "count" not in death:
+                folded[key] = {"count": Int64(times), **death}
+    return list(folded.values())
+
+
+def is_cycle(headers: Table, queue: str, reason: str) -> bool:
+    """Whether a message with these headers, dead for `reason`, returns to `queue` with no rejection since it died there.
+
+    Only such fully automatic cycles are cut (RabbitMQ: rabbit_dead_letter:is_cycle).
+    """
+    deaths = headers.get("x-death")
+    if reason == REJECTED or not isinstance(deaths, list):
+        return False
+    for death in deaths:
+        if not isinstance(death, dict) or death.get("reason") == REJECTED:
+            return False
+        if death.get("queue") == queue:
+            return True
+    return False

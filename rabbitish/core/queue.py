@@ -1,0 +1,444 @@
+"""A queue: messages in, messages to consumers, in order, under its limits. A deterministic function of its calls.
+
+Handlers change state and mark the queue dirty; `settle` alone matches messages with consumers, once for everything that
+came in one batch of input, and applies what depends on the outcome (a TTL of 0, max-length). Between the two the queue
+may be over its limits; nobody sees that, since whoever asks for counts or messages settles first.
+
+What leaves without being consumed goes through `Host.bury` (dead letters) with its reason. The queue never routes, and
+never knows connections: exclusive ownership and deletion are the virtual host's (vhost.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from rabbitish.core.arguments import QueueOptions
+from rabbitish.core.consumer import Consumer, Consumers
+from rabbitish.core.deadlines import Deadlines
+from rabbitish.core.lane import Lane
+from rabbitish.core.message import Message
+from rabbitish.values import Int64, Table
+
+# What a queued message costs beside its body, for memory accounting: its objects, content framing and places in deques.
+MESSAGE_OVERHEAD_BYTES = 400
+# At most so many messages are expired or dropped at a stretch, so that a million of them never hold the loop.
+SWEEP_MESSAGES = 4096
+# At most so many messages go to a consumer before it is asked for its room again, which depends on their sizes.
+HANDFUL_MESSAGES = 128
+
+EXPIRED, REJECTED, MAXLEN, DELIVERY_LIMIT = "expired", "rejected", "maxlen", "delivery_limit"
+
+
+class Usage:
+    """Bytes of memory that queued messages take, over all queues."""
+
+    __slots__ = ("bytes",)
+
+    def __init__(self) -> None:
+        self.bytes = 0
+
+
+class Host(Protocol):
+    """What a queue asks of the virtual host it lives in."""
+
+    dirty: list[Queue]
+    deadlines: Deadlines
+    usage: Usage
+
+    def bury(self, queue: Queue, message: Message, reason: str, now: int) -> None:
+        """Dead-letter a message that has just left the queue."""
+
+    def idle(self, queue: Queue) -> None:
+        """The queue has been unused for its x-expires: delete it."""
+
+
+class Queue:
+    """Ready messages by priority and position, consumers with their turns, and counters."""
+
+    __slots__ = (
+        "_accounted",
+        "_dirty",
+        "_host",
+        "_lane",
+        "_levels",
+        "_special",
+        "arguments",
+        "auto_delete",
+        "bytes",
+        "consumers",
+        "deleted",
+        "dirty",
+        "due_at",
+        "durable",
+        "exclusive",
+        "had_consumer",
+        "lanes",
+        "last_used",
+        "name",
+        "options",
+        "owner",
+        "ready",
+        "unacked",
+        "unacked_bytes",
+    )
+
+    def __init__(
+        self,
+        name: str,
+        host: Host,
+        options: QueueOptions,
+        arguments: Table,
+        *,
+        durable: bool,
+        auto_delete: bool,
+        owner: object | None,
+        now: int,
+    ) -> None:
+        # declared
+        self.name = name
+        self.arguments = arguments
+        self.durable = durable
+        self.auto_delete = auto_delete
+        self.exclusive = owner is not None
+        # in memory only
+        self.owner = owner  # the connection of an exclusive queue
+        self.consumers = Consumers(single_active=options.single_active_consumer)
+        self.had_consumer = False
+        self.deleted = False
+        self.dirty = False
+        self.due_at: int | None = None
+        self.last_used = now
+        # messages
+        self.lanes: dict[int, Lane] = {0: Lane()}
+        self._lane = self.lanes[0]
+        self._levels = 1  # a bit a priority level that may hold messages
+        self.ready = 0
+        self.unacked = 0
+        self.bytes = 0  # bodies, ready and unacked
+        self.unacked_bytes = 0
+        self._accounted = 0
+        self._host = host
+        self._dirty = host.dirty
+        self.apply(options)
+
+    def apply(self, options: QueueOptions) -> None:
+        """Take these options from now on."""
+        self.options = options
+        self._special = bool(
+            options.message_ttl_ms is not None
+            or options.max_priority
+            or (options.overflow != "drop-head" and self._limited)
+        )
+        self.mark()
+
+    @property
+    def _limited(self) -> bool:
+        return self.options.max_length is not None or self.options.max_length_bytes is not None
+
+    @property
+    def ready_bytes(self) -> int:
+        """Bytes of the bodies that are ready."""
+        return self.bytes - self.unacked_bytes
+
+    def mark(self) -> None:
+        """Have the queue settled at the end of this batch of input."""
+        if not self.dirty and not self.deleted:
+            self.dirty = True
+            self._dirty.append(self)
+
+    # ---- in
+
+    def enqueue(self, message: Message, now: int) -> bool:
+        """Put a message at the end; False when the queue is full and its overflow mode refuses publishes."""
+        lane = self._lane
+        if self._special or lane.expiring or message.traits.expiration_ms is not None:
+            return self._enqueue_special(message, now)
+        lane.fresh.append(message)
+        self.ready += 1
+        self.bytes += message.size
+        if not self.dirty:
+            self.dirty = True
+            self._dirty.append(self)
+        return True
+
+    def _enqueue_special(self, message: Message, now: int) -> bool:
+        if self.deleted:
+            return True  # routed to before it went, as in a transaction
+        options = self.options
+        if options.overflow != "drop-head" and self._would_overflow(message):
+            self.settle(now)  # what consumers can take makes room
+            if self._would_overflow(message):
+                if options.overflow == "reject-publish-dlx":
+                    self._bury(message, MAXLEN, now)
+                return False
+        lives = [ttl for ttl in (options.message_ttl_ms, message.traits.expiration_ms) if ttl is not None]
+        if lives:
+            message = message.twin()
+            message.deadline = now + min(lives)
+        level = min(message.traits.priority, options.max_priority) if options.max_priority else 0
+        lane = self.lanes.get(level)
+        if lane is None:
+            lane = self.lanes[level] = Lane()
+        self._levels |= 1 << level
+        lane.append(message)
+        self.ready += 1
+        self.bytes += message.size
+        self.mark()
+        return True
+
+    def _would_overflow(self, message: Message) -> bool:
+        options = self.options
+        return (options.max_length is not None and self.ready + 1 > options.max_length) or (
+            options.max_length_bytes is not None and self.ready_bytes + message.size > options.max_length_bytes
+        )
+
+    # ---- out
+
+    def _top(self) -> Lane:
+        """The lane of the highest priority that holds messages, or an empty one."""
+        if self._levels == 1:
+            return self._lane
+        while True:
+            level = self._levels.bit_length() - 1
+            lane = self.lanes[level]
+            if level == 0 or len(lane):
+                return lane
+            self._levels &= ~(1 << level)
+
+    def settle(self, now: int, budget: int = HANDFUL_MESSAGES) -> bool:
+        """Hand out what can be handed out, up to about `budget` messages; True when work is left for another call.
+
+        A message whose time is up is not delivered, but one with a TTL of 0 that a consumer waits for still is.
+        """
+        more = self._expire(now, now) if self._may_expire else False
+        if self.ready and len(self.consumers):
+            more |= self._hand_out(budget)
+        if self._may_expire:
+            more |= self._expire(now + 1, now)
+            self._ask_for_expiry()
+        if self._limited:
+            more |= self._drop_head(now)
+        cost = self.bytes + (self.ready + self.unacked) * MESSAGE_OVERHEAD_BYTES
+        self._host.usage.bytes += cost - self._accounted
+        self._accounted = cost
+        return more
+
+    def _hand_out(self, budget: int) -> bool:
+        consumers = self.consumers
+        while self.ready:
+            turn = consumers.next()
+            if turn is None:
+                return False
+            if budget <= 0:
+                return True
+            consumer, room = turn
+            given = self._hand_to(consumer, min(room, budget, HANDFUL_MESSAGES) if consumers.alone() else 1)
+            budget -= given
+            consumers.rotate()
+        return False
+
+    def _hand_to(self, consumer: Consumer, most: int) -> int:
+        lane = self._top()
+        if lane.plain:
+            first, messages = lane.take_fresh(most)
+            returns = 0
+        else:
+            first, message, returns = lane.take()
+            messages = [message]
+        count = len(messages)
+        size = sum([message.size for message in messages])
+        self.ready -= count
+        if consumer.no_ack:
+            self.bytes -= size
+        else:
+            self.unacked += count
+            self.unacked_bytes += size
+        consumer.deliver(lane, first, messages, returns)
+        return count
+
+    def take(self, now: int, *, no_ack: bool) -> tuple[Lane, int, Message, int] | None:
+        """One message for basic.get: its lane, position, the message and how often it came back; None when empty."""
+        self.last_used = now
+        self.settle(now)
+        if not self.ready:
+            return None
+        lane = self._top()
+        position, message, returns = lane.take()
+        self.ready -= 1
+        if no_ack:
+            self.bytes -= message.size
+        else:
+            self.unacked += 1
+            self.unacked_bytes += message.size
+        self.mark()
+        return lane, position, message, returns
+
+    # ---- what becomes of a message that was handed out
+
+    def ack(self, message: Message) -> None:
+        """The consumer is done with a message."""
+        self.unacked -= 1
+        size = message.size
+        self.unacked_bytes -= size
+        self.bytes -= size
+        if not self.dirty:
+            self.mark()
+
+    def reject(self, message: Message, now: int) -> None:
+        """The consumer wants a message neither done nor back: dead-letter it."""
+        if self.deleted:
+            return
+        self.ack(message)
+        self._bury(message, REJECTED, now)
+
+    def requeue(self, lane: Lane, position: int, message: Message, returns: int, now: int) -> None:
+        """Put a message back to its old place; over the queue's delivery limit it is dead-lettered instead.
+
+        `returns` is how often it has come back by now, this time included. The count shows in the header
+        x-delivery-count where the queue has a limit, as RabbitMQ's quorum queues have it.
+        """
+        if self.deleted:
+            return
+        self.unacked -= 1
+        self.unacked_bytes -= message.size
+        self.mark()
+        limit = self.options.delivery_limit
+        if limit is not None:
+            if returns > limit:
+                self.bytes -= message.size
+                self._bury(message, DELIVERY_LIMIT, now)
+                return
+            message = self._counted(message, returns)
+        lane.give_back(position, message, returns)
+        self._relevel(lane)
+        self.ready += 1
+
+    @staticmethod
+    def _counted(message: Message, returns: int) -> Message:
+        headers = {**message.headers(), "x-delivery-count": Int64(returns)}
+        counted = message.derived(message.address, headers, keep_expiration=True)
+        counted.deadline = message.deadline
+        return counted
+
+    def _relevel(self, lane: Lane) -> None:
+        if self.options.max_priority:
+            level = next(level for level, known in self.lanes.items() if known is lane)
+            self._levels |= 1 << level
+
+    # ---- limits
+
+    @property
+    def _may_expire(self) -> bool:
+        return self._lane.expiring or (len(self.lanes) > 1 and any(lane.expiring for lane in self.lanes.values()))
+
+    def _expire(self, before: int, now: int) -> bool:
+        """Expire what has a deadline earlier than `before`; True when there is more than one sweep's worth."""
+        swept = 0
+        for lane in list(self.lanes.values()):  # a dead letter may come right back, to a new lane
+            while (message := lane.take_expired(before)) is not None:
+                self._forget(message)
+                self._bury(message, EXPIRED, now)
+                swept += 1
+                if swept == SWEEP_MESSAGES:
+                    return True
+        return False
+
+    def _drop_head(self, now: int) -> bool:
+        options = self.options
+        most = options.max_length if options.max_length is not None else self.ready
+        most_bytes = options.max_length_bytes if options.max_length_bytes is not None else self.ready_bytes
+        for _ in range(SWEEP_MESSAGES):
+            if self.ready <= most and self.ready_bytes <= most_bytes:
+                return False
+            message = self._top().take()[1]
+            self._forget(message)
+            self._bury(message, MAXLEN, now)
+        return True
+
+    def _forget(self, message: Message) -> None:
+        self.ready -= 1
+        self.bytes -= message.size
+
+    def _bury(self, message: Message, reason: str, now: int) -> None:
+        if self.options.dead_letter_exchange is not None:
+            self._host.bury(self, message, reason, now)
+
+    # ---- time
+
+    def _ask_for_expiry(self) -> None:
+        for lane in self.lanes.values():
+            deadline = lane.next_deadline()
+            if deadline is not None:
+                self._host.deadlines.ask(self, deadline)
+
+    def touch(self, now: int) -> None:
+        """The queue was used: declared, passively too, or asked for a message. Its x-expires starts anew."""
+        self.last_used = now
+        if self.options.expires_ms is not None and not len(self.consumers):
+            self._host.deadlines.ask(self, now + self.options.expires_ms)
+
+    def due(self, now: int) -> None:
+        """A deadline came: expire messages, or the queue itself when it has been idle for its x-expires."""
+        expires = self.options.expires_ms
+        if expires is not None and not len(self.consumers):
+            if now >= self.last_used + expires:
+                self._host.idle(self)
+                return
+            self._host.deadlines.ask(self, self.last_used + expires)
+        self.mark()
+
+    # ---- consumers
+
+    def add_consumer(self, consumer: Consumer) -> None:
+        """Register a consumer; exclusive use is checked by the virtual host."""
+        self.consumers.add(consumer)
+        self.had_consumer = True
+        self.mark()
+
+    def remove_consumer(self, consumer: Consumer, now: int) -> None:
+        """Take a consumer out; what it has unacked stays with its channel."""
+        self.consumers.remove(consumer)
+        self.touch(now)
+        self.mark()
+
+    def wake(self, consumer: Consumer) -> None:
+        """A consumer that had no room has some again."""
+        if self.consumers.ready(consumer) and self.ready:
+            self.mark()
+
+    # ---- the whole
+
+    def purge(self) -> int:
+        """Drop what is ready, without dead-lettering; how many that were."""
+        dropped = 0
+        for lane in self.lanes.values():
+            for message in lane.clear():
+                self._forget(message)
+                dropped += 1
+        self.mark()
+        return dropped
+
+    def close(self) -> int:
+        """The queue is deleted: drop everything; how many messages were ready."""
+        dropped = self.purge()
+        self.deleted = self._special = True
+        self._host.deadlines.forget(self)
+        self._host.usage.bytes -= self._accounted
+        self._accounted = 0
+        return dropped
+
+    def __iter__(self) -> Iterator[Message]:
+        """The ready messages in the order in which they would be delivered."""
+        for level in sorted(self.lanes, reverse=True):
+            yield from self.lanes[level]
+
+    def check(self) -> None:
+        """Assert what must always hold."""
+        for lane in self.lanes.values():
+            lane.check()
+        self.consumers.check()
+        assert self.ready == sum(len(lane) for lane in self.lanes.values())
+        assert self.ready_bytes == sum(message.size for message in self)
+        assert self.unacked >= 0 and self.unacked_bytes >= 0
+        assert all(self._levels >> level & 1 for level, lane in self.lanes.items() if len(lane))

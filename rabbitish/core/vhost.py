@@ -1,0 +1,359 @@
+"""A virtual host: exchanges, queues and the bindings between them; declaring, deleting, routing.
+
+Every operation checks first and changes afterwards, so that a refusal changes nothing. Refusals carry RabbitMQ's texts;
+the order of checks is RabbitMQ's too (rabbit_channel), since a client may see either. Exclusive queues belong to an
+opaque `owner` (the session). Permissions are not checked here but by the session, which knows the user.
+
+Anything that could change where a message goes ends in `_rerouted`, which empties what sessions remember of routes.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+from rabbitish.core import arguments as args
+from rabbitish.core import equivalence
+from rabbitish.core.consumer import Consumer
+from rabbitish.core.deadletter import dead_letter, is_cycle
+from rabbitish.core.deadlines import Deadlines
+from rabbitish.core.exchange import KINDS, Binding, DefaultExchange, Exchange
+from rabbitish.core.message import Message
+from rabbitish.core.queue import Queue, Usage
+from rabbitish.core.routing import collect
+from rabbitish.errors import ChannelError, ReplyCode
+from rabbitish.values import Table
+
+REPLY_TO = "amq.rabbitmq.reply-to"
+
+_PREDECLARED = (
+    ("amq.direct", "direct", False),
+    ("amq.fanout", "fanout", False),
+    ("amq.topic", "topic", False),
+    ("amq.headers", "headers", False),
+    ("amq.match", "headers", False),
+    ("amq.rabbitmq.trace", "topic", True),
+)
+
+
+class Target(Protocol):
+    """Where a routed message ends: a queue, or a waiting requester (direct reply-to)."""
+
+    name: str
+
+    def enqueue(self, message: Message, now: int) -> bool:
+        """Take a message; False when it is refused."""
+
+
+class Vhost:
+    """The namespace that a connection works in."""
+
+    def __init__(
+        self, name: str, *, dirty: list[Queue], deadlines: Deadlines, usage: Usage, token: Callable[[], str]
+    ) -> None:
+        self.name = name
+        self.dirty = dirty
+        self.deadlines = deadlines
+        self.usage = usage
+        self.queues: dict[str, Queue] = {}
+        self.replies: dict[str, Target] = {}  # direct reply-to: waiting requesters by their routing key
+        # What sessions remember of where publishes go, by user; emptied whenever that could have changed.
+        self.routes: dict[str, dict[bytes, Any]] = {}
+        self._token = token
+        self._sources: dict[Queue | Exchange, dict[Exchange, int]] = {}  # which exchanges have bindings to it
+        self._gone: list[Consumer] = []
+        self._dying: deque[tuple[Queue, Message, str]] = deque()
+        self._burying = False
+        self.default_exchange: Exchange = DefaultExchange(self.find_target)
+        self.exchanges: dict[str, Exchange] = {"": self.default_exchange}
+        for exchange_name, kind, internal in _PREDECLARED:
+            self.exchanges[exchange_name] = Exchange(
+                exchange_name, kind, durable=True, auto_delete=False, internal=internal, arguments={}
+            )
+
+    def _rerouted(self) -> None:
+        for routes in self.routes.values():
+            routes.clear()
+
+    # ---- looking up
+
+    def find_target(self, name: str) -> Target | None:
+        """The queue of that name, or the requester waiting under that direct reply-to name."""
+        return self.queues.get(name) or self.replies.get(name)
+
+    def queue(self, name: str, owner: object) -> Queue:
+        """The queue of that name. ChannelError: 404 when there is none, 405 when it is another connection's."""
+        queue = self.queues.get(name)
+        if queue is None:
+            raise ChannelError(ReplyCode.NOT_FOUND, f"no queue '{name}' in vhost '{self.name}'")
+        self._check_owner(queue, owner)
+        return queue
+
+    def _check_owner(self, queue: Queue, owner: object) -> None:
+        if queue.owner is not None and queue.owner is not owner:
+            raise equivalence.resource_locked(queue.name, self.name)
+
+    def exchange(self, name: str) -> Exchange:
+        """The exchange of that name, "" included. ChannelError: 404 when there is none."""
+        exchange = self.exchanges.get(name)
+        if exchange is None:
+            raise ChannelError(ReplyCode.NOT_FOUND, f"no exchange '{name}' in vhost '{self.name}'")
+        return exchange
+
+    # ---- exchanges
+
+    def declare_exchange(
+        self, name: str, kind: str, *, durable: bool, auto_delete: bool, internal: bool, arguments: Table
+    ) -> Exchange:
+        """Declare an exchange, or find one that is equivalent. ChannelError: 403 for a reserved name, 406."""
+        args.check_exchange_type(kind, KINDS)
+        self.check_not_default(name)
+        exchange = self.exchanges.get(name)
+        if exchange is not None:
+            equivalence.check_exchange(
+                exchange,
+                self.name,
+                type_=kind,
+                durable=durable,
+                auto_delete=auto_delete,
+                internal=internal,
+                arguments=arguments,
+            )
+            return exchange
+        self._check_name("exchange", name)
+        args.alternate_exchange(name, self.name, arguments)
+        exchange = Exchange(
+            name, kind, durable=durable, auto_delete=auto_delete, internal=internal, arguments=arguments
+        )
+        self.exchanges[name] = exchange
+        self._rerouted()
+        return exchange
+
+    def delete_exchange(self, name: str, *, if_unused: bool) -> None:
+        """Delete an exchange and its bindings; no error when there is none. ChannelError: 403, 406 while bound."""
+        self.check_not_default(name)
+        if name.startswith("amq."):
+            raise ChannelError(
+                ReplyCode.ACCESS_REFUSED, f"deletion of system exchange '{name}' in vhost '{self.name}' not allowed"
+            )
+        exchange = self.exchanges.get(name)
+        if exchange is None:
+            return
+        if if_unused and exchange.bound:
+            raise ChannelError(ReplyCode.PRECONDITION_FAILED, f"exchange '{name}' in vhost '{self.name}' in use")
+        self._drop_exchange(exchange)
+
+    def _drop_exchange(self, exchange: Exchange) -> None:
+        del self.exchanges[exchange.name]
+        for binding in list(exchange.bindings()):
+            self._count_source(binding.destination, exchange, -1)
+        self._unbind_all(exchange)
+        self._rerouted()
+
+    def check_not_default(self, name: str) -> None:
+        """ChannelError: 403 for the default exchange, which nobody may declare, delete or bind."""
+        if not name:
+            raise ChannelError(ReplyCode.ACCESS_REFUSED, "operation not permitted on the default exchange")
+
+    def _check_name(self, kind: str, name: str) -> None:
+        if name.startswith("amq."):
+            raise ChannelError(ReplyCode.ACCESS_REFUSED, f"{kind} name '{name}' contains reserved prefix 'amq.*'")
+
+    # ---- queues
+
+    def declare_queue(
+        self,
+        name: str,
+        *,
+        durable: bool,
+        exclusive: bool,
+        auto_delete: bool,
+        arguments: Table,
+        owner: object,
+        now: int,
+    ) -> Queue:
+        """Declare a queue, or find one that is equivalent; an empty name is made up. ChannelError: 403, 405, 406.
+
+        An exclusive queue is as durable as its connection, that is, not (RabbitMQ does the same).
+        """
+        durable = durable and not exclusive
+        if name:
+            self._check_name("queue", name)
+        else:
+            name = f"amq.gen-{self._token()}"
+        queue = self.queues.get(name)
+        if queue is not None:
+            equivalence.check_queue(
+                queue,
+                self.name,
+                durable=durable,
+                auto_delete=auto_delete,
+                owner=owner if exclusive else None,
+                arguments=arguments,
+            )
+            queue.touch(now)
+            return queue
+        options = args.queue_options(
+            name, self.name, arguments, durable=durable, exclusive=exclusive, auto_delete=auto_delete
+        )
+        queue = Queue(
+            name,
+            self,
+            options,
+            arguments,
+            durable=durable,
+            auto_delete=auto_delete,
+            owner=owner if exclusive else None,
+            now=now,
+        )
+        self.queues[name] = queue
+        queue.touch(now)
+        self._rerouted()
+        return queue
+
+    def passive_queue(self, name: str, owner: object, now: int) -> Queue:
+        """Find a queue for a passive declare, which counts as use. ChannelError: 404, 405."""
+        queue = self.queue(name, owner)
+        queue.touch(now)
+        return queue
+
+    def delete_queue(self, name: str, owner: object, now: int, *, if_unused: bool, if_empty: bool) -> int:
+        """Delete a queue; how many messages were ready (0 when there is none). ChannelError: 405, 406."""
+        queue = self.queues.get(name)
+        if queue is None:
+            return 0
+        self._check_owner(queue, owner)
+        queue.settle(now)
+        if if_unused and len(queue.consumers):
+            raise ChannelError(ReplyCode.PRECONDITION_FAILED, f"queue '{name}' in vhost '{self.name}' in use")
+        if if_empty and queue.ready:
+            raise ChannelError(ReplyCode.PRECONDITION_FAILED, f"queue '{name}' in vhost '{self.name}' not empty")
+        return self.drop_queue(queue)
+
+    def drop_queue(self, queue: Queue) -> int:
+        """Take a queue away with its bindings; its consumers are told when this batch of input is done."""
+        if queue.deleted:
+            return 0
+        del self.queues[queue.name]
+        self._gone += queue.consumers
+        self._unbind_all(queue)
+        self._rerouted()
+        return queue.close()
+
+    def idle(self, queue: Queue) -> None:
+        """A queue's x-expires has passed."""
+        self.drop_queue(queue)
+
+    def consume(self, queue: Queue, consumer: Consumer) -> None:
+        """Register a consumer. ChannelError: 403 when either it or one that is there wants the queue for itself."""
+        others = len(queue.consumers)
+        if others and (consumer.exclusive or any(other.exclusive for other in queue.consumers)):
+            raise ChannelError(
+                ReplyCode.ACCESS_REFUSED, f"queue '{queue.name}' in vhost '{self.name}' in exclusive use"
+            )
+        queue.add_consumer(consumer)
+
+    def cancel(self, queue: Queue, consumer: Consumer, now: int) -> None:
+        """Take a consumer out; an auto-delete queue goes with its last one."""
+        if queue.deleted:
+            return
+        queue.remove_consumer(consumer, now)
+        if queue.auto_delete and not len(queue.consumers):
+            self.drop_queue(queue)
+
+    def release_owner(self, owner: object, queues: Iterable[Queue]) -> None:
+        """A connection has gone: its exclusive queues go with it."""
+        for queue in queues:
+            if queue.owner is owner:
+                self.drop_queue(queue)
+
+    def tell_consumers(self) -> None:
+        """Tell the consumers of queues that have gone."""
+        while self._gone:
+            gone, self._gone = self._gone, []
+            for consumer in gone:
+                consumer.queue_gone()
+
+    # ---- bindings
+
+    def bind(self, source_name: str, destination: Queue | Exchange, routing_key: str, arguments: Table) -> None:
+        """Bind; again is no error. ChannelError: 404 for a missing source, 406 for arguments that the type refuses."""
+        source = self.exchange(source_name)
+        if source.bind(Binding(source, destination, routing_key, arguments)):
+            self._count_source(destination, source, 1)
+            self._rerouted()
+
+    def unbind(self, source_name: str, destination: Queue | Exchange, routing_key: str, arguments: Table) -> None:
+        """Undo a binding; a missing one is no error. An auto-delete exchange goes with the last binding from it."""
+        source = self.exchange(source_name)
+        if source.unbind(destination, routing_key, arguments) is not None:
+            self._count_source(destination, source, -1)
+            self._auto_delete(source)
+            self._rerouted()
+
+    def _count_source(self, destination: Any, source: Exchange, change: int) -> None:
+        counts = self._sources.setdefault(destination, {})
+        counts[source] = counts.get(source, 0) + change
+        if not counts[source]:
+            del counts[source]
+            if not counts:
+                del self._sources[destination]
+
+    def _unbind_all(self, destination: Queue | Exchange) -> None:
+        for source in self._sources.pop(destination, {}):
+            source.unbind_destination(destination)
+            self._auto_delete(source)
+
+    def _auto_delete(self, source: Exchange) -> None:
+        if source.auto_delete and not source.bound and source.name in self.exchanges:
+            self._drop_exchange(source)
+
+    def sources(self, destination: Queue | Exchange) -> list[Exchange]:
+        """The exchanges that have bindings to a queue or exchange."""
+        return list(self._sources.get(destination, ()))
+
+    # ---- direct reply-to
+
+    def add_reply_target(self, target: Target) -> None:
+        """A requester waits for answers under its name."""
+        self.replies[target.name] = target
+        self._rerouted()
+
+    def remove_reply_target(self, target: Target) -> None:
+        """A requester waits no more."""
+        del self.replies[target.name]
+        self._rerouted()
+
+    # ---- messages
+
+    def route(self, exchange: Exchange, routing_keys: Iterable[str], headers: Table) -> list[Target]:
+        """The queues that a message goes to, each once."""
+        return list(collect(exchange, routing_keys, headers, self.exchanges.get))
+
+    def bury(self, queue: Queue, message: Message, reason: str, now: int) -> None:
+        """Send a message that left `queue` to its dead-letter exchange, if that exists.
+
+        One death may cause another (a full queue behind the dead-letter exchange), so they wait in line here rather than
+        on the stack.
+        """
+        self._dying.append((queue, message, reason))
+        if self._burying:
+            return
+        self._burying = True
+        try:
+            while self._dying:
+                self._bury(*self._dying.popleft(), now)
+        finally:
+            self._burying = False
+
+    def _bury(self, queue: Queue, message: Message, reason: str, now: int) -> None:
+        name, key = queue.options.dead_letter_exchange, queue.options.dead_letter_routing_key
+        exchange = self.exchanges.get(name) if name is not None else None
+        if name is None or exchange is None:
+            return
+        dead = dead_letter(message, queue.name, reason, name, key, now)
+        headers = dead.headers()
+        for target in self.route(exchange, dead.address.routing_keys, headers):
+            if not is_cycle(headers, target.name, reason):
+                target.enqueue(dead, now)

@@ -1,0 +1,1 @@
+"""Sockets, time and signals: moves bytes and time between the world and the sessions, decides nothing."""

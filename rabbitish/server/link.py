@@ -1,0 +1,144 @@
+"""One socket and its session: reads as long as it may, sends at once what can be sent.
+
+The socket is a plain non-blocking one. What a batch of input caused is sent straight from the node's pump, without waking
+any task; only when the kernel takes no more does a writer task wait for it. After a full read the reader lets others run,
+so that a flood starves nobody. A peer that sends much and reads nothing is not read from until it does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from typing import TYPE_CHECKING
+
+import trio
+
+from rabbitish.session.connection import Session
+
+if TYPE_CHECKING:
+    from rabbitish.server.node import Node
+
+
+class Link:
+    """The server's side of a session."""
+
+    __slots__ = ("_changed", "_hard_limit", "_node", "_rest", "_sock", "_waiting", "_writing", "closed", "session")
+
+    def __init__(self, node: Node, sock: socket.socket, session: Session) -> None:
+        self._node = node
+        self._sock = sock
+        self.session = session
+        self.closed = False
+        self._rest = memoryview(b"")  # taken from the outbox and not yet sent
+        self._writing = False
+        self._waiting = False  # the reader waits for _changed
+        self._changed = trio.Event()
+        # Deliveries stop at the high mark. Beyond several of those the peer piles up answers to what it keeps sending.
+        self._hard_limit = 4 * session.settings.outbox_bytes_high
+
+    async def read(self) -> None:
+        """Feed the session until either side has had enough, then close the socket."""
+        node, sock, session = self._node, self._sock, self.session
+        receive, most = sock.recv, session.settings.read_bytes
+        wait_readable = trio.lowlevel.wait_readable
+        try:
+            while not session.ended:
+                if not session.reading or session.outbox.size > self._hard_limit:
+                    await self._wait_for_change()
+                    continue
+                await wait_readable(sock)
+                try:
+                    data = receive(most)
+                except BlockingIOError:
+                    continue
+                if not data:
+                    break
+                now = node.now()
+                session.receive_data(data, now)
+                node.pump(now)
+                if len(data) == most:
+                    await trio.lowlevel.checkpoint()
+        except OSError:  # a reset is one way to hang up
+            pass
+        finally:
+            if not session.ended:
+                now = node.now()
+                session.receive_eof(now)
+                node.pump(now)
+            with trio.move_on_after(session.settings.close_timeout_ms / 1000):
+                await self._drained()
+            self.close()
+
+    async def _wait_for_change(self) -> None:
+        self._changed = trio.Event()
+        self._waiting = True
+        await self._changed.wait()
+        self._waiting = False
+
+    def _changes(self) -> None:
+        if self._waiting:
+            self._changed.set()
+
+    async def _drained(self) -> None:
+        """Wait until what was said last is sent."""
+        while self._writing:
+            await self._wait_for_change()
+
+    def flush(self, now: int) -> None:
+        """Send what the session has to say, and notice what else changed about it."""
+        outbox = self.session.outbox
+        if outbox.parts and not self._writing and not self.closed:
+            data = outbox.take()
+            try:
+                sent = self._sock.send(data)
+            except BlockingIOError:
+                sent = 0
+            except OSError:  # the peer is gone; the reader will see it too
+                outbox.size = 0
+                self._interrupt()
+                return
+            outbox.sent(sent, now)
+            if sent < len(data):
+                self._rest = memoryview(data)[sent:]
+                self._writing = True
+                self._node.nursery.start_soon(self._write)
+        if self.session.ended:
+            self._interrupt()
+        else:
+            self._changes()
+
+    def _interrupt(self) -> None:
+        """Get the reader out of its wait."""
+        if self._waiting:
+            self._changed.set()
+        elif not self.closed:
+            trio.lowlevel.notify_closing(self._sock)
+
+    async def _write(self) -> None:
+        """Send the rest as the kernel takes it."""
+        node, outbox = self._node, self.session.outbox
+        try:
+            while self._rest:
+                await trio.lowlevel.wait_writable(self._sock)
+                with contextlib.suppress(BlockingIOError):
+                    sent = self._sock.send(self._rest)
+                    self._rest = self._rest[sent:]
+                    now = node.now()
+                    outbox.sent(sent, now)
+                    if not self._rest and outbox.parts:
+                        self._rest = memoryview(outbox.take())
+                    node.pump(now)
+                    self._changes()
+        except (OSError, trio.ClosedResourceError):
+            self._rest = memoryview(b"")
+        finally:
+            self._writing = False
+            self._changes()
+
+    def close(self) -> None:
+        """Close the socket."""
+        if not self.closed:
+            self.closed = True
+            trio.lowlevel.notify_closing(self._sock)
+            self._sock.close()
+            self._node.forget(self)

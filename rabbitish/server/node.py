@@ -1,0 +1,184 @@
+"""A running broker: listeners, one reader task a connection, and the ticker; the pump that everything goes through.
+
+`pump` is what follows every event: settle the core, send what sessions have to say, watch the memory. The ticker calls it
+when a deadline comes and while the core says that work is left. Nothing else waits for time.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import secrets
+import signal
+import socket
+import time
+from collections.abc import Callable
+
+import trio
+
+from rabbitish.config import Settings
+from rabbitish.core.access import Access
+from rabbitish.core.broker import Broker
+from rabbitish.errors import ConnectionFailure, ReplyCode
+from rabbitish.server.link import Link
+from rabbitish.server.listener import SocketPeer, accept, close_all, open_listeners
+from rabbitish.server.log import get_log
+from rabbitish.session.connection import Hub, Session
+
+# The cyclic collector walks every live object, and queued messages are many, none of them in a cycle: let it run rarely.
+_GC_THRESHOLDS = (50_000, 20, 100)
+
+
+class Node:
+    """One broker and its connections. `nursery` runs its tasks."""
+
+    def __init__(self, settings: Settings, nursery: trio.Nursery) -> None:
+        self.settings = settings
+        self.nursery = nursery
+        self.broker = Broker(token=lambda: secrets.token_urlsafe(16), settle_budget=settings.settle_budget_messages)
+        self.broker.add_vhost(settings.default_vhost)
+        access = Access(frozenset(settings.loopback_users))
+        access.add_user(settings.default_user, settings.default_pass, frozenset({"administrator"}))
+        self.hub = Hub(self.broker, access, settings)
+        self.links: dict[Session, Link] = {}
+        self._log = get_log()
+        self._memory_limit = memory_limit_bytes(settings)
+        self._started_wall_ms = time.time_ns() // 1_000_000
+        self._started = trio.current_time()
+        self._deadline: int | None = None
+        self._alarm = trio.Event()  # set when the ticker must look at _deadline again
+        self._sleeps_until: int | None = 0
+        self._empty = trio.Event()
+
+    def now(self) -> int:
+        """Wall milliseconds that never go back: the wall's at the start, and from there the event loop's clock."""
+        return self._started_wall_ms + int((trio.current_time() - self._started) * 1000)
+
+    def welcome(self, sock: socket.socket) -> None:
+        """Start a session on an accepted socket."""
+        if len(self.links) >= self.settings.max_connections:
+            self._log.warning("too many connections", most=self.settings.max_connections)
+            sock.close()
+            return
+        try:
+            if self.settings.tcp_nodelay:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            peer = SocketPeer(sock)
+        except OSError:  # gone already
+            sock.close()
+            return
+        log = self._log.bind(connection=peer.name)
+        session = Session(self.hub, peer, log, self.now())
+        link = self.links[session] = Link(self, sock, session)
+        self.nursery.start_soon(link.read)
+        self._look_at_deadlines()
+
+    def forget(self, link: Link) -> None:
+        """A connection's socket is closed."""
+        del self.links[link.session]
+        if not self.links:
+            self._empty.set()
+
+    def pump(self, now: int) -> None:
+        """What follows every event: settle, send, and see when to be called again."""
+        self._deadline = self.broker.settle(now)
+        touched = self.hub.touched
+        if touched:
+            self.hub.touched = []
+            for session in touched:
+                session.listed = False
+                link = self.links.get(session)
+                if link is not None:
+                    link.flush(now)
+        self._watch_memory()
+        if self.broker.restless or self.hub.touched:
+            self._deadline = now
+        if self._deadline is not None and (self._sleeps_until is None or self._deadline < self._sleeps_until):
+            self._alarm.set()
+
+    def _look_at_deadlines(self) -> None:
+        self._deadline = self.broker.deadlines.next_due()
+        self._alarm.set()
+
+    def _watch_memory(self) -> None:
+        used = self.broker.usage.bytes + self.hub.partial_bytes
+        if used > self._memory_limit:
+            if not self.hub.alarm:
+                self._log.warning("memory alarm: publishers are held back", used=used, limit=self._memory_limit)
+                self.hub.set_alarm("low on memory")
+        elif self.hub.alarm:
+            self._log.warning("memory alarm is over", used=used, limit=self._memory_limit)
+            self.hub.set_alarm("")
+
+    async def tick(self) -> None:
+        """Call the pump when its deadline comes."""
+        while True:
+            self._alarm = trio.Event()
+            self._sleeps_until = self._deadline
+            if self._deadline is None:
+                await self._alarm.wait()
+            else:
+                delay = (self._deadline - self.now()) / 1000
+                if delay > 0:
+                    with trio.move_on_after(delay):
+                        await self._alarm.wait()
+                else:
+                    await trio.lowlevel.checkpoint()
+            self._sleeps_until = 0
+            now = self.now()
+            if self._deadline is not None and self._deadline <= now:
+                self.pump(now)
+
+    async def stop(self) -> None:
+        """Close every connection with 320, and give the peers a while to answer."""
+        now = self.now()
+        for session in list(self.links):
+            session.stop(
+                ConnectionFailure(
+                    ReplyCode.CONNECTION_FORCED, "broker forced connection closure with reason 'shutdown'"
+                ),
+                now,
+            )
+        self.pump(now)
+        if self.links:
+            self._empty = trio.Event()
+            with trio.move_on_after(self.settings.shutdown_grace_ms / 1000):
+                await self._empty.wait()
+
+
+def memory_limit_bytes(settings: Settings) -> int:
+    """The memory above which publishers are held back: as set, or a share of the machine's or the container's."""
+    if settings.memory_high_watermark_bytes:
+        return settings.memory_high_watermark_bytes
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for limit_file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            with open(limit_file, encoding="ascii") as file:
+                total = min(total, int(file.read()))
+        except (OSError, ValueError):  # no such control group, or "max"
+            continue
+    return total * settings.memory_high_watermark_percent // 100
+
+
+async def serve(settings: Settings, ready: Callable[[list[str]], None]) -> None:
+    """Run a broker until SIGTERM or SIGINT; `ready` is called with the URLs it listens on. ListenError: it cannot."""
+    listeners = open_listeners(settings)
+    gc.freeze()
+    gc.set_threshold(*_GC_THRESHOLDS)
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with trio.open_nursery() as nursery:
+            node = Node(settings, nursery)
+            nursery.start_soon(node.tick)
+            with trio.CancelScope() as accepting:
+                async with trio.open_nursery() as accepters:
+                    for _, sockets in listeners:
+                        for sock in sockets:
+                            accepters.start_soon(accept, sock, node.welcome)
+                    ready([url for url, _ in listeners])
+                    async for _ in signals:
+                        accepting.cancel()
+                        break
+            for _, sockets in listeners:
+                close_all(sockets)
+            await node.stop()
+            nursery.cancel_scope.cancel()

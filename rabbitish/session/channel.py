@@ -1,0 +1,417 @@
+"""One channel: its state, the content that is arriving on it, and what it holds unacknowledged.
+
+What a method does stands in the tables of topology.py, basic.py and modes.py, each a function of (channel, method); a
+method that is in none of them is not for a channel. Here is what they share: replies, the queue name that stands in for an
+empty one, settling what was delivered, and the two ways a channel closes. While it waits for close-ok it ignores
+everything else (AMQP 0-9-1, channel.close).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from rabbitish.core.lane import Lane
+from rabbitish.core.message import Message
+from rabbitish.core.queue import Queue
+from rabbitish.errors import ChannelError, ConnectionFailure, ReplyCode
+from rabbitish.session.confirms import Confirms
+from rabbitish.session.consumer import ChannelConsumer
+from rabbitish.session.publish import publish
+from rabbitish.session.replies import ReplyConsumer
+from rabbitish.wire import methods
+from rabbitish.wire.frames import CONTENT_HEAD, FRAME_BODY, FRAME_END, FRAME_HEADER, FRAME_METHOD, HEAD
+from rabbitish.wire.method import Method, decode_method
+
+if TYPE_CHECKING:
+    from rabbitish.session.connection import Session
+    from rabbitish.session.modes import Transaction
+
+# A message that the channel holds: its queue, lane, position, how often it came back before, and the consumer it was
+# delivered to (None for basic.get).
+Held: TypeAlias = tuple[Queue, Lane, int, Message, int, ChannelConsumer | None]
+Handler: TypeAlias = Callable[["Channel", Any], None]
+
+HANDLERS: dict[type[Method], Handler] = {}
+"""What each method does; filled by topology.py, basic.py and modes.py."""
+
+_END = bytes((FRAME_END,))
+
+
+def handles(kind: type[Method]) -> Callable[[Handler], Handler]:
+    """Enter a function into `HANDLERS`."""
+
+    def enter(handler: Handler) -> Handler:
+        HANDLERS[kind] = handler
+        return handler
+
+    return enter
+
+
+class Channel:
+    """The state of one channel of a session."""
+
+    __slots__ = (
+        "_arguments",
+        "_body",
+        "_header",
+        "_left",
+        "_publish",
+        "_size",
+        "closing",
+        "confirms",
+        "consumer_prefetch",
+        "consumer_unacked",
+        "consumers",
+        "global_prefetch",
+        "last_delivery_tag",
+        "last_queue",
+        "lowest_tag",
+        "number",
+        "opened",
+        "plain",
+        "reply_consumer",
+        "session",
+        "transaction",
+        "unacked",
+    )
+
+    def __init__(self, session: Session, number: int) -> None:
+        self.session = session
+        self.number = number
+        self.opened = False
+        self.closing = False
+        self.last_queue = ""  # what an empty queue name means: the queue last declared here
+        # consuming
+        self.consumers: dict[str, ChannelConsumer] = {}
+        self.reply_consumer: ReplyConsumer | None = None
+        self.consumer_prefetch = 0  # for consumers to come
+        self.global_prefetch = 0  # for all consumers of the channel together
+        self.last_delivery_tag = 0
+        self.lowest_tag = 1  # nothing below it is unacked
+        self.unacked: dict[int, Held] = {}
+        self.consumer_unacked = 0  # those that count for the prefetch limits
+        # publishing
+        self.confirms: Confirms | None = None
+        self.transaction: Transaction | None = None
+        self.plain = False  # open, no content arriving, no transaction: publishes may take the fast lane
+        self._publish: methods.BasicPublish | None = None
+        self._arguments = b""  # its bytes, by which its route is remembered
+        self._header: bytes | None = None
+        self._body: list[bytes] = []
+        self._size = 0
+        self._left = 0
+
+    # ---- frames in
+
+    def frame(self, kind: int, payload: bytes) -> None:
+        """Take a frame. ChannelError, ConnectionFailure: what the peer did wrong."""
+        if self.closing:
+            self._while_closing(kind, payload)
+        elif kind == FRAME_METHOD:
+            self._method(payload)
+        elif kind == FRAME_HEADER:
+            self._content_header(payload)
+        elif kind == FRAME_BODY:
+            self._content_body(payload)
+
+    def _method(self, payload: bytes) -> None:
+        if self._publish is not None:
+            what = "header" if self._header is None else "body"
+            raise ConnectionFailure(
+                ReplyCode.UNEXPECTED_FRAME,
+                f"expected content {what} for class 60, got non content {what} frame instead",
+            )
+        method = decode_method(payload)
+        if not self.opened:
+            if type(method) is not methods.ChannelOpen:
+                raise ConnectionFailure(ReplyCode.CHANNEL_ERROR, "expected 'channel.open'")
+        elif type(method) is methods.BasicPublish:
+            self._publish = method
+            self._arguments = payload
+            self.plain = False
+            return
+        handler = HANDLERS.get(type(method))
+        if handler is None:
+            raise ConnectionFailure(ReplyCode.COMMAND_INVALID, "unimplemented method").of(method)
+        try:
+            handler(self, method)
+        except (ChannelError, ConnectionFailure) as refusal:
+            raise refusal.of(method) from None
+
+    def _while_closing(self, kind: int, payload: bytes) -> None:
+        if kind != FRAME_METHOD:
+            return
+        if payload[:4] == _CHANNEL_CLOSE_OK:
+            self.session.forget_channel(self)
+        elif payload[:4] == _CHANNEL_CLOSE:
+            self.send(methods.ChannelCloseOk())
+
+    # ---- content
+
+    def _content_header(self, payload: bytes) -> None:
+        if self._publish is None or self._header is not None:
+            raise self._not_due("header")
+        class_id, weight, size = CONTENT_HEAD.unpack_from(payload)
+        if class_id != 60:
+            raise ConnectionFailure(
+                ReplyCode.UNEXPECTED_FRAME, f"expected content header for class 60, got one for class {class_id} instead"
+            )
+        self._header = payload
+        self._size = self._left = size
+        if size > self.session.settings.max_message_bytes:
+            publish_method = self._publish
+            self._drop_content()
+            raise ChannelError(
+                ReplyCode.PRECONDITION_FAILED,
+                f"message size {size} is larger than configured max size {self.session.settings.max_message_bytes}",
+            ).of(publish_method)
+        self.session.expect_content(size)
+        if not size:
+            self._content_complete()
+
+    def _content_body(self, payload: bytes) -> None:
+        if self._publish is None or self._header is None:
+            raise self._not_due("body")
+        self._left -= len(payload)
+        if self._left < 0:
+            # RabbitMQ takes whatever came for the body; a body longer than announced is a fault in anybody's book.
+            raise ConnectionFailure(
+                ReplyCode.FRAME_ERROR, f"content body of {self._size - self._left} bytes, announced were {self._size}"
+            )
+        if payload:
+            self._body.append(payload)
+        if not self._left:
+            self._content_complete()
+
+    def _not_due(self, got: str) -> ConnectionFailure:
+        if self._publish is None:
+            text = "expected method frame, got non method frame instead"
+        else:
+            due = "header" if self._header is None else "body"
+            text = f"expected content {due} for class 60, got non content {due} frame instead"
+        return ConnectionFailure(ReplyCode.UNEXPECTED_FRAME, text)
+
+    def _content_complete(self) -> None:
+        method, header, body = self._publish, self._header, self._body
+        assert method is not None and header is not None
+        number = self.number
+        parts = [HEAD.pack(FRAME_HEADER, number, len(header)), header, _END]
+        for piece in body:
+            parts += (HEAD.pack(FRAME_BODY, number, len(piece)), piece, _END)
+        size = self._size
+        self._drop_content()
+        try:
+            route = self.session.route(method, self._arguments)
+            publish(self, route, header[CONTENT_HEAD.size :], size, b"".join(parts))
+        except (ChannelError, ConnectionFailure) as refusal:
+            raise refusal.of(method) from None
+
+    def _drop_content(self) -> None:
+        if self._header is not None:
+            self.session.expect_content(-self._size)
+        self._publish = self._header = None
+        self._body = []
+        self._size = self._left = 0
+        self.plain = self.transaction is None and not self.closing
+
+    # ---- frames out
+
+    def send(self, method: Method) -> None:
+        """Send a method on this channel."""
+        self.session.outbox.write(method.frame(self.number))
+
+    def reply(self, nowait: bool, method: Method) -> None:
+        """Answer a method, unless the peer asked for no answer."""
+        if not nowait:
+            self.session.outbox.write(method.frame(self.number))
+
+    # ---- names
+
+    def queue_name(self, name: str) -> str:
+        """A queue name with "" replaced by the queue last declared on the channel. ChannelError 404: none was."""
+        if name:
+            return strip_name(name)
+        if not self.last_queue:
+            raise ChannelError(ReplyCode.NOT_FOUND, "no previously declared queue")
+        return self.last_queue
+
+    def queue(self, name: str) -> Queue:
+        """The queue of that name (see `queue_name`). ChannelError: 404, 405."""
+        return self.session.vhost.queue(self.queue_name(name), self.session)
+
+    # ---- what was delivered
+
+    def take_unacked(self, tag: int, *, multiple: bool) -> list[tuple[int, Held]]:
+        """Take what an ack, nack or reject names out of `unacked`, in order of tags.
+
+        ChannelError 406: the tag is not of an unacknowledged delivery. With `multiple`, tag 0 means everything.
+        """
+        unacked = self.unacked
+        if not multiple:
+            held = unacked.pop(tag, None)
+            if held is None:
+                raise self._unknown_tag(tag)
+            return [(tag, held)]
+        if tag == 0:
+            taken = list(unacked.items())
+            unacked.clear()
+            self.lowest_tag = self.last_delivery_tag + 1
+            return taken
+        if tag not in unacked:
+            raise self._unknown_tag(tag)
+        pop = unacked.pop
+        taken = [(number, held) for number in range(self.lowest_tag, tag + 1) if (held := pop(number, None)) is not None]
+        self.lowest_tag = tag + 1
+        return taken
+
+    def _unknown_tag(self, tag: int) -> ChannelError:
+        return ChannelError(ReplyCode.PRECONDITION_FAILED, f"unknown delivery tag {tag}")
+
+    def put_back_unacked(self, taken: list[tuple[int, Held]]) -> None:
+        """Undo `take_unacked` (tx.rollback)."""
+        self.unacked = dict(sorted([*self.unacked.items(), *taken]))
+        self.lowest_tag = min(self.unacked, default=self.last_delivery_tag + 1)
+
+    def ack(self, taken: list[tuple[int, Held]]) -> None:
+        """The peer is done with these."""
+        for _, held in taken:
+            held[0].ack(held[3])
+        self.release(taken)
+
+    def reject(self, taken: list[tuple[int, Held]], *, requeue: bool) -> None:
+        """The peer does not want these: back to their places, or to the dead-letter exchange."""
+        now = self.session.now
+        for _, (queue, lane, position, message, returns, _) in taken:
+            if requeue:
+                queue.requeue(lane, position, message, returns + 1, now)
+            else:
+                queue.reject(message, now)
+        self.release(taken)
+
+    def release(self, taken: list[tuple[int, Held]]) -> None:
+        """These no longer count for prefetch limits; consumers that waited for that get their turns again."""
+        freed = 0
+        for _, held in taken:
+            consumer = held[5]
+            if consumer is not None:
+                freed += 1
+                consumer.unacked -= 1
+                if consumer.waiting:
+                    consumer.resume()
+        self.consumer_unacked -= freed
+        if self.global_prefetch and freed:
+            self.wake_consumers()
+
+    def wake_consumers(self) -> None:
+        """Whatever kept consumers of this channel waiting may be over."""
+        for consumer in self.consumers.values():
+            if consumer.waiting:
+                consumer.resume()
+
+    # ---- consumers that end by themselves
+
+    def consumer_gone(self, consumer: ChannelConsumer) -> None:
+        """The queue of a consumer was deleted; the peer is told if it wants to know."""
+        if consumer.cancelled:
+            return
+        self.drop_consumer(consumer)
+        if self.session.capability("consumer_cancel_notify") and not self.closing:
+            self.send(methods.BasicCancel(consumer_tag=consumer.tag, nowait=True))
+
+    def drop_consumer(self, consumer: ChannelConsumer) -> None:
+        """Forget a consumer; what it has not acknowledged stays with the channel."""
+        consumer.cancelled = True
+        self.consumers.pop(consumer.tag, None)
+
+    def consumer_overdue(self, consumer: ChannelConsumer) -> None:
+        """A consumer held a delivery for too long: cancel it and requeue what it holds."""
+        self.session.log.warning("consumer timed out", consumer_tag=consumer.tag, queue=consumer.queue.name)
+        self.session.vhost.cancel(consumer.queue, consumer, self.session.now)
+        self.consumer_gone(consumer)
+        taken = [(tag, held) for tag, held in self.unacked.items() if held[5] is consumer]
+        for tag, _ in taken:
+            del self.unacked[tag]
+        self.reject(taken, requeue=True)
+
+    # ---- the end
+
+    def shut(self) -> None:
+        """Let go of everything: consumers end, what is unacknowledged goes back to its place."""
+        vhost, now = self.session.vhost, self.session.now
+        self._drop_content()
+        self.plain = False
+        for consumer in list(self.consumers.values()):
+            self.drop_consumer(consumer)
+            consumer.waiting = False
+            vhost.cancel(consumer.queue, consumer, now)
+        if self.reply_consumer is not None:
+            self.reply_consumer.close()
+            self.reply_consumer = None
+        taken = list(self.unacked.items())
+        if self.transaction is not None:
+            taken = sorted([*taken, *self.transaction.settled()])
+            self.transaction = None
+        self.unacked = {}
+        self.consumer_unacked = 0
+        for _, (queue, lane, position, message, returns, _) in taken:
+            queue.requeue(lane, position, message, returns + 1, now)
+
+    def close(self, error: ChannelError) -> None:
+        """Tell the peer that the channel is closed, and ignore it until it agrees."""
+        self.flush_confirms()
+        self.closing = True
+        self.shut()
+        self.send(
+            methods.ChannelClose(
+                reply_code=error.code, reply_text=error.short_text, class_id_=error.class_id, method_id_=error.method_id
+            )
+        )
+
+    def flush_confirms(self) -> None:
+        """Answer what was published in this batch."""
+        if self.confirms is not None:
+            frames = self.confirms.flush()
+            if frames:
+                self.session.outbox.write(frames)
+
+
+def strip_name(name: str) -> str:
+    """A queue or exchange name without the carriage returns and line feeds that RabbitMQ takes out of it."""
+    return name.replace("\r", "").replace("\n", "") if "\r" in name or "\n" in name else name
+
+
+_CHANNEL_CLOSE = methods.ChannelClose().encode()[:4]
+_CHANNEL_CLOSE_OK = methods.ChannelCloseOk().encode()[:4]
+
+
+@handles(methods.ChannelOpen)
+def open_channel(channel: Channel, method: methods.ChannelOpen) -> None:
+    """channel.open."""
+    if channel.opened:
+        raise ConnectionFailure(ReplyCode.CHANNEL_ERROR, "second 'channel.open' seen")
+    channel.opened = True
+    channel.plain = True
+    channel.send(methods.ChannelOpenOk())
+
+
+@handles(methods.ChannelClose)
+def close_channel(channel: Channel, method: methods.ChannelClose) -> None:
+    """channel.close by the peer."""
+    channel.flush_confirms()
+    channel.shut()
+    channel.send(methods.ChannelCloseOk())
+    channel.session.forget_channel(channel)
+
+
+@handles(methods.ChannelCloseOk)
+def stray_close_ok(channel: Channel, method: methods.ChannelCloseOk) -> None:
+    """channel.close-ok for a close that we did not ask for; RabbitMQ ignores it too."""
+
+
+@handles(methods.ChannelFlow)
+def flow(channel: Channel, method: methods.ChannelFlow) -> None:
+    """channel.flow: a peer can only say that it wants deliveries, as with RabbitMQ."""
+    if not method.active:
+        raise ConnectionFailure(ReplyCode.NOT_IMPLEMENTED, "active=false")
+    channel.send(methods.ChannelFlowOk(active=True))

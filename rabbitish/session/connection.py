@@ -1,0 +1,448 @@
+"""One AMQP connection, from its first byte to its last: the seam between sockets and the broker.
+
+    receive_data(data, now)    bytes came          outbox.take(), outbox.sent(n, now)   bytes go
+    receive_eof(now)           the peer is gone    reading, ended                       what the server does with the socket
+
+Nothing that a peer sends raises out of `receive_data`: it queues the right close, and from then on looks only for the
+peer's agreement. Any other exception is a bug of ours: it is logged, answered with 541, and costs only this connection.
+The server learns of anything to do (bytes to send, a socket to close) through `Hub.touched`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from rabbitish.config import Settings
+from rabbitish.core.access import Access, User
+from rabbitish.core.broker import Broker
+from rabbitish.core.queue import Queue
+from rabbitish.core.vhost import Vhost
+from rabbitish.errors import AMQPError, ChannelError, ConnectionFailure, ReplyCode
+from rabbitish.session import basic, handshake, modes, topology  # noqa: F401  (they fill the table of methods)
+from rabbitish.session.channel import Channel
+from rabbitish.session.content import PropertyCache
+from rabbitish.session.fastlane import take_fast
+from rabbitish.session.outbox import Outbox
+from rabbitish.session.publish import Route, find_route
+from rabbitish.values import Table
+from rabbitish.wire import methods
+from rabbitish.wire.frames import (
+    FRAME_HEARTBEAT,
+    FRAME_METHOD,
+    HEARTBEAT,
+    PROTOCOL_HEADER,
+    FrameParser,
+    Opening,
+    classify_opening,
+    erlang_binary,
+)
+from rabbitish.wire.codec import IDS
+from rabbitish.wire.method import Method, decode_method
+
+
+class Log(Protocol):
+    """Where a session reports what happens to it."""
+
+    def info(self, event: str, **fields: object) -> None: ...
+    def warning(self, event: str, **fields: object) -> None: ...
+    def exception(self, event: str, error: BaseException, **fields: object) -> None: ...
+    def bind(self, **fields: object) -> Log: ...
+
+
+class Peer(Protocol):
+    """Where a connection comes from."""
+
+    name: str  # "127.0.0.1:50412 -> 127.0.0.1:5672", RabbitMQ's name for a connection
+    loopback: bool
+
+
+class Hub:
+    """What the sessions of a broker share."""
+
+    def __init__(self, broker: Broker, access: Access, settings: Settings) -> None:
+        self.broker = broker
+        self.access = access
+        self.settings = settings
+        self.properties = PropertyCache(settings.properties_cache_entries)
+        self.touched: list[Session] = []  # sessions that the server must look at
+        self.sessions: set[Session] = set()
+        self.partial_bytes = 0  # announced bodies that are still arriving
+        self.alarm = ""  # why publishers are held back ("low on memory"), or empty
+
+    def set_alarm(self, reason: str) -> None:
+        """Hold publishers back for this reason, or let them go on when it is empty."""
+        if reason != self.alarm:
+            self.alarm = reason
+            for session in list(self.sessions):
+                session.alarm_changed()
+
+
+class Session:
+    """One peer."""
+
+    def __init__(self, hub: Hub, peer: Peer, log: Log, now: int) -> None:
+        self.hub = hub
+        self.broker, self.access, self.settings, self.properties = hub.broker, hub.access, hub.settings, hub.properties
+        self.peer = peer
+        self.log = log
+        self.now = now  # of the call that is being handled
+        self.state = "header"  # header, starting, tuning, opening, running, closing (we wait for close-ok), closed
+        self.parser = FrameParser(self.settings.frame_min_bytes)
+        self.outbox = Outbox(self.settings.outbox_bytes_high, self.settings.outbox_bytes_low, self.touch)
+        self.reading = True  # whether the server should read from the socket
+        self.ended = False  # whether the server should close the socket, once everything is sent
+        self.listed = False  # in hub.touched
+        self.client_properties: Table = {}
+        self.capabilities: Table = {}
+        self.user = User("", frozenset())
+        self.vhost: Vhost
+        self.frame_max = self.settings.frame_min_bytes
+        self.channel_max = 0
+        self.heartbeat_ms = 0
+        self.heard = now
+        self.channels: dict[int, Channel] = {}
+        self.exclusive_queues: set[Queue] = set()
+        self.routes: dict[bytes, Route] = {}  # by the argument bytes of basic.publish; common to the user's sessions
+        self.published = False  # it publishes: an alarm concerns it
+        self.blocked = False  # by an alarm
+        self._confirming: list[Channel] = []
+        self._opening = b""
+        self._partial = 0
+        self.due_at: int | None = None
+        hub.sessions.add(self)
+        self.broker.deadlines.ask(self, now + self.settings.handshake_timeout_ms)
+        self._handshake_ends = now + self.settings.handshake_timeout_ms
+        self._hang_up_at: int | None = None
+
+    # ---- bytes in
+
+    def receive_data(self, data: bytes, now: int) -> None:
+        """Take bytes from the peer. Never raises for what they are."""
+        self.now = self.heard = now
+        if self.state == "closed":
+            return
+        try:
+            if self.state == "header":
+                data = self._header(data)
+            if data:
+                self.parser.push(data)
+                self._frames()
+            for channel in self._confirming:
+                channel.flush_confirms()
+            self._confirming.clear()
+        except Exception as error:  # ours, whatever it is: the broker lives on
+            self.log.exception("internal error", error)
+            self._fail(ConnectionFailure(ReplyCode.INTERNAL_ERROR, "internal error"))
+
+    def _header(self, data: bytes) -> bytes:
+        self._opening += data
+        opening = classify_opening(self._opening)
+        if opening is Opening.REJECTED:
+            self.outbox.write(PROTOCOL_HEADER)
+            self._end("wrong protocol header")
+        if opening is not Opening.ACCEPTED:
+            return b""
+        rest, self._opening = self._opening[8:], b""
+        self.state = "starting"
+        handshake.start(self)
+        return rest
+
+    def _frames(self) -> None:
+        parser = self.parser
+        while True:
+            try:
+                if self.state == "running":
+                    take_fast(self)
+                frame = parser.next_frame()
+                if frame is None:
+                    return
+                self._frame(*frame)
+            except (AMQPError, handshake.Silence) as error:
+                self._refuse(error)
+            if self.state == "closed":
+                return
+
+    def _refuse(self, error: AMQPError | handshake.Silence) -> None:
+        if isinstance(error, handshake.Silence):
+            self.linger()
+        elif self.state in ("starting", "tuning", "opening"):
+            self.log.warning("handshake failed", error=error)
+            handshake.refuse(self, error)
+        else:
+            self._fail(error)
+
+    def _fail(self, error: AMQPError) -> None:
+        if self.state in ("closing", "closed"):
+            if error.code is ReplyCode.FRAME_ERROR:
+                self.linger()
+            return
+        self.log.warning("connection closed for an error", error=error)
+        self.close(error)
+
+    def _frame(self, kind: int, number: int, payload: bytes) -> None:
+        if number == 0:
+            self._frame_on_0(kind, payload)
+        elif self.state == "running":
+            if kind == FRAME_HEARTBEAT:
+                raise _unexpected(kind, payload)
+            channel = self.channels.get(number)
+            if channel is None:
+                channel = self._new_channel(number)
+            try:
+                channel.frame(kind, payload)
+            except ChannelError as error:
+                self.log.warning("channel closed for an error", channel=number, error=error)
+                channel.close(error)
+        elif self.state != "closing":
+            raise _unexpected(kind, payload)
+
+    def _frame_on_0(self, kind: int, payload: bytes) -> None:
+        if kind == FRAME_HEARTBEAT:
+            return
+        if self.state == "closing":
+            if kind == FRAME_METHOD:
+                self._while_closing(payload)
+            return
+        if kind != FRAME_METHOD:
+            raise _unexpected(kind, payload)
+        method = decode_method(payload)
+        handler = handshake.HANDLERS.get((self.state, type(method))) or _ANY_STATE.get(type(method))
+        if handler is None or (self.state != "running" and type(method) in _ANY_STATE):
+            raise ConnectionFailure(
+                ReplyCode.CHANNEL_ERROR, f"unexpected method in connection state {self.state}"
+            ).of(method)
+        try:
+            handler(self, method)
+        except AMQPError as error:
+            raise error if error.code is ReplyCode.ACCESS_REFUSED else error.of(method) from None
+
+    def _while_closing(self, payload: bytes) -> None:
+        ids = IDS.unpack_from(payload)
+        if ids == (10, 51):
+            self._end("closed")
+        elif ids == (10, 50):
+            self.send(methods.ConnectionCloseOk())
+
+    def _new_channel(self, number: int) -> Channel:
+        if len(self.channels) >= self.channel_max:
+            raise ConnectionFailure(
+                ReplyCode.NOT_ALLOWED,
+                f"number of channels opened ({len(self.channels)}) has reached the negotiated channel_max "
+                f"({self.channel_max})",
+            )
+        channel = self.channels[number] = Channel(self, number)
+        return channel
+
+    def forget_channel(self, channel: Channel) -> None:
+        """A channel is closed on both sides; its number may be used again."""
+        del self.channels[channel.number]
+
+    def receive_eof(self, now: int) -> None:
+        """The peer is gone, or the server gave it up."""
+        self.now = now
+        self._end("the peer hung up")
+
+    # ---- bytes out
+
+    def touch(self) -> None:
+        """Have the server look at this session."""
+        if not self.listed:
+            self.listed = True
+            self.hub.touched.append(self)
+
+    def send(self, method: Method) -> None:
+        """Send a method on channel 0."""
+        self.outbox.write(method.frame(0))
+
+    # ---- what channels need
+
+    def capability(self, name: str) -> bool:
+        """Whether the client declared a capability."""
+        return self.capabilities.get(name) is True
+
+    def route(self, method: methods.BasicPublish, arguments: bytes) -> Route:
+        """The route of a publish with these argument bytes. ChannelError, ConnectionFailure: see `find_route`."""
+        route = self.routes.get(arguments)
+        if route is None:
+            route = find_route(self.vhost, method)
+            if self.settings.route_cache_entries:
+                if len(self.routes) >= self.settings.route_cache_entries:
+                    self.routes.clear()
+                self.routes[arguments] = route
+        return route
+
+    def note_confirms(self, channel: Channel) -> None:
+        """A channel has publishes to confirm at the end of this batch."""
+        if not self._confirming or self._confirming[-1] is not channel:
+            self._confirming.append(channel)
+
+    def note_publish(self) -> None:
+        """The peer publishes; under an alarm that gets it held back."""
+        if not self.published:
+            self.published = True
+        if self.hub.alarm and not self.blocked:
+            self.alarm_changed()
+
+    def expect_content(self, size: int) -> None:
+        """Count a body that was announced (or, negative, has arrived). ConnectionFailure 506: too many at once."""
+        self._partial += size
+        self.hub.partial_bytes += size
+        if self._partial > self.settings.partial_content_bytes and size > 0:
+            raise ConnectionFailure(ReplyCode.RESOURCE_ERROR, "too many unfinished message bodies on this connection")
+
+    # ---- alarms
+
+    def alarm_changed(self) -> None:
+        """An alarm was raised or is over: stop or go on reading, and say so to those who understand."""
+        if self.state != "running" or not self.published:
+            return
+        reason = self.hub.alarm
+        blocked = bool(reason)
+        if blocked == self.blocked:
+            return
+        self.blocked = blocked
+        self.reading = not blocked
+        if self.capability("connection.blocked"):
+            self.send(methods.ConnectionBlocked(reason=reason) if blocked else methods.ConnectionUnblocked())
+        self.touch()
+
+    # ---- time
+
+    def due(self, now: int) -> None:
+        """Hang up where it is time; send a heartbeat on an idle line; give up a peer that missed two."""
+        self.now = now
+        if self.ended:
+            return
+        if self._hang_up_at is not None:
+            if now >= self._hang_up_at:
+                self._end("gave up waiting")
+            else:
+                self.broker.deadlines.ask(self, self._hang_up_at)
+        elif self.state == "running":
+            self._heartbeat(now)
+        elif now >= self._handshake_ends:
+            self.log.warning("handshake took too long", state=self.state)
+            self._end("handshake took too long")
+        else:
+            self.broker.deadlines.ask(self, self._handshake_ends)
+
+    def _heartbeat(self, now: int) -> None:
+        interval = self.heartbeat_ms
+        if not interval:
+            return
+        if now - self.heard > 2 * interval and self.reading:
+            self.log.warning("missed heartbeats from client", interval_ms=interval)
+            self._end("missed heartbeats")
+            return
+        if now - self.outbox.last_sent >= interval // 2 and not self.outbox.size:
+            self.outbox.write(HEARTBEAT)
+        self.broker.deadlines.ask(self, now + interval // 2)
+
+    # ---- the beginning and the end
+
+    def enter(self, vhost: Vhost) -> None:
+        """The handshake is over: work in this virtual host."""
+        self.vhost = vhost
+        self.state = "running"
+        self.routes = vhost.routes.setdefault(self.user.name, {})
+        self.heard = self.now
+        name = self.client_properties.get("connection_name")
+        self.log = self.log.bind(user=self.user.name, vhost=vhost.name, client=name)
+        self.log.info("connection opened")
+        self.broker.deadlines.forget(self)
+        if self.heartbeat_ms:
+            self.broker.deadlines.ask(self, self.now + self.heartbeat_ms // 2)
+
+    def close(self, error: AMQPError) -> None:
+        """Let go of everything, tell the peer why, and wait a while for it to agree."""
+        self._let_go()
+        self.state = "closing"
+        self.send(
+            methods.ConnectionClose(
+                reply_code=error.code, reply_text=error.short_text, class_id_=error.class_id, method_id_=error.method_id
+            )
+        )
+        self.reading = True
+        self._hang_up(self.settings.close_timeout_ms)
+
+    def stop(self, error: AMQPError, now: int) -> None:
+        """The broker wants this connection closed."""
+        self.now = now
+        if self.state == "running":
+            self.close(error)
+        else:
+            self._end("the broker stops")
+
+    def linger(self) -> None:
+        """Say nothing more, hear nothing more, and hang up after a while."""
+        self._let_go()
+        self.state = "closed"
+        self._hang_up(self.settings.refused_linger_ms)
+
+    def closed_by_peer(self) -> None:
+        """connection.close came: let go, agree, and leave the hanging up to the peer for a while."""
+        self._let_go()
+        self.send(methods.ConnectionCloseOk())
+        self.state = "closed"
+        self.log.info("connection closed")
+        self._hang_up(self.settings.close_timeout_ms)
+
+    def _hang_up(self, after_ms: int) -> None:
+        self.broker.deadlines.forget(self)
+        self._hang_up_at = self.now + after_ms
+        self.broker.deadlines.ask(self, self._hang_up_at)
+
+    def _let_go(self) -> None:
+        """Give back what the peer held: consumers, unacknowledged messages, exclusive queues."""
+        if self.state != "running":
+            return
+        for channel in list(self.channels.values()):
+            channel.flush_confirms()
+            channel.shut()
+        self.channels.clear()
+        self._confirming.clear()
+        self.vhost.release_owner(self, list(self.exclusive_queues))
+        self.exclusive_queues.clear()
+
+    def _end(self, why: str) -> None:
+        """Have the server close the socket."""
+        if self.ended:
+            return
+        self._let_go()
+        if self.state == "running":
+            self.log.info("connection lost", reason=why)
+        self.state = "closed"
+        self.ended = True
+        self.reading = False
+        self.broker.deadlines.forget(self)
+        self.hub.sessions.discard(self)
+        self.outbox.waiters.clear()
+        self.touch()
+
+
+def _unexpected(kind: int, payload: bytes) -> ConnectionFailure:
+    extent = "all" if len(payload) <= 16 else "first 16"
+    return ConnectionFailure(
+        ReplyCode.UNEXPECTED_FRAME, f"type {kind}, {extent} octets = {erlang_binary(payload[:16])}"
+    )
+
+
+def _close(session: Session, method: methods.ConnectionClose) -> None:
+    session.closed_by_peer()
+
+
+def _close_ok(session: Session, method: methods.ConnectionCloseOk) -> None:
+    """An answer to nothing; RabbitMQ calls it unexpected."""
+    raise ConnectionFailure(ReplyCode.CHANNEL_ERROR, "unexpected method in connection state running")
+
+
+def _update_secret(session: Session, method: methods.ConnectionUpdateSecret) -> None:
+    """A password does not expire, so there is nothing to renew; clients call it all the same."""
+    session.send(methods.ConnectionUpdateSecretOk())
+
+
+_ANY_STATE: dict[type[Method], Any] = {
+    methods.ConnectionClose: _close,
+    methods.ConnectionCloseOk: _close_ok,
+    methods.ConnectionUpdateSecret: _update_secret,
+}

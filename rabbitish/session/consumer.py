@@ -1,0 +1,167 @@
+"""A consumer of a channel, as the queue sees it: how much it can take, and deliveries into the outbox.
+
+A delivery is four byte strings: a prefix that is fixed for the consumer (frame head, method, consumer tag), delivery tag
+and redelivered flag, a suffix that is fixed for the message's address (exchange, routing key, frame end), and the
+message's content frames as they came.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from struct import Struct
+from typing import TYPE_CHECKING, cast
+
+from rabbitish.core.lane import Lane
+from rabbitish.core.message import Message
+from rabbitish.core.queue import Queue
+from rabbitish.session.content import WireMessage
+from rabbitish.wire import methods
+from rabbitish.wire.codec import encode_shortstr
+from rabbitish.wire.frames import FRAME_METHOD, HEAD
+
+if TYPE_CHECKING:
+    from rabbitish.session.channel import Channel
+
+_NO_LIMIT = 1 << 30
+_pack_tag = Struct(">Q?").pack
+_DELIVER = methods.BasicDeliver(consumer_tag="").encode()[:4]
+_FIXED_SIZE = len(_DELIVER) + 9 - 1  # class and method id, delivery tag and flag, less the frame end in the suffix
+
+
+class ChannelConsumer:
+    """Implements core.consumer.Consumer over a channel."""
+
+    __slots__ = (
+        "_outbox",
+        "_prefix",
+        "_prefixed",
+        "cancelled",
+        "channel",
+        "due_at",
+        "exclusive",
+        "no_ack",
+        "prefetch",
+        "priority",
+        "queue",
+        "tag",
+        "timeout_ms",
+        "unacked",
+        "waiting",
+        "when",
+    )
+
+    def __init__(
+        self,
+        channel: Channel,
+        queue: Queue,
+        tag: str,
+        *,
+        no_ack: bool,
+        exclusive: bool,
+        priority: int,
+        timeout_ms: int | None,
+    ) -> None:
+        self.channel = channel
+        self.queue = queue
+        self.tag = tag
+        self.no_ack = no_ack
+        self.exclusive = exclusive
+        self.priority = priority
+        self.prefetch = channel.consumer_prefetch
+        self.waiting = False
+        self.unacked = 0
+        self.cancelled = False
+        self.timeout_ms = timeout_ms
+        self.when: dict[int, int] = {}  # with a timeout: when each unacked delivery was made, by delivery tag
+        self.due_at: int | None = None
+        self._outbox = channel.session.outbox
+        self._prefix = b""
+        self._prefixed = -1  # the length of the suffix that _prefix was made for
+
+    def room(self) -> int:
+        """How many messages it can take: prefetch of its own and of the channel, and whether the peer reads."""
+        outbox = self._outbox
+        if outbox.size >= outbox.high:
+            outbox.waiters.append(self)
+            return 0
+        if self.no_ack:
+            return _NO_LIMIT
+        room = self.prefetch - self.unacked if self.prefetch else _NO_LIMIT
+        channel = self.channel
+        if channel.global_prefetch:
+            room = min(room, channel.global_prefetch - channel.consumer_unacked)
+        return room
+
+    def resume(self) -> None:
+        """The peer has read enough of what was sent."""
+        self.queue.wake(self)
+
+    def deliver(self, lane: Lane, first: int, messages: Sequence[Message], returns: int) -> None:
+        """Send messages; see core.consumer.Consumer."""
+        channel, outbox = self.channel, self._outbox
+        number, frame_max = channel.number, channel.session.frame_max
+        parts = outbox.parts
+        if not parts:
+            channel.session.touch()
+        redelivered = returns > 0
+        size = 0
+        tag = channel.last_delivery_tag
+        for message in cast("Sequence[WireMessage]", messages):
+            tag += 1
+            suffix = cast("bytes", message.address.encoded)
+            if len(suffix) != self._prefixed:
+                self._make_prefix(len(suffix))
+            content = message.content
+            if message.channel != number or len(content) > frame_max:
+                content = message.framed(number, frame_max)
+            parts += (self._prefix, _pack_tag(tag, redelivered), suffix, content)
+            size += len(content)
+        outbox.size += size
+        if not self.no_ack:
+            self._hold(lane, first, messages, returns)
+        channel.last_delivery_tag = tag
+
+    def _hold(self, lane: Lane, position: int, messages: Sequence[Message], returns: int) -> None:
+        channel, queue = self.channel, self.queue
+        tag = channel.last_delivery_tag
+        unacked = channel.unacked
+        for message in messages:
+            tag += 1
+            unacked[tag] = (queue, lane, position, message, returns, self)
+            position += 1
+        count = len(messages)
+        self.unacked += count
+        channel.consumer_unacked += count
+        if self.timeout_ms is not None:
+            now = channel.session.now
+            if len(self.when) > 64 + 2 * self.unacked:
+                self._forget_settled()
+            self.when.update(dict.fromkeys(range(channel.last_delivery_tag + 1, tag + 1), now))
+            channel.session.broker.deadlines.ask(self, now + self.timeout_ms)
+
+    def _make_prefix(self, suffix_size: int) -> None:
+        tag = encode_shortstr(self.tag)
+        size = _FIXED_SIZE + len(tag) + suffix_size
+        self._prefix = HEAD.pack(FRAME_METHOD, self.channel.number, size) + _DELIVER + tag
+        self._prefixed = suffix_size
+
+    def queue_gone(self) -> None:
+        """The queue was deleted."""
+        self.channel.consumer_gone(self)
+
+    def due(self, now: int) -> None:
+        """Look for a delivery that was held for longer than the queue's x-consumer-timeout."""
+        if self.timeout_ms is None or self.cancelled:
+            return
+        self._forget_settled()
+        oldest = min(self.when.values(), default=None)
+        if oldest is None:
+            return
+        if now >= oldest + self.timeout_ms:
+            self.channel.consumer_overdue(self)
+        else:
+            self.channel.session.broker.deadlines.ask(self, oldest + self.timeout_ms)
+
+    def _forget_settled(self) -> None:
+        unacked = self.channel.unacked
+        self.when = {tag: when for tag, when in self.when.items() if tag in unacked}

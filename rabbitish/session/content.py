@@ -1,0 +1,205 @@
+"""A message over the bytes it arrived in, and what the broker must know of its properties.
+
+The content of a message is kept as whole frames on the publisher's channel number: where the consumer's number is the
+same, which it nearly always is, those very bytes go out again. Otherwise the number in each frame head is replaced, and
+bodies are cut anew only for a peer with a smaller frame_max. Properties are decoded only for rules that need headers.
+
+What is digested of property bytes is remembered by those bytes (`PropertyCache`), since most publishers send the same
+ones with every message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple, Self
+
+from rabbitish.core.message import Address, Message, Traits
+from rabbitish.core.vhost import REPLY_TO
+from rabbitish.errors import ChannelError, ReplyCode
+from rabbitish.values import Table, type_name
+from rabbitish.wire.codec import encode_shortstr
+from rabbitish.wire.frames import CONTENT_HEAD, FRAME_HEADER, FRAME_OVERHEAD, HEAD, content_frames
+from rabbitish.wire.properties import Digest, Properties, decode_properties, digest
+from rabbitish.wire.table import decode_table
+
+CLASS_BASIC = 60
+_PROPERTIES_AT = HEAD.size + CONTENT_HEAD.size
+_END = b"\xce"
+_MAX_EXPIRATION_MS = 315_360_000_000  # ten years: RabbitMQ's limit for TTLs (rabbit_misc:check_expiry)
+
+
+def encoded_address(exchange: str, routing_key: str, extra_keys: tuple[str, ...] = ()) -> Address:
+    """An address with the form in which it ends a basic.deliver: exchange, routing key, frame end."""
+    address = Address(exchange, routing_key, extra_keys)
+    address.encoded = encode_shortstr(exchange) + encode_shortstr(routing_key) + _END
+    return address
+
+
+class WireMessage(Message):
+    """A message as whole frames."""
+
+    __slots__ = ("channel", "content")
+
+    def __init__(self, address: Address, traits: Traits, size: int, channel: int, content: bytes) -> None:
+        self.address = address
+        self.traits = traits
+        self.size = size
+        self.deadline = None
+        self.channel = channel
+        self.content = content
+
+    @property
+    def raw_properties(self) -> bytes:
+        """Property flags and list, as they came."""
+        return self.content[_PROPERTIES_AT : HEAD.size + HEAD.unpack_from(self.content)[2]]
+
+    def _frames(self) -> Iterator[tuple[int, int]]:
+        """Start and end of each frame's payload."""
+        content, pos = self.content, 0
+        while pos < len(content):
+            start = pos + HEAD.size
+            end = start + HEAD.unpack_from(content, pos)[2]
+            yield start, end
+            pos = end + 1
+
+    def body(self) -> bytes:
+        """The body, joined."""
+        frames = list(self._frames())[1:]
+        return b"".join([self.content[start:end] for start, end in frames])
+
+    def framed(self, channel: int, frame_max: int) -> bytes:
+        """The content as frames on `channel`, none larger than `frame_max`."""
+        content = self.content
+        if channel == self.channel and len(content) <= frame_max:
+            return content
+        frames = list(self._frames())
+        if any(end - start + FRAME_OVERHEAD > frame_max for start, end in frames):
+            return content_frames(channel, CLASS_BASIC, self.raw_properties, self.body(), frame_max)
+        if channel == self.channel:
+            return content
+        number = channel.to_bytes(2, "big")
+        parts: list[bytes] = []
+        for start, end in frames:
+            head = start - HEAD.size
+            parts += (content[head : head + 1], number, content[head + 3 : end + 1])
+        return b"".join(parts)
+
+    def properties(self) -> Properties:
+        """All properties, decoded."""
+        return decode_properties(self.raw_properties)
+
+    def headers(self) -> Table:
+        """See Message."""
+        return self.properties().headers or {}
+
+    def expiration(self) -> str | None:
+        """See Message."""
+        return digest(self.raw_properties).expiration
+
+    def derived(self, address: Address, headers: Table, *, keep_expiration: bool) -> WireMessage:
+        """See Message."""
+        properties = self.properties()
+        properties.headers = headers
+        traits = self.traits
+        if not keep_expiration:
+            properties.expiration = None
+            traits = traits._replace(expiration_ms=None)
+        if address.encoded is None:
+            address = encoded_address(address.exchange, address.routing_key, address.extra_keys)
+        return self._with_properties(properties.encode(), address, traits)
+
+    def _with_properties(self, raw: bytes, address: Address, traits: Traits) -> WireMessage:
+        start, end = next(self._frames())
+        head = HEAD.pack(FRAME_HEADER, self.channel, CONTENT_HEAD.size + len(raw))
+        content = b"".join((head, self.content[start : start + CONTENT_HEAD.size], raw, self.content[end:]))
+        return WireMessage(address, traits, self.size, self.channel, content)
+
+    def with_properties(self, properties: Properties) -> WireMessage:
+        """The same message with other properties that mean the same to the broker (a rewritten reply_to, no BCC)."""
+        return self._with_properties(properties.encode(), self.address, self.traits)
+
+    def twin(self) -> Self:
+        """See Message."""
+        return type(self)(self.address, self.traits, self.size, self.channel, self.content)
+
+
+class Summary(NamedTuple):
+    """What property bytes mean to the broker."""
+
+    traits: Traits
+    digest: Digest
+    plain: bool
+    """Nothing in them needs looking at when a message is published: no CC or BCC, user id, reply address to rewrite."""
+
+
+class PropertyCache:
+    """Summaries by property bytes; emptied when full, since publishers that never repeat theirs would fill any size."""
+
+    __slots__ = ("_most", "known")
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self.known: dict[bytes, Summary] = {}
+
+    def summary(self, raw: bytes) -> Summary:
+        """The summary of `raw`. ChannelError 406: an expiration that is no number; ConnectionFailure: undecodable."""
+        known = self.known.get(raw)
+        if known is not None:
+            return known
+        found = digest(raw)
+        expiration = None if found.expiration is None else parse_expiration(found.expiration)
+        traits = Traits(found.delivery_mode == 2, found.priority or 0, expiration)
+        span = found.headers_span
+        plain = found.user_id is None and found.reply_to != REPLY_TO and (span is None or raw.find(b"CC", *span) < 0)
+        summary = Summary(traits, found, plain)
+        if len(raw) <= 512 and self._most:
+            if len(self.known) >= self._most:
+                self.known.clear()
+            self.known[raw] = summary
+        return summary
+
+
+def parse_expiration(text: str) -> int:
+    """The expiration property in milliseconds. ChannelError 406 with RabbitMQ's texts (rabbit_basic:parse_expiration)."""
+    digits = text[1:] if text[:1] in ("+", "-") else text
+    number = ""
+    for char in digits:
+        if char not in "0123456789":
+            break
+        number += char
+    if not number:
+        raise _invalid_expiration(text, "no_integer")
+    rest = digits[len(number) :]
+    if rest:
+        raise _invalid_expiration(text, f'{{leftover_string,"{rest}"}}')
+    value = -int(number) if text[0] == "-" else int(number)
+    if value < 0:
+        raise _invalid_expiration(text, f"{{value_negative,{value}}}")
+    if value > _MAX_EXPIRATION_MS:
+        raise _invalid_expiration(text, f"{{value_too_big,{value}}}")
+    return value
+
+
+def _invalid_expiration(text: str, reason: str) -> ChannelError:
+    return ChannelError(ReplyCode.PRECONDITION_FAILED, f"invalid expiration '{text}': {reason}")
+
+
+def decoded_headers(raw: bytes, found: Digest) -> Table:
+    """The headers table in property bytes, {} when there is none. ConnectionFailure: it does not decode."""
+    return decode_table(raw, found.headers_span[0])[0] if found.headers_span is not None else {}
+
+
+def copy_keys(headers: Table) -> tuple[str, ...]:
+    """The further routing keys in CC and BCC. ChannelError 406 when they are no arrays."""
+    keys: list[str] = []
+    for name in ("CC", "BCC"):
+        if name not in headers:
+            continue
+        copies = headers[name]
+        if not isinstance(copies, list):
+            raise ChannelError(
+                ReplyCode.PRECONDITION_FAILED,
+                f'invalid message: {{unacceptable_type_in_header,"{name}",{type_name(copies)}}}',
+            )
+        keys += [key for key in copies if isinstance(key, str)]
+    return tuple(keys)

@@ -1,0 +1,96 @@
+"""The two modes a channel can be put into: confirms, and transactions; a channel has one of them at most.
+
+A transaction keeps publishes, routed when they were made, and settled deliveries until commit; rollback drops the first
+and gives the second back to the channel. Atomic because a core call is: nothing else runs during a commit.
+"""
+
+from __future__ import annotations
+
+from rabbitish.core.vhost import Target
+from rabbitish.errors import ChannelError, ReplyCode
+from rabbitish.session.channel import Channel, Held, handles
+from rabbitish.session.confirms import Confirms
+from rabbitish.session.content import WireMessage
+from rabbitish.session.publish import hand_over
+from rabbitish.wire import methods
+
+
+class Transaction:
+    """What a transactional channel has done since its last commit or rollback."""
+
+    __slots__ = ("_settlements", "publishes")
+
+    def __init__(self) -> None:
+        self.publishes: list[tuple[bool, WireMessage, list[Target]]] = []
+        # what was acknowledged (None) or rejected (whether to requeue), in the order the peer said so
+        self._settlements: list[tuple[bool | None, list[tuple[int, Held]]]] = []
+
+    def ack(self, taken: list[tuple[int, Held]]) -> None:
+        """Acknowledge at commit."""
+        self._settlements.append((None, taken))
+
+    def reject(self, taken: list[tuple[int, Held]], *, requeue: bool) -> None:
+        """Reject at commit."""
+        self._settlements.append((requeue, taken))
+
+    def settled(self) -> list[tuple[int, Held]]:
+        """Everything acknowledged or rejected so far."""
+        return [item for _, taken in self._settlements for item in taken]
+
+    def commit(self, channel: Channel) -> None:
+        """Make it so."""
+        publishes, settlements = self.publishes, self._settlements
+        self.publishes, self._settlements = [], []
+        for mandatory, message, targets in publishes:
+            hand_over(channel, message, targets, mandatory=mandatory)
+        for requeue, taken in settlements:
+            if requeue is None:
+                channel.ack(taken)
+            else:
+                channel.reject(taken, requeue=requeue)
+
+    def rollback(self, channel: Channel) -> None:
+        """Forget it."""
+        channel.put_back_unacked(self.settled())
+        self.publishes, self._settlements = [], []
+
+
+def _transaction(channel: Channel) -> Transaction:
+    if channel.transaction is None:
+        raise ChannelError(ReplyCode.PRECONDITION_FAILED, "channel is not transactional")
+    return channel.transaction
+
+
+@handles(methods.TxSelect)
+def tx_select(channel: Channel, method: methods.TxSelect) -> None:
+    """tx.select."""
+    if channel.confirms is not None:
+        raise ChannelError(ReplyCode.PRECONDITION_FAILED, "cannot switch from confirm to tx mode")
+    if channel.transaction is None:
+        channel.transaction = Transaction()
+        channel.plain = False
+    channel.send(methods.TxSelectOk())
+
+
+@handles(methods.TxCommit)
+def tx_commit(channel: Channel, method: methods.TxCommit) -> None:
+    """tx.commit."""
+    _transaction(channel).commit(channel)
+    channel.send(methods.TxCommitOk())
+
+
+@handles(methods.TxRollback)
+def tx_rollback(channel: Channel, method: methods.TxRollback) -> None:
+    """tx.rollback."""
+    _transaction(channel).rollback(channel)
+    channel.send(methods.TxRollbackOk())
+
+
+@handles(methods.ConfirmSelect)
+def confirm_select(channel: Channel, method: methods.ConfirmSelect) -> None:
+    """confirm.select."""
+    if channel.transaction is not None:
+        raise ChannelError(ReplyCode.PRECONDITION_FAILED, "cannot switch from tx to confirm mode")
+    if channel.confirms is None:
+        channel.confirms = Confirms(channel.number)
+    channel.reply(method.nowait, methods.ConfirmSelectOk())

@@ -1,0 +1,142 @@
+"""Publishing, the generic path: every check in RabbitMQ's order, then routing, then the queues.
+
+What a publish means is worked out once per (exchange, routing key, flags) into a `Route` and remembered by the bytes of
+basic.publish's arguments; fastlane.py uses those. This module is what fills that memory and the oracle that the fast lane
+is tested against.
+
+Order of the checks: rabbit_channel:handle_method(basic.publish) of RabbitMQ 3.10.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rabbitish.core.exchange import Exchange
+from rabbitish.core.message import Address
+from rabbitish.core.routing import depends_on_headers
+from rabbitish.core.vhost import REPLY_TO, Target, Vhost
+from rabbitish.errors import ChannelError, ConnectionFailure, ReplyCode
+from rabbitish.session.content import Summary, WireMessage, copy_keys, decoded_headers, encoded_address
+from rabbitish.wire import methods
+
+if TYPE_CHECKING:
+    from rabbitish.session.channel import Channel
+
+
+class Route:
+    """Where publishes with the same arguments go, until bindings change."""
+
+    __slots__ = ("address", "exchange", "mandatory", "targets")
+
+    def __init__(self, exchange: Exchange, address: Address, targets: list[Target] | None, *, mandatory: bool) -> None:
+        self.exchange = exchange
+        self.address = address
+        self.targets = targets  # None: it depends on the headers of each message
+        self.mandatory = mandatory
+
+
+def find_route(vhost: Vhost, method: methods.BasicPublish) -> Route:
+    """What a publish means. ConnectionFailure 540: immediate. ChannelError: 404, 403 for an internal exchange."""
+    if method.immediate:
+        raise ConnectionFailure(ReplyCode.NOT_IMPLEMENTED, "immediate=true")
+    exchange = vhost.exchange(method.exchange)
+    if exchange.internal:
+        raise ChannelError(
+            ReplyCode.ACCESS_REFUSED, f"cannot publish to internal exchange '{exchange.name}' in vhost '{vhost.name}'"
+        )
+    targets = None
+    if not depends_on_headers(exchange, vhost.exchanges.get):
+        targets = vhost.route(exchange, (method.routing_key,), {})
+    address = encoded_address(method.exchange, method.routing_key)
+    return Route(exchange, address, targets, mandatory=method.mandatory)
+
+
+def publish(channel: Channel, route: Route, raw: bytes, size: int, content: bytes) -> None:
+    """Publish a message: property bytes `raw`, body of `size` bytes, `content` as frames on this channel."""
+    session = channel.session
+    summary = session.properties.summary(raw)
+    address = route.address
+    message = WireMessage(address, summary.traits, size, channel.number, content)
+    targets = route.targets
+    if not summary.plain or targets is None:
+        message, targets = _route_by_headers(channel, route, summary, raw, message)
+    count_publish(channel)
+    if channel.transaction is not None:
+        channel.transaction.publishes.append((route.mandatory, message, targets))
+    else:
+        hand_over(channel, message, targets, mandatory=route.mandatory)
+
+
+def _route_by_headers(
+    channel: Channel, route: Route, summary: Summary, raw: bytes, message: WireMessage
+) -> tuple[WireMessage, list[Target]]:
+    """The rare publish whose properties matter: user id, reply address, CC and BCC, a headers exchange on the way."""
+    session = channel.session
+    found = summary.digest
+    _check_user_id(channel, found.user_id)
+    reply_name = ""
+    if found.reply_to == REPLY_TO:
+        if channel.reply_consumer is None:
+            raise ChannelError(ReplyCode.PRECONDITION_FAILED, "fast reply consumer does not exist")
+        reply_name = channel.reply_consumer.name
+    headers = decoded_headers(raw, found)
+    copies = copy_keys(headers)
+    if copies:
+        message.address = encoded_address(route.address.exchange, route.address.routing_key, copies)
+    if reply_name or "BCC" in headers:
+        properties = message.properties()
+        if reply_name:
+            properties.reply_to = reply_name
+        properties.headers = {key: value for key, value in headers.items() if key != "BCC"}
+        if found.headers_span is None:
+            properties.headers = None
+        message = message.with_properties(properties)
+    targets = route.targets
+    if targets is None or copies:
+        targets = session.vhost.route(route.exchange, message.address.routing_keys, headers)
+    return message, targets
+
+
+def _check_user_id(channel: Channel, user_id: str | None) -> None:
+    user = channel.session.user
+    if user_id is not None and user_id != user.name and "impersonator" not in user.tags:
+        raise ChannelError(
+            ReplyCode.PRECONDITION_FAILED,
+            f"user_id property set to '{user_id}' but authenticated user was '{user.name}'",
+        )
+
+
+def count_publish(channel: Channel) -> None:
+    """Number a publish in confirm mode."""
+    if channel.confirms is not None:
+        channel.confirms.published += 1
+        channel.session.note_confirms(channel)
+    channel.session.note_publish()
+
+
+def hand_over(channel: Channel, message: WireMessage, targets: list[Target], *, mandatory: bool) -> None:
+    """Put a message into its queues; an unroutable one goes back if it is mandatory."""
+    if not targets:
+        if mandatory:
+            give_back(channel, message)
+        return
+    now = channel.session.now
+    accepted = True
+    for target in targets:
+        accepted = target.enqueue(message, now) and accepted
+    if not accepted and channel.confirms is not None:
+        channel.confirms.refuse()
+
+
+def give_back(channel: Channel, message: WireMessage) -> None:
+    """basic.return 312: nobody is there to take it."""
+    session = channel.session
+    address = message.address
+    returned = methods.BasicReturn(
+        reply_code=ReplyCode.NO_ROUTE,
+        reply_text=ReplyCode.NO_ROUTE.name,
+        exchange=address.exchange,
+        routing_key=address.routing_key,
+    )
+    channel.send(returned)
+    session.outbox.write(message.framed(channel.number, session.frame_max))
