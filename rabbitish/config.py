@@ -104,8 +104,7 @@ class Settings:
     product: str = "RabbitMQ"
     product_version: str = "3.13.7"
 
-    # name@host, as in RabbitMQ: shown to operators, and in the headers of traced messages.
-    node_name: str = "rabbitish@localhost"
+    # name@host, as RabbitMQ makes it up from its node's name.
     cluster_name: str = "rabbitish@localhost"
 
     # --- Connections -------------------------------------------------------------------------------------------------
@@ -159,15 +158,12 @@ class Settings:
 
     # --- Memory ------------------------------------------------------------------------------------------------------
 
-    # Over this share of the machine's or the container's memory publishers are no longer read. RabbitMQ's default until
-    # 4.0: a burst and the copies that sending makes need the rest.
+    # When messages take more than this share of the machine's or the container's memory, publishers are no longer read.
+    # RabbitMQ's default until 4.0: what messages cost is an estimate, and bursts and copies for sending come on top.
     memory_high_watermark_percent: int = within(1, 100, 40)
 
     # The same as a number of bytes; 0 leaves it to the share.
     memory_high_watermark_bytes: int = within(0, 1024 * GIB, 0)
-
-    # How often memory is looked at. At a gigabyte a second, which is all that a core can read, a quarter of it.
-    memory_check_ms: int = within(10, 60_000, 250)
 
     # --- Caches ------------------------------------------------------------------------------------------------------
 
@@ -210,7 +206,7 @@ class Settings:
             parse_address(url)
         if not self.listen:
             raise SettingError("must name at least one address", "listen")
-        for key in ("product", "product_version", "node_name", "cluster_name", "default_user", "default_vhost"):
+        for key in ("product", "product_version", "cluster_name", "default_user", "default_vhost"):
             _check_name(key, getattr(self, key))
         if self.log_level not in LOG_LEVELS:
             raise SettingError(f"must be one of {', '.join(LOG_LEVELS)}, not {self.log_level!r}", "log_level")

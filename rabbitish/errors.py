@@ -61,14 +61,16 @@ class AMQPError(Exception):
         self.method_id = 0
 
     def of(self, culprit: Culprit) -> Self:
-        """The same error, blamed on a method."""
+        """The same error, blamed on a method; an internal error is nobody's fault (RabbitMQ has 0, 0 there)."""
+        if self.code is ReplyCode.INTERNAL_ERROR:
+            return self
         self.class_id, self.method_id = culprit.class_id, culprit.method_id
         return self
 
     @property
     def text(self) -> str:
-        """The reply text as RabbitMQ writes it: the code's name, a dash and the detail."""
-        return f"{self.code.name} - {self.detail}"
+        """The reply text as RabbitMQ writes it: the code's name, and where there is a detail, a dash and that."""
+        return f"{self.code.name} - {self.detail}" if self.detail else self.code.name
 
     @property
     def short_text(self) -> str:

@@ -252,6 +252,13 @@ def queue_options(
     )
 
 
+def check_server_named(arguments: Table) -> None:
+    """ChannelError 406 for a queue of a type that must be named by its user."""
+    wanted = arguments.get("x-queue-type", "classic")
+    if wanted in ("quorum", "stream"):
+        raise refuse(f"Cannot declare a server-named queue for type rabbit_{wanted}_queue")
+
+
 def consumer_options(name: str, vhost: str, arguments: Table) -> ConsumerOptions:
     """What the arguments of a basic.consume on this queue mean; ChannelError 406 for what is wrong in them."""
     where = resource("queue", name, vhost)

@@ -244,6 +244,11 @@ class Exchange:
             self._exchanges[binding.destination] = None
         return True
 
+    def find(self, destination: Destination, routing_key: str, arguments: Table) -> Binding | None:
+        """The binding with this identity; None when there is none."""
+        identity = Binding(self, destination, routing_key, arguments).identity
+        return self._by_destination.get(destination, {}).get(identity)
+
     def unbind(self, destination: Destination, routing_key: str, arguments: Table) -> Binding | None:
         """Take out the binding with this identity and return it; None when there is none."""
         wanted = Binding(self, destination, routing_key, arguments)

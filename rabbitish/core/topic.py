@@ -88,7 +88,8 @@ class _Node(Generic[T]):
             self.single = None
         elif word == "#":
             self.many = None
-        elif self.children is not None:
+        else:
+            assert self.children is not None
             del self.children[word]
             if not self.children:
                 self.children = None
@@ -105,7 +106,7 @@ class TopicTrie(Generic[T]):
 
     def insert(self, pattern: str, entry: T) -> None:
         """Put an entry under a pattern; one that is there already stays once."""
-        words = _pattern_words(pattern)
+        words = _wild_words(pattern)
         if words is None:
             self._literal[pattern] = with_entry(self._literal.get(pattern, ()), entry)
             return
@@ -116,7 +117,7 @@ class TopicTrie(Generic[T]):
 
     def remove(self, pattern: str, entry: T) -> None:
         """Take an entry from under a pattern, and the nodes that nothing needs any more; one not there is ignored."""
-        words = _pattern_words(pattern)
+        words = _wild_words(pattern)
         if words is None:
             entries = without_entry(self._literal.get(pattern, ()), entry)
             if entries:
@@ -139,9 +140,8 @@ class TopicTrie(Generic[T]):
         yield from self._literal.get(routing_key, ())
         if self._root.empty:
             return
-        nodes = {self._root: None}
-        if self._root.many is not None:
-            nodes[self._root.many] = None
+        nodes: dict[_Node[T], None] = {}
+        _reach(nodes, self._root)
         for word in words_of(routing_key):
             nodes = _advance(nodes, word)
         for node in nodes:
@@ -155,27 +155,26 @@ class TopicTrie(Generic[T]):
         return len(self._literal) + len(waiting) - 1
 
 
-def _pattern_words(pattern: str) -> list[str] | None:
-    """A pattern's words, with runs of `#` made one; None when there are no wildcards in it."""
+def _wild_words(pattern: str) -> list[str] | None:
+    """A pattern's words; None when there are no wildcards among them."""
     words = pattern.split(".")
-    if "*" not in words and "#" not in words:
-        return None
-    return [word for at, word in enumerate(words) if word != "#" or at == 0 or words[at - 1] != "#"]
+    return words if "*" in words or "#" in words else None
+
+
+def _reach(reached: dict[_Node[T], None], node: _Node[T] | None) -> None:
+    """Add a node, and those behind it by `#` that stand for no word."""
+    while node is not None:
+        reached[node] = None
+        node = node.many
 
 
 def _advance(nodes: dict[_Node[T], None], word: str) -> dict[_Node[T], None]:
-    """The nodes reached from these by one more word, with those behind them where a `#` stands for no word.
-
-    One step behind is enough, since no pattern in the trie has `#` after `#`.
-    """
+    """The nodes reached from these by one more word."""
     reached: dict[_Node[T], None] = {}
     for node in nodes:
         if node.repeats:
             reached[node] = None
-        literal = None if node.children is None else node.children.get(word)
-        for following in (literal, node.single):
-            if following is not None:
-                reached[following] = None
-                if following.many is not None:
-                    reached[following.many] = None
+        if node.children is not None:
+            _reach(reached, node.children.get(word))
+        _reach(reached, node.single)
     return reached

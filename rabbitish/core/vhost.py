@@ -181,6 +181,7 @@ class Vhost:
         if name:
             self._check_name("queue", name)
         else:
+            args.check_server_named(arguments)
             name = f"amq.gen-{self._token()}"
         queue = self.queues.get(name)
         if queue is not None:
@@ -225,10 +226,10 @@ class Vhost:
             return 0
         self._check_owner(queue, owner)
         queue.settle(now)
-        if if_unused and len(queue.consumers):
-            raise ChannelError(ReplyCode.PRECONDITION_FAILED, f"queue '{name}' in vhost '{self.name}' in use")
         if if_empty and queue.ready:
             raise ChannelError(ReplyCode.PRECONDITION_FAILED, f"queue '{name}' in vhost '{self.name}' not empty")
+        if if_unused and len(queue.consumers):
+            raise ChannelError(ReplyCode.PRECONDITION_FAILED, f"queue '{name}' in vhost '{self.name}' in use")
         return self.drop_queue(queue)
 
     def drop_queue(self, queue: Queue) -> int:
@@ -291,6 +292,10 @@ class Vhost:
             self._count_source(destination, source, -1)
             self._auto_delete(source)
             self._rerouted()
+
+    def is_bound(self, source_name: str, destination: Queue | Exchange, routing_key: str, arguments: Table) -> bool:
+        """Whether there is just this binding. ChannelError: 404 for a missing source."""
+        return self.exchange(source_name).find(destination, routing_key, arguments) is not None
 
     def _count_source(self, destination: Any, source: Exchange, change: int) -> None:
         counts = self._sources.setdefault(destination, {})

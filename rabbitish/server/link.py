@@ -22,13 +22,14 @@ if TYPE_CHECKING:
 class Link:
     """The server's side of a session."""
 
-    __slots__ = ("_changed", "_hard_limit", "_node", "_rest", "_sock", "_waiting", "_writing", "closed", "session")
+    __slots__ = ("_changed", "_hard_limit", "_node", "_reading", "_rest", "_sock", "_waiting", "_writing", "closed", "session")
 
     def __init__(self, node: Node, sock: socket.socket, session: Session) -> None:
         self._node = node
         self._sock = sock
         self.session = session
         self.closed = False
+        self._reading = trio.CancelScope()  # cancelled when there is nothing more to read for
         self._rest = memoryview(b"")  # taken from the outbox and not yet sent
         self._writing = False
         self._waiting = False  # the reader waits for _changed
@@ -36,38 +37,46 @@ class Link:
         # Deliveries stop at the high mark. Beyond several of those the peer piles up answers to what it keeps sending.
         self._hard_limit = 4 * session.settings.outbox_bytes_high
 
-    async def read(self) -> None:
+    async def run(self) -> None:
         """Feed the session until either side has had enough, then close the socket."""
-        node, sock, session = self._node, self._sock, self.session
-        receive, most = sock.recv, session.settings.read_bytes
-        wait_readable = trio.lowlevel.wait_readable
+        node, session = self._node, self.session
         try:
-            while not session.ended:
-                if not session.reading or session.outbox.size > self._hard_limit:
-                    await self._wait_for_change()
-                    continue
-                await wait_readable(sock)
-                try:
-                    data = receive(most)
-                except BlockingIOError:
-                    continue
-                if not data:
-                    break
-                now = node.now()
-                session.receive_data(data, now)
-                node.pump(now)
-                if len(data) == most:
-                    await trio.lowlevel.checkpoint()
+            with self._reading:
+                await self._read()
         except OSError:  # a reset is one way to hang up
             pass
+        except Exception as error:  # a bug of ours costs this connection, not the broker
+            session.log.exception("internal error", error)
         finally:
             if not session.ended:
                 now = node.now()
                 session.receive_eof(now)
                 node.pump(now)
             with trio.move_on_after(session.settings.close_timeout_ms / 1000):
-                await self._drained()
+                while self._writing:
+                    await self._wait_for_change()
             self.close()
+
+    async def _read(self) -> None:
+        node, sock, session = self._node, self._sock, self.session
+        receive, most = sock.recv, session.settings.read_bytes
+        wait_readable = trio.lowlevel.wait_readable
+        while not session.ended:
+            if not session.reading or session.outbox.size > self._hard_limit:
+                await self._wait_for_change()
+                continue
+            await wait_readable(sock)
+            try:
+                data = receive(most)
+            except BlockingIOError:
+                continue
+            if not data:
+                return
+            now = node.now()
+            session.receive_data(data, now)
+            node.pump(now)
+            if len(data) == most:
+                await trio.lowlevel.checkpoint()
 
     async def _wait_for_change(self) -> None:
         self._changed = trio.Event()
@@ -78,11 +87,6 @@ class Link:
     def _changes(self) -> None:
         if self._waiting:
             self._changed.set()
-
-    async def _drained(self) -> None:
-        """Wait until what was said last is sent."""
-        while self._writing:
-            await self._wait_for_change()
 
     def flush(self, now: int) -> None:
         """Send what the session has to say, and notice what else changed about it."""
@@ -95,7 +99,7 @@ class Link:
                 sent = 0
             except OSError:  # the peer is gone; the reader will see it too
                 outbox.size = 0
-                self._interrupt()
+                self._reading.cancel()
                 return
             outbox.sent(sent, now)
             if sent < len(data):
@@ -103,16 +107,9 @@ class Link:
                 self._writing = True
                 self._node.nursery.start_soon(self._write)
         if self.session.ended:
-            self._interrupt()
+            self._reading.cancel()
         else:
             self._changes()
-
-    def _interrupt(self) -> None:
-        """Get the reader out of its wait."""
-        if self._waiting:
-            self._changed.set()
-        elif not self.closed:
-            trio.lowlevel.notify_closing(self._sock)
 
     async def _write(self) -> None:
         """Send the rest as the kernel takes it."""
@@ -130,8 +127,9 @@ class Link:
                     node.pump(now)
                     self._changes()
         except (OSError, trio.ClosedResourceError):
-            self._rest = memoryview(b"")
+            self._reading.cancel()
         finally:
+            self._rest = memoryview(b"")
             self._writing = False
             self._changes()
 

@@ -1,6 +1,6 @@
 """The broker's log: one line an event on stderr, for eyes and for grep.
 
-    2026-11-21T12:00:00.123Z info connection opened peer=10.0.0.7:50412 user=guest vhost=/ client="order service"
+    2026-11-21T12:00:00.123Z info connection opened connection="10.0.0.7:50412 -> 10.0.0.2:5672" user=guest vhost=/
 
 The event's words are ours; everything that a client chose is a value after a key. A value with anything in it that
 could be taken for the end of the value is quoted, and whatever does not print is escaped, so a hostile name can forge

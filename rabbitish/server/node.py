@@ -70,7 +70,7 @@ class Node:
         log = self._log.bind(connection=peer.name)
         session = Session(self.hub, peer, log, self.now())
         link = self.links[session] = Link(self, sock, session)
-        self.nursery.start_soon(link.read)
+        self.nursery.start_soon(link.run)
         self._look_at_deadlines()
 
     def forget(self, link: Link) -> None:

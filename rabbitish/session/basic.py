@@ -82,11 +82,6 @@ def cancel(channel: Channel, method: methods.BasicCancel) -> None:
     channel.reply(method.nowait, methods.BasicCancelOk(consumer_tag=tag))
 
 
-@handles(methods.BasicCancelOk)
-def cancel_ok(channel: Channel, method: methods.BasicCancelOk) -> None:
-    """The answer to our basic.cancel, which did not ask for one."""
-
-
 @handles(methods.BasicGet)
 def get(channel: Channel, method: methods.BasicGet) -> None:
     """basic.get."""

@@ -1,4 +1,4 @@
-"""One channel: its state, the content that is arriving on it, and what it holds unacknowledged.
+"""One channel: its state, what commands do to it, and what it holds unacknowledged.
 
 What a method does stands in the tables of topology.py, basic.py and modes.py, each a function of (channel, method); a
 method that is in none of them is not for a channel. Here is what they share: replies, the queue name that stands in for an
@@ -9,19 +9,19 @@ everything else (AMQP 0-9-1, channel.close).
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from rabbitish.core.lane import Lane
 from rabbitish.core.message import Message
 from rabbitish.core.queue import Queue
 from rabbitish.errors import ChannelError, ConnectionFailure, ReplyCode
+from rabbitish.session.assembly import Assembler, Command
 from rabbitish.session.confirms import Confirms
 from rabbitish.session.consumer import ChannelConsumer
 from rabbitish.session.publish import publish
 from rabbitish.session.replies import ReplyConsumer
 from rabbitish.wire import methods
-from rabbitish.wire.frames import CONTENT_HEAD, FRAME_BODY, FRAME_END, FRAME_HEADER, FRAME_METHOD, HEAD
-from rabbitish.wire.method import Method, decode_method
+from rabbitish.wire.method import Method
 
 if TYPE_CHECKING:
     from rabbitish.session.connection import Session
@@ -34,8 +34,6 @@ Handler: TypeAlias = Callable[["Channel", Any], None]
 
 HANDLERS: dict[type[Method], Handler] = {}
 """What each method does; filled by topology.py, basic.py and modes.py."""
-
-_END = bytes((FRAME_END,))
 
 
 def handles(kind: type[Method]) -> Callable[[Handler], Handler]:
@@ -52,12 +50,7 @@ class Channel:
     """The state of one channel of a session."""
 
     __slots__ = (
-        "_arguments",
-        "_body",
-        "_header",
-        "_left",
-        "_publish",
-        "_size",
+        "_assembler",
         "closing",
         "confirms",
         "consumer_prefetch",
@@ -95,125 +88,48 @@ class Channel:
         self.confirms: Confirms | None = None
         self.transaction: Transaction | None = None
         self.plain = False  # open, no content arriving, no transaction: publishes may take the fast lane
-        self._publish: methods.BasicPublish | None = None
-        self._arguments = b""  # its bytes, by which its route is remembered
-        self._header: bytes | None = None
-        self._body: list[bytes] = []
-        self._size = 0
-        self._left = 0
+        self._assembler = Assembler(session.settings.max_message_bytes, session.expect_content)
 
     # ---- frames in
 
     def frame(self, kind: int, payload: bytes) -> None:
         """Take a frame. ChannelError, ConnectionFailure: what the peer did wrong."""
-        if self.closing:
-            self._while_closing(kind, payload)
-        elif kind == FRAME_METHOD:
-            self._method(payload)
-        elif kind == FRAME_HEADER:
-            self._content_header(payload)
-        elif kind == FRAME_BODY:
-            self._content_body(payload)
-
-    def _method(self, payload: bytes) -> None:
-        if self._publish is not None:
-            what = "header" if self._header is None else "body"
-            raise ConnectionFailure(
-                ReplyCode.UNEXPECTED_FRAME,
-                f"expected content {what} for class 60, got non content {what} frame instead",
-            )
-        method = decode_method(payload)
-        if not self.opened:
-            if type(method) is not methods.ChannelOpen:
-                raise ConnectionFailure(ReplyCode.CHANNEL_ERROR, "expected 'channel.open'")
-        elif type(method) is methods.BasicPublish:
-            self._publish = method
-            self._arguments = payload
+        command = self._assembler.frame(kind, payload)
+        if command is None:
             self.plain = False
-            return
-        handler = HANDLERS.get(type(method))
-        if handler is None:
-            raise ConnectionFailure(ReplyCode.COMMAND_INVALID, "unimplemented method").of(method)
+        elif self.closing:
+            self._while_closing(command.method)
+        elif command.arguments[:4] == _BASIC_PUBLISH and self.opened:
+            self.plain = self.transaction is None
+            self._publish(command)
+        else:
+            self._handle(command.method)
+
+    def _handle(self, method: Method) -> None:
         try:
+            if not self.opened and type(method) is not methods.ChannelOpen:
+                raise ConnectionFailure(ReplyCode.CHANNEL_ERROR, "expected 'channel.open'")
+            handler = HANDLERS.get(type(method))
+            if handler is None:
+                raise ConnectionFailure(ReplyCode.COMMAND_INVALID, "unimplemented method")
             handler(self, method)
         except (ChannelError, ConnectionFailure) as refusal:
             raise refusal.of(method) from None
 
-    def _while_closing(self, kind: int, payload: bytes) -> None:
-        if kind != FRAME_METHOD:
-            return
-        if payload[:4] == _CHANNEL_CLOSE_OK:
-            self.session.forget_channel(self)
-        elif payload[:4] == _CHANNEL_CLOSE:
-            self.send(methods.ChannelCloseOk())
-
-    # ---- content
-
-    def _content_header(self, payload: bytes) -> None:
-        if self._publish is None or self._header is not None:
-            raise self._not_due("header")
-        class_id, weight, size = CONTENT_HEAD.unpack_from(payload)
-        if class_id != 60:
-            raise ConnectionFailure(
-                ReplyCode.UNEXPECTED_FRAME, f"expected content header for class 60, got one for class {class_id} instead"
-            )
-        self._header = payload
-        self._size = self._left = size
-        if size > self.session.settings.max_message_bytes:
-            publish_method = self._publish
-            self._drop_content()
-            raise ChannelError(
-                ReplyCode.PRECONDITION_FAILED,
-                f"message size {size} is larger than configured max size {self.session.settings.max_message_bytes}",
-            ).of(publish_method)
-        self.session.expect_content(size)
-        if not size:
-            self._content_complete()
-
-    def _content_body(self, payload: bytes) -> None:
-        if self._publish is None or self._header is None:
-            raise self._not_due("body")
-        self._left -= len(payload)
-        if self._left < 0:
-            # RabbitMQ takes whatever came for the body; a body longer than announced is a fault in anybody's book.
-            raise ConnectionFailure(
-                ReplyCode.FRAME_ERROR, f"content body of {self._size - self._left} bytes, announced were {self._size}"
-            )
-        if payload:
-            self._body.append(payload)
-        if not self._left:
-            self._content_complete()
-
-    def _not_due(self, got: str) -> ConnectionFailure:
-        if self._publish is None:
-            text = "expected method frame, got non method frame instead"
-        else:
-            due = "header" if self._header is None else "body"
-            text = f"expected content {due} for class 60, got non content {due} frame instead"
-        return ConnectionFailure(ReplyCode.UNEXPECTED_FRAME, text)
-
-    def _content_complete(self) -> None:
-        method, header, body = self._publish, self._header, self._body
-        assert method is not None and header is not None
-        number = self.number
-        parts = [HEAD.pack(FRAME_HEADER, number, len(header)), header, _END]
-        for piece in body:
-            parts += (HEAD.pack(FRAME_BODY, number, len(piece)), piece, _END)
-        size = self._size
-        self._drop_content()
+    def _publish(self, command: Command) -> None:
+        method = cast("methods.BasicPublish", command.method)
         try:
-            route = self.session.route(method, self._arguments)
-            publish(self, route, header[CONTENT_HEAD.size :], size, b"".join(parts))
+            publish(self, method, command)
         except (ChannelError, ConnectionFailure) as refusal:
             raise refusal.of(method) from None
 
-    def _drop_content(self) -> None:
-        if self._header is not None:
-            self.session.expect_content(-self._size)
-        self._publish = self._header = None
-        self._body = []
-        self._size = self._left = 0
-        self.plain = self.transaction is None and not self.closing
+    def _while_closing(self, method: Method) -> None:
+        if type(method) is methods.ChannelCloseOk:
+            self.session.forget_channel(self)
+        elif type(method) is methods.ChannelClose:
+            self.send(methods.ChannelCloseOk())
+        elif type(method) is methods.ChannelOpen:
+            raise ConnectionFailure(ReplyCode.CHANNEL_ERROR, "second 'channel.open' seen").of(method)
 
     # ---- frames out
 
@@ -231,7 +147,7 @@ class Channel:
     def queue_name(self, name: str) -> str:
         """A queue name with "" replaced by the queue last declared on the channel. ChannelError 404: none was."""
         if name:
-            return strip_name(name)
+            return name
         if not self.last_queue:
             raise ChannelError(ReplyCode.NOT_FOUND, "no previously declared queue")
         return self.last_queue
@@ -339,7 +255,7 @@ class Channel:
     def shut(self) -> None:
         """Let go of everything: consumers end, what is unacknowledged goes back to its place."""
         vhost, now = self.session.vhost, self.session.now
-        self._drop_content()
+        self._assembler.discard()
         self.plain = False
         for consumer in list(self.consumers.values()):
             self.drop_consumer(consumer)
@@ -381,8 +297,7 @@ def strip_name(name: str) -> str:
     return name.replace("\r", "").replace("\n", "") if "\r" in name or "\n" in name else name
 
 
-_CHANNEL_CLOSE = methods.ChannelClose().encode()[:4]
-_CHANNEL_CLOSE_OK = methods.ChannelCloseOk().encode()[:4]
+_BASIC_PUBLISH = methods.BasicPublish().encode()[:4]
 
 
 @handles(methods.ChannelOpen)
@@ -404,14 +319,15 @@ def close_channel(channel: Channel, method: methods.ChannelClose) -> None:
     channel.session.forget_channel(channel)
 
 
-@handles(methods.ChannelCloseOk)
-def stray_close_ok(channel: Channel, method: methods.ChannelCloseOk) -> None:
-    """channel.close-ok for a close that we did not ask for; RabbitMQ ignores it too."""
-
-
 @handles(methods.ChannelFlow)
 def flow(channel: Channel, method: methods.ChannelFlow) -> None:
     """channel.flow: a peer can only say that it wants deliveries, as with RabbitMQ."""
     if not method.active:
         raise ConnectionFailure(ReplyCode.NOT_IMPLEMENTED, "active=false")
     channel.send(methods.ChannelFlowOk(active=True))
+
+
+@handles(methods.AccessRequest)
+def access_request(channel: Channel, method: methods.AccessRequest) -> None:
+    """access.request: every ticket is good."""
+    channel.send(methods.AccessRequestOk())

@@ -15,6 +15,7 @@ from rabbitish.wire.frames import FRAME_END, FRAME_METHOD
 _FRAME = Struct(">BHIHHQBB")
 _ACK, _NACK = 80, 120
 _MULTIPLE = 1
+_REQUEUE = 2  # RabbitMQ sets it in its nacks, though nothing is requeued
 
 
 class Confirms:
@@ -37,7 +38,7 @@ class Confirms:
         frames: list[bytes] = []
         for number in self._refused:
             self._acknowledge_below(number, frames)
-            frames.append(self._frame(_NACK, number, 0))
+            frames.append(self._frame(_NACK, number, _REQUEUE))
             self.answered = number
         self._refused.clear()
         self._acknowledge_below(self.published + 1, frames)

@@ -86,7 +86,8 @@ class Session:
         self.peer = peer
         self.log = log
         self.now = now  # of the call that is being handled
-        self.state = "header"  # header, starting, tuning, opening, running, closing (we wait for close-ok), closed
+        # header, starting, tuning, opening, running, closing (we wait for close-ok), done (the peer closed), closed
+        self.state = "header"
         self.parser = FrameParser(self.settings.frame_min_bytes)
         self.outbox = Outbox(self.settings.outbox_bytes_high, self.settings.outbox_bytes_low, self.touch)
         self.reading = True  # whether the server should read from the socket
@@ -132,7 +133,7 @@ class Session:
             self._confirming.clear()
         except Exception as error:  # ours, whatever it is: the broker lives on
             self.log.exception("internal error", error)
-            self._fail(ConnectionFailure(ReplyCode.INTERNAL_ERROR, "internal error"))
+            self._fail(ConnectionFailure(ReplyCode.INTERNAL_ERROR, ""))
 
     def _header(self, data: bytes) -> bytes:
         self._opening += data
@@ -172,12 +173,12 @@ class Session:
             self._fail(error)
 
     def _fail(self, error: AMQPError) -> None:
-        if self.state in ("closing", "closed"):
-            if error.code is ReplyCode.FRAME_ERROR:
+        if self.state in ("closing", "done", "closed"):
+            if self.parser.lost:
                 self.linger()
             return
         self.log.warning("connection closed for an error", error=error)
-        self.close(error)
+        self.close(error, self.settings.close_timeout_ms)
 
     def _frame(self, kind: int, number: int, payload: bytes) -> None:
         if number == 0:
@@ -193,19 +194,19 @@ class Session:
             except ChannelError as error:
                 self.log.warning("channel closed for an error", channel=number, error=error)
                 channel.close(error)
-        elif self.state != "closing":
+        elif self.state not in ("closing", "done"):
             raise _unexpected(kind, payload)
 
     def _frame_on_0(self, kind: int, payload: bytes) -> None:
         if kind == FRAME_HEARTBEAT:
             return
-        if self.state == "closing":
+        if self.state in ("closing", "done"):
             if kind == FRAME_METHOD:
                 self._while_closing(payload)
             return
         if kind != FRAME_METHOD:
             raise _unexpected(kind, payload)
-        method = decode_method(payload)
+        method = _decode_on_0(payload)
         handler = handshake.HANDLERS.get((self.state, type(method))) or _ANY_STATE.get(type(method))
         if handler is None or (self.state != "running" and type(method) in _ANY_STATE):
             raise ConnectionFailure(
@@ -353,7 +354,7 @@ class Session:
         if self.heartbeat_ms:
             self.broker.deadlines.ask(self, self.now + self.heartbeat_ms // 2)
 
-    def close(self, error: AMQPError) -> None:
+    def close(self, error: AMQPError, patience_ms: int) -> None:
         """Let go of everything, tell the peer why, and wait a while for it to agree."""
         self._let_go()
         self.state = "closing"
@@ -363,13 +364,13 @@ class Session:
             )
         )
         self.reading = True
-        self._hang_up(self.settings.close_timeout_ms)
+        self._hang_up(patience_ms)
 
     def stop(self, error: AMQPError, now: int) -> None:
         """The broker wants this connection closed."""
         self.now = now
         if self.state == "running":
-            self.close(error)
+            self.close(error, self.settings.close_timeout_ms)
         else:
             self._end("the broker stops")
 
@@ -383,7 +384,7 @@ class Session:
         """connection.close came: let go, agree, and leave the hanging up to the peer for a while."""
         self._let_go()
         self.send(methods.ConnectionCloseOk())
-        self.state = "closed"
+        self.state = "done"
         self.log.info("connection closed")
         self._hang_up(self.settings.close_timeout_ms)
 
@@ -425,6 +426,18 @@ def _unexpected(kind: int, payload: bytes) -> ConnectionFailure:
     return ConnectionFailure(
         ReplyCode.UNEXPECTED_FRAME, f"type {kind}, {extent} octets = {erlang_binary(payload[:16])}"
     )
+
+
+def _decode_on_0(payload: bytes) -> Method:
+    """Decode a method of class connection, for whose arguments RabbitMQ has another error than for a channel's."""
+    try:
+        return decode_method(payload)
+    except AMQPError as error:
+        if "cannot decode" in error.detail:
+            raise ConnectionFailure(ReplyCode.INTERNAL_ERROR, "") from error
+        if len(payload) >= IDS.size and not error.class_id:
+            error.class_id, error.method_id = IDS.unpack_from(payload)
+        raise
 
 
 def _close(session: Session, method: methods.ConnectionClose) -> None:

@@ -18,13 +18,15 @@ from rabbitish.core.vhost import REPLY_TO
 from rabbitish.errors import ChannelError, ReplyCode
 from rabbitish.values import Table, type_name
 from rabbitish.wire.codec import encode_shortstr
-from rabbitish.wire.frames import CONTENT_HEAD, FRAME_HEADER, FRAME_OVERHEAD, HEAD, content_frames
+from rabbitish.wire.frames import CONTENT_HEAD, FRAME_BODY, FRAME_HEADER, FRAME_OVERHEAD, HEAD
 from rabbitish.wire.properties import Digest, Properties, decode_properties, digest
 from rabbitish.wire.table import decode_table
 
 CLASS_BASIC = 60
 _PROPERTIES_AT = HEAD.size + CONTENT_HEAD.size
 _END = b"\xce"
+_BODY_HEAD = bytes((FRAME_BODY,))
+_LONGEST_KNOWN = 512  # longer properties hardly ever repeat
 _MAX_EXPIRATION_MS = 315_360_000_000  # ten years: RabbitMQ's limit for TTLs (rabbit_misc:check_expiry)
 
 
@@ -74,7 +76,7 @@ class WireMessage(Message):
             return content
         frames = list(self._frames())
         if any(end - start + FRAME_OVERHEAD > frame_max for start, end in frames):
-            return content_frames(channel, CLASS_BASIC, self.raw_properties, self.body(), frame_max)
+            return framed_content(channel, self.raw_properties, self.size, [self.body()], frame_max)
         if channel == self.channel:
             return content
         number = channel.to_bytes(2, "big")
@@ -123,13 +125,28 @@ class WireMessage(Message):
         return type(self)(self.address, self.traits, self.size, self.channel, self.content)
 
 
+def framed_content(channel: int, raw: bytes, size: int, body: list[bytes], frame_max: int) -> bytes:
+    """Content as frames on `channel`: one for the header, however large (it cannot be split), and few for the body."""
+    number = channel.to_bytes(2, "big")
+    parts = [HEAD.pack(FRAME_HEADER, channel, CONTENT_HEAD.size + len(raw)), CONTENT_HEAD.pack(CLASS_BASIC, 0, size)]
+    parts += (raw, _END)
+    most = frame_max - FRAME_OVERHEAD
+    pieces = body
+    if any(len(piece) > most for piece in body) or (len(body) > 1 and len(body[0]) < most):
+        whole = b"".join(body)
+        pieces = [whole[start : start + most] for start in range(0, size, most)]
+    for piece in pieces:
+        parts += (_BODY_HEAD, number, len(piece).to_bytes(4, "big"), piece, _END)
+    return b"".join(parts)
+
+
 class Summary(NamedTuple):
     """What property bytes mean to the broker."""
 
     traits: Traits
     digest: Digest
     plain: bool
-    """Nothing in them needs looking at when a message is published: no CC or BCC, user id, reply address to rewrite."""
+    """Nothing in them needs a closer look when a message is published: `check` and `copy_keys` have nothing to say."""
 
 
 class PropertyCache:
@@ -142,17 +159,26 @@ class PropertyCache:
         self.known: dict[bytes, Summary] = {}
 
     def summary(self, raw: bytes) -> Summary:
-        """The summary of `raw`. ChannelError 406: an expiration that is no number; ConnectionFailure: undecodable."""
+        """The summary of `raw`. ConnectionFailure: it does not decode, which consumers would stumble over too."""
         known = self.known.get(raw)
         if known is not None:
             return known
         found = digest(raw)
-        expiration = None if found.expiration is None else parse_expiration(found.expiration)
-        traits = Traits(found.delivery_mode == 2, found.priority or 0, expiration)
-        span = found.headers_span
-        plain = found.user_id is None and found.reply_to != REPLY_TO and (span is None or raw.find(b"CC", *span) < 0)
-        summary = Summary(traits, found, plain)
-        if len(raw) <= 512 and self._most:
+        headers = decoded_headers(raw, found)
+        expiration = None
+        plain = (
+            found.user_id is None
+            and found.reply_to != REPLY_TO
+            and found.delivery_mode in (None, 1, 2)
+            and headers.keys().isdisjoint(("CC", "BCC"))
+        )
+        if found.expiration is not None:
+            try:
+                expiration = parse_expiration(found.expiration)
+            except ChannelError:
+                plain = False  # whoever looks closer will say so, in its turn
+        summary = Summary(Traits(found.delivery_mode == 2, found.priority or 0, expiration), found, plain)
+        if len(raw) <= _LONGEST_KNOWN and self._most:
             if len(self.known) >= self._most:
                 self.known.clear()
             self.known[raw] = summary
@@ -176,12 +202,18 @@ def parse_expiration(text: str) -> int:
     if value < 0:
         raise _invalid_expiration(text, f"{{value_negative,{value}}}")
     if value > _MAX_EXPIRATION_MS:
-        raise _invalid_expiration(text, f"{{value_too_big,{value}}}")
+        raise _invalid_expiration(text, f"{{value_too_large,{value}}}")
     return value
 
 
 def _invalid_expiration(text: str, reason: str) -> ChannelError:
     return ChannelError(ReplyCode.PRECONDITION_FAILED, f"invalid expiration '{text}': {reason}")
+
+
+def check_delivery_mode(mode: int | None) -> None:
+    """ChannelError 406 for a delivery mode that AMQP does not know."""
+    if mode not in (None, 1, 2):
+        raise ChannelError(ReplyCode.PRECONDITION_FAILED, f"invalid message: {{delivery_mode_unknown,{mode}}}")
 
 
 def decoded_headers(raw: bytes, found: Digest) -> Table:

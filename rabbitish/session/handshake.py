@@ -86,17 +86,19 @@ def _start_ok(session: Session, method: methods.ConnectionStartOk) -> None:
 
 
 def _plain(session: Session, response: bytes) -> tuple[str, bytes]:
-    """RFC 4616: [authorisation identity] NUL user NUL password; the identity is not used."""
+    """RFC 4616 without an authorisation identity, as RabbitMQ has it: NUL user NUL password."""
     parts = response.split(b"\0")
-    if len(parts) != 3:
-        raise _refused(session, "PLAIN")
+    if len(parts) != 3 or parts[0]:
+        raise Silence
     return parts[1].decode("utf-8", "surrogateescape"), parts[2]
 
 
 def _amqplain(session: Session, response: bytes) -> tuple[str, bytes]:
     """AMQP 0-8's: a table without its length, with LOGIN and PASSWORD."""
     table = decode_table_body(response, 0, len(response))
-    name, password = table.get("LOGIN"), table.get("PASSWORD")
+    if "LOGIN" not in table or "PASSWORD" not in table:
+        raise Silence
+    name, password = table["LOGIN"], table["PASSWORD"]
     if not isinstance(name, str) or not isinstance(password, str):
         raise _refused(session, "AMQPLAIN")
     return name, password.encode("utf-8", "surrogateescape")
@@ -158,7 +160,9 @@ HANDLERS: dict[tuple[str, type[Method]], Callable[[Session, Any], None]] = {
 
 def refuse(session: Session, error: AMQPError) -> None:
     """What becomes of an error before the connection is open."""
-    told = session.state == "opening" or error.code is ReplyCode.ACCESS_REFUSED
-    if told:
-        session.close(error)
-    session.linger()
+    if session.state == "opening" and error.code is not ReplyCode.INTERNAL_ERROR:
+        session.close(error, session.settings.close_timeout_ms)
+    elif error.code is ReplyCode.ACCESS_REFUSED:
+        session.close(error, session.settings.refused_linger_ms)
+    else:
+        session.linger()

@@ -16,7 +16,17 @@ from rabbitish.core.message import Address
 from rabbitish.core.routing import depends_on_headers
 from rabbitish.core.vhost import REPLY_TO, Target, Vhost
 from rabbitish.errors import ChannelError, ConnectionFailure, ReplyCode
-from rabbitish.session.content import Summary, WireMessage, copy_keys, decoded_headers, encoded_address
+from rabbitish.session.assembly import Command
+from rabbitish.session.content import (
+    Summary,
+    WireMessage,
+    check_delivery_mode,
+    copy_keys,
+    decoded_headers,
+    encoded_address,
+    framed_content,
+    parse_expiration,
+)
 from rabbitish.wire import methods
 
 if TYPE_CHECKING:
@@ -51,10 +61,18 @@ def find_route(vhost: Vhost, method: methods.BasicPublish) -> Route:
     return Route(exchange, address, targets, mandatory=method.mandatory)
 
 
-def publish(channel: Channel, route: Route, raw: bytes, size: int, content: bytes) -> None:
-    """Publish a message: property bytes `raw`, body of `size` bytes, `content` as frames on this channel."""
+def publish(channel: Channel, method: methods.BasicPublish, command: Command) -> None:
+    """Publish a message. ChannelError, ConnectionFailure: it is refused."""
     session = channel.session
+    raw, size = command.properties, command.size
+    if size > session.settings.max_message_bytes:
+        raise ChannelError(
+            ReplyCode.PRECONDITION_FAILED,
+            f"message size {size} is larger than configured max size {session.settings.max_message_bytes}",
+        )
+    route = session.route(method, command.arguments)
     summary = session.properties.summary(raw)
+    content = framed_content(channel.number, raw, size, command.body, session.settings.frame_max_bytes)
     address = route.address
     message = WireMessage(address, summary.traits, size, channel.number, content)
     targets = route.targets
@@ -73,14 +91,17 @@ def _route_by_headers(
     """The rare publish whose properties matter: user id, reply address, CC and BCC, a headers exchange on the way."""
     session = channel.session
     found = summary.digest
-    _check_user_id(channel, found.user_id)
     reply_name = ""
     if found.reply_to == REPLY_TO:
         if channel.reply_consumer is None:
             raise ChannelError(ReplyCode.PRECONDITION_FAILED, "fast reply consumer does not exist")
         reply_name = channel.reply_consumer.name
+    _check_user_id(channel, found.user_id)
+    if found.expiration is not None:
+        parse_expiration(found.expiration)
     headers = decoded_headers(raw, found)
     copies = copy_keys(headers)
+    check_delivery_mode(found.delivery_mode)
     if copies:
         message.address = encoded_address(route.address.exchange, route.address.routing_key, copies)
     if reply_name or "BCC" in headers:

@@ -80,7 +80,7 @@ def queue_declare(channel: Channel, method: methods.QueueDeclare) -> None:
         channel.reply(method.nowait, answer)
         return
     if method.passive:
-        queue = vhost.passive_queue(channel.queue_name(name), session, now)
+        queue = vhost.passive_queue(name, session, now)
     else:
         queue = vhost.declare_queue(
             name,
@@ -108,7 +108,7 @@ def queue_delete(channel: Channel, method: methods.QueueDelete) -> None:
     """queue.delete."""
     session = channel.session
     count = session.vhost.delete_queue(
-        channel.queue_name(method.queue), session, session.now, if_unused=method.if_unused, if_empty=method.if_empty
+        channel.queue_name(strip_name(method.queue)), session, session.now, if_unused=method.if_unused, if_empty=method.if_empty
     )
     channel.reply(method.nowait, methods.QueueDeleteOk(message_count=count))
 
@@ -133,7 +133,7 @@ def _bound_queue(channel: Channel, queue_name: str, source: str) -> Queue:
 def queue_bind(channel: Channel, method: methods.QueueBind) -> None:
     """queue.bind; with neither queue nor routing key named, the key is the queue's name (AMQP 0-9-1)."""
     source = strip_name(method.exchange)
-    name = channel.queue_name(method.queue)
+    name = channel.queue_name(strip_name(method.queue))
     key = method.routing_key if method.queue or method.routing_key else name
     queue = _bound_queue(channel, name, source)
     channel.session.vhost.bind(source, queue, key, method.arguments)
@@ -145,9 +145,11 @@ def queue_unbind(channel: Channel, method: methods.QueueUnbind) -> None:
     """queue.unbind; a missing binding, queue or exchange is no error."""
     vhost = channel.session.vhost
     source = strip_name(method.exchange)
-    name = channel.queue_name(method.queue)
+    name = channel.queue_name(strip_name(method.queue))
     vhost.check_not_default(source)
     key = method.routing_key if method.queue or method.routing_key else name
     if source in vhost.exchanges and name in vhost.queues:
-        vhost.unbind(source, vhost.queue(name, channel.session), key, method.arguments)
+        queue = vhost.queues[name]
+        if vhost.is_bound(source, queue, key, method.arguments):
+            vhost.unbind(source, vhost.queue(name, channel.session), key, method.arguments)
     channel.send(methods.QueueUnbindOk())

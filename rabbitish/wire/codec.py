@@ -59,15 +59,6 @@ def field_types(cls: type) -> dict[str, FieldType]:
     return {name: FIELD_TYPES[annotation] for name, annotation in cls.__annotations__.items()}
 
 
-class MethodFailure(ConnectionFailure):
-    """A ConnectionFailure whose close names the method that failed to decode. Other failures here name none (0, 0)."""
-
-    def __init__(self, code: ReplyCode, detail: str, class_id: int, method_id: int) -> None:
-        super().__init__(code, detail)
-        self.class_id = class_id
-        self.method_id = method_id
-
-
 class Layout:
     """The compiled codec of one list of arguments.
 
@@ -91,8 +82,8 @@ class Layout:
     def decode(self, payload: bytes) -> list[Any]:
         """The arguments, which must fill `payload` from byte 4 (after class and method id) to its end.
 
-        MethodFailure: 501 in RabbitMQ's words when they do not. ConnectionFailure: 501 if a short string is not UTF-8;
-        whatever a table inside raises.
+        ConnectionFailure: 501 in RabbitMQ's words, and blamed on the method, when they do not; 501 if a short string is
+        not UTF-8, and whatever a table inside raises, blamed on none.
         """
         values: list[Any] = []
         pos = IDS.size
@@ -118,9 +109,11 @@ class Layout:
         return b"".join(parts)
 
 
-def _cannot_decode(payload: bytes) -> MethodFailure:
+def _cannot_decode(payload: bytes) -> ConnectionFailure:
     octets = ",".join(map(str, payload[IDS.size :]))
-    return MethodFailure(ReplyCode.FRAME_ERROR, f"cannot decode <<{octets}>>", *IDS.unpack_from(payload))
+    failure = ConnectionFailure(ReplyCode.FRAME_ERROR, f"cannot decode <<{octets}>>")
+    failure.class_id, failure.method_id = IDS.unpack_from(payload)
+    return failure
 
 
 def _run_length(kinds: list[FieldType], start: int) -> int:
@@ -196,19 +189,6 @@ def encode_shortstr(text: str) -> bytes:
     if len(raw) > 255:
         raise ValueError(f"short string of {len(raw)} bytes; 255 are the most")
     return bytes((len(raw),)) + raw
-
-
-def cut_reply_text(text: str) -> str:
-    """`text` as a close can carry it. Of more than 255 bytes RabbitMQ sends 252 and three dots; so is it here, but for
-    a character at the cut, which goes as a whole.
-    """
-    raw = text.encode("utf-8", "surrogateescape")
-    if len(raw) <= 255:
-        return text
-    end = 252
-    while raw[end] & 0xC0 == 0x80 and end > 249:
-        end -= 1
-    return raw[:end].decode("utf-8", "surrogateescape") + "..."
 
 
 def _read_longstr(buf: bytes, pos: int, values: list[Any]) -> int:

@@ -3,8 +3,8 @@
 Owns the frame checks that need nothing but the frame: its size, its end marker, its type and the least length that
 the type asks for. Never knows what a payload means or which channels are open.
 
-The parser takes the stream in any pieces and copies no byte more than twice: pieces are kept in a list until a frame is
-whole, so one that trickles in byte by byte costs no more than one that comes at once.
+The parser takes the stream in any pieces and copies a byte only a few times: pieces are kept in a list until a frame is
+whole, so one that trickles in byte by byte costs little more than one that comes at once.
 """
 
 from __future__ import annotations
@@ -50,12 +50,14 @@ _NO_SIZE = (1, 0)
 class FrameParser:
     """Cuts a stream of bytes into frames.
 
-    `limit` is frame_max: the size of a whole frame in bytes, 0 for none. It may be changed at any time, also between two
-    frames, and holds from the next frame on. Whoever knows a shortcut may read whole frames from `data` at `pos` itself
-    and move `pos` behind them; `data` always starts with what is due next, but may be less than what has arrived.
+    `limit` is frame_max: the size of a whole frame in bytes, 0 for none. It may be changed at any time, also between
+    two frames, and holds from the next frame on.
+
+    Whoever knows a shortcut may read whole frames from `data` at `pos` itself and move `pos` behind them. `data` holds
+    what is due next from `pos` on: all that has arrived, unless that is less than the next frame.
     """
 
-    __slots__ = ("_chunks", "_need", "_waiting", "data", "limit", "pos")
+    __slots__ = ("_chunks", "_need", "_waiting", "data", "limit", "lost", "pos")
 
     def __init__(self, limit: int = FRAME_MIN_SIZE) -> None:
         self.limit = limit
@@ -63,27 +65,31 @@ class FrameParser:
         self.pos = 0
         self._chunks: list[bytes] = []  # what came after data
         self._waiting = 0  # bytes in them
-        self._need = HEAD.size  # bytes from pos on without which there is nothing to do
+        self._need = HEAD.size  # bytes from pos on without which there is no next frame
+        self.lost = False  # out of step with the peer for good
 
     def push(self, data: bytes) -> None:
-        """Take bytes; they are looked at when frames are asked for."""
+        """Take bytes; they are looked at when frames are asked for. Cheapest after `next_frame` gave None."""
         rest = len(self.data) - self.pos
-        if not self._chunks and not rest:
+        if not rest:
             self.data, self.pos = data, 0
             return
+        if self.lost:
+            return  # nobody will ever read it
         self._chunks.append(data)
         self._waiting += len(data)
         if rest + self._waiting >= self._need:
             self.data = b"".join((self.data[self.pos :], *self._chunks))
             self.pos = self._waiting = 0
             self._chunks.clear()
+            self._need = HEAD.size
 
     def next_frame(self) -> Frame | None:
         """The next frame, or None until more bytes come.
 
-        Raises ConnectionFailure (501 with RabbitMQ's text; the close carries class and method 0) where the stream goes
-        wrong. An unknown frame is skipped then; after a frame that is too large or has a wrong end marker nothing more
-        can be understood, and every further call raises the same again.
+        Raises ConnectionFailure (501 with RabbitMQ's text; blamed on no method) where the stream goes wrong. An unknown
+        frame is skipped then; after a frame that is too large or has a wrong end marker nothing more can be understood,
+        and every further call raises the same again.
         """
         data, pos = self.data, self.pos
         have = len(data) - pos
@@ -92,6 +98,7 @@ class FrameParser:
             return None
         kind, channel, size = HEAD.unpack_from(data, pos)
         if self.limit and size > self.limit:
+            self.lost = True
             raise _frame_error(kind, b"", f"{{frame_too_large,{size},{self.limit - FRAME_OVERHEAD}}}")
         if have < size + FRAME_OVERHEAD:
             self._wait_for(size + FRAME_OVERHEAD)
@@ -100,6 +107,7 @@ class FrameParser:
         end = start + size
         payload = data[start:end]
         if data[end] != FRAME_END:
+            self.lost = True
             raise _frame_error(kind, payload, f"{{invalid_frame_end_marker,{data[end]}}}")
         self.pos = end + 1
         least, most = _PAYLOAD_SIZE.get(kind, _NO_SIZE)
@@ -114,10 +122,9 @@ class FrameParser:
         self._need = need
 
     def feed(self, data: bytes) -> Iterator[Frame]:
-        """Take bytes, and iterate over the frames that are whole now; raises as `next_frame`."""
+        """Take bytes, and iterate over the frames that are whole now. The iterator raises as `next_frame`."""
         self.push(data)
-        while (frame := self.next_frame()) is not None:
-            yield frame
+        return iter(self.next_frame, None)
 
 
 def _frame_error(kind: int, payload: bytes, reason: str) -> ConnectionFailure:

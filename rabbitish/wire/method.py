@@ -14,7 +14,8 @@ from struct import Struct
 from typing import Any, ClassVar, TypeVar, dataclass_transform
 
 from rabbitish.errors import ConnectionFailure, ReplyCode
-from rabbitish.wire.codec import IDS, FieldType, Layout, MethodFailure, field_types
+from rabbitish.wire.codec import IDS as IDS
+from rabbitish.wire.codec import FieldType, Layout, field_types
 from rabbitish.wire.frames import method_frame
 
 _KEY = Struct(">I")
@@ -57,8 +58,8 @@ M = TypeVar("M", bound=Method)
 def decode_method(payload: bytes) -> Method:
     """The method in a method frame's payload, which starts with class and method id.
 
-    MethodFailure: 503 for a method that does not exist, 501 for arguments that do not fit; its ids belong into the
-    close. ConnectionFailure: 501 for a short string that is not UTF-8, and what a table raises.
+    ConnectionFailure: 503 for a method that does not exist, 501 for arguments that do not fit, both blamed on the
+    method; 501 for a short string that is not UTF-8, and what a table raises, blamed on none (as in RabbitMQ).
 
     RabbitMQ drops the connection without a word for a method it does not know. 503 COMMAND_INVALID is what it answers
     for one that it knows and does not expect, and tells a client's author more than a reset does.
@@ -67,19 +68,23 @@ def decode_method(payload: bytes) -> Method:
         raise ConnectionFailure(ReplyCode.FRAME_ERROR, "method frame without class and method id")
     cls = METHODS.get(_KEY.unpack_from(payload)[0])
     if cls is None:
-        class_id, method_id = IDS.unpack_from(payload)
-        detail = f"unknown method ({class_id},{method_id})"
-        raise MethodFailure(ReplyCode.COMMAND_INVALID, detail, class_id, method_id)
+        raise _unknown_method(*IDS.unpack_from(payload))
     return cls(*cls._layout.decode(payload))
+
+
+def _unknown_method(class_id: int, method_id: int) -> ConnectionFailure:
+    failure = ConnectionFailure(ReplyCode.COMMAND_INVALID, f"unknown method ({class_id},{method_id})")
+    failure.class_id, failure.method_id = class_id, method_id
+    return failure
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(field,))
 def method(
-    class_id: int, method_id: int, *, has_content: bool = False, any_text: bool = False, replies: tuple[str, ...] = ()
+    class_id: int, method_id: int, *, has_content: bool = False, replies: tuple[str, ...] = ()
 ) -> Callable[[type[M]], type[M]]:
     """Register the decorated declaration as the method with these ids.
 
-    `any_text`: its short strings need not be UTF-8. RabbitMQ checks them in all methods but those with content.
+    Its short strings must be UTF-8 unless content follows it: that is where RabbitMQ checks.
     """
 
     def register(declaration: type[M]) -> type[M]:
@@ -88,8 +93,9 @@ def method(
         cls.has_content, cls.replies = has_content, replies
         cls.fields = field_types(cls)
         cls._head = IDS.pack(class_id, method_id)
-        cls._layout = Layout(cls.fields, strict_text=not (any_text or has_content))
+        cls._layout = Layout(cls.fields, strict_text=not has_content)
         cls._values = _values_getter(list(cls.fields))
+        assert class_id << 16 | method_id not in METHODS, "two methods with the same ids"
         METHODS[class_id << 16 | method_id] = cls
         return cls
 

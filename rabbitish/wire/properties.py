@@ -88,7 +88,9 @@ def decode_properties(raw: bytes) -> Properties:
 
 
 def _malformed() -> ConnectionFailure:
-    return ConnectionFailure(ReplyCode.INTERNAL_ERROR, "content properties do not fill their header frame")
+    failure = ConnectionFailure(ReplyCode.INTERNAL_ERROR, "")  # without a text, as from RabbitMQ
+    failure.add_note("content properties do not fill their header frame")
+    return failure
 
 
 def _read_shortstr(raw: bytes, pos: int) -> tuple[str, int]:
@@ -150,7 +152,7 @@ class Digest(NamedTuple):
     reply_to: str | None
     user_id: str | None
     headers_span: tuple[int, int] | None
-    """Where the headers table starts (at its length) and ends: for `decode_table`."""
+    """Where the headers table starts (at its length) and ends: for `decode_table`; its body is 4 bytes on."""
 
 
 _new_tuple = tuple.__new__

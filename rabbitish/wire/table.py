@@ -4,8 +4,9 @@ Owns RabbitMQ's type tags (t b B s u I i l L f d D S A T F V x), which are not q
 16-bit integer, and L is read as l. What is decoded and encoded again gives the same bytes, except that of duplicate
 keys the first stays (the one RabbitMQ looks up), that L becomes l and that a true bool becomes 1.
 
-Never knows what a table is for. A table whose inside makes no sense is the peer's fault: 541, as in RabbitMQ. A value
-that cannot be encoded is the caller's: ValueError, or TypeError for a type that AMQP does not have.
+Never knows what a table is for. A table whose inside makes no sense is the peer's fault: 541, without a text, as from
+RabbitMQ; what is wrong with it is in the exception's notes. A value that cannot be encoded is the caller's fault:
+ValueError, or TypeError for a type that AMQP does not have.
 """
 
 from __future__ import annotations
@@ -49,7 +50,15 @@ def decode_table_body(buf: bytes, pos: int, end: int) -> Table:
     try:
         return _decode_entries(buf, pos, end, MAX_DEPTH)
     except KeyError as unknown:
-        raise _undecodable(f"unknown field type {chr(unknown.args[0])!r} in a table") from None
+        raise _unknown_type(unknown.args[0]) from None
+    except (IndexError, struct_error):
+        raise _undecodable("an entry of a table is cut off") from None
+
+
+def check_table_body(buf: bytes, pos: int, end: int) -> None:
+    """Refuse what `decode_table_body` refuses, in half its time: nothing is built."""
+    try:
+        _check_entries(buf, pos, end, MAX_DEPTH, named=True)
     except (IndexError, struct_error):
         raise _undecodable("an entry of a table is cut off") from None
 
@@ -62,8 +71,14 @@ def encode_table(table: Table) -> bytes:
         raise ValueError(f"value does not fit its field type: {unfit}") from None
 
 
-def _undecodable(detail: str) -> ConnectionFailure:
-    return ConnectionFailure(ReplyCode.INTERNAL_ERROR, detail)
+def _undecodable(reason: str) -> ConnectionFailure:
+    failure = ConnectionFailure(ReplyCode.INTERNAL_ERROR, "")
+    failure.add_note(reason)
+    return failure
+
+
+def _unknown_type(tag: int) -> ConnectionFailure:
+    return _undecodable(f"unknown field type {chr(tag)!r} in a table")
 
 
 # Decoding. Every decoder takes (buf, position after the tag, levels left) and returns the value and the next position.
@@ -185,6 +200,37 @@ _DECODERS: dict[int, _Decoder] = {
     ord("V"): _decode_void,
     ord("x"): _decode_binary,
 }
+
+
+# Checking: a walk over the same layout.
+
+_FIXED_SIZES = {ord(tag): size for tag, size in zip("tbBsuIilLDTV", (1, 1, 1, 2, 2, 4, 4, 8, 8, 5, 8, 0), strict=True)}
+_STRINGS, _NESTED, _REALS, _TABLE = b"Sx", b"FA", b"fd", ord("F")
+
+
+def _check_entries(buf: bytes, pos: int, end: int, levels: int, *, named: bool) -> None:
+    while pos < end:
+        if named:
+            pos += 1 + buf[pos]
+        tag = buf[pos]
+        pos += 1
+        size = _FIXED_SIZES.get(tag)
+        if size is not None:
+            pos += size
+        elif tag in _STRINGS:
+            pos += 4 + _read_long(buf, pos)[0]
+        elif tag in _NESTED:
+            if not levels:
+                raise _too_deep()
+            start = pos + 4
+            pos = start + _read_long(buf, pos)[0]
+            _check_entries(buf, start, pos, levels - 1, named=tag == _TABLE)
+        elif tag in _REALS:
+            _, pos = _DECODERS[tag](buf, pos, levels)
+        else:
+            raise _unknown_type(tag)
+    if pos != end:
+        raise IndexError
 
 
 # Encoding. Every encoder takes (value, levels left) and returns tag and value.

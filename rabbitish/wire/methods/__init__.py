@@ -3,7 +3,6 @@
 Importing this package fills the register of wire/method.py, so decode through here: `methods.decode_method(payload)`.
 """
 
-from rabbitish.wire.codec import MethodFailure, cut_reply_text
 from rabbitish.wire.method import METHODS, Method, decode_method
 from rabbitish.wire.methods.basic import (
     BasicAck,
@@ -137,7 +136,6 @@ __all__ = [
     "ExchangeUnbind",
     "ExchangeUnbindOk",
     "Method",
-    "MethodFailure",
     "QueueBind",
     "QueueBindOk",
     "QueueDeclare",
@@ -154,6 +152,5 @@ __all__ = [
     "TxRollbackOk",
     "TxSelect",
     "TxSelectOk",
-    "cut_reply_text",
     "decode_method",
 ]

@@ -38,7 +38,7 @@ class ChannelFlowOk(Method):
     active: Bit = False
 
 
-@method(20, 40, any_text=True, replies=("channel.close-ok",))
+@method(20, 40, replies=("channel.close-ok",))
 class ChannelClose(Method):
     """Either side: the end of the channel, and which method was to blame (0, 0 if none was)."""
 

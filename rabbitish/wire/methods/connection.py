@@ -2,8 +2,7 @@
 
 Arguments have the specification's names with underscores; those that it reserves have the names of the older versions
 that still used them, as in RabbitMQ. Long strings are bytes here: they carry SASL data. A close names its culprit in
-`class_id_` and `method_id_`, since every method has a class_id and a method_id of its own; its text may be any bytes,
-as RabbitMQ 3.10 sends Latin-1 there.
+`class_id_` and `method_id_`, since every method has a class_id and a method_id of its own.
 """
 
 from __future__ import annotations
@@ -83,7 +82,7 @@ class ConnectionOpenOk(Method):
     known_hosts: ShortStr = ""
 
 
-@method(10, 50, any_text=True, replies=("connection.close-ok",))
+@method(10, 50, replies=("connection.close-ok",))
 class ConnectionClose(Method):
     """Either side: the end, and which method was to blame (0, 0 if none was)."""
 

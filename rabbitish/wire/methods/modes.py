@@ -1,6 +1,6 @@
 """The methods of the small classes: tx (90) and confirm (85) switch a channel's mode, access (30) is a relic.
 
-RabbitMQ answers access.request though AMQP 0-9-1 dropped it, and old clients send it, so it is here.
+AMQP 0-9-1 dropped class access, but old clients still ask for a ticket before anything else, and RabbitMQ answers them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from rabbitish.wire.method import Method, method
 
 @method(30, 10, replies=("access.request-ok",))
 class AccessRequest(Method):
-    """Of AMQP 0-8, and answered still: permissions for a realm. Nothing depends on it."""
+    """Ask for access to a realm."""
 
     realm: ShortStr = "/data"
     exclusive: Bit = False
@@ -23,7 +23,7 @@ class AccessRequest(Method):
 
 @method(30, 11)
 class AccessRequestOk(Method):
-    """Permission to use the ticket, which nothing checks."""
+    """The ticket, which many methods take and none looks at."""
 
     ticket: Short = 1
 
