@@ -20,7 +20,7 @@ from pika import BasicProperties
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import ChannelClosedByBroker, ConnectionClosedByBroker
 
-from conformance.support import DEADLINE
+from conformance.support import DEADLINE, eventually
 
 _confirming: WeakSet[BlockingChannel] = WeakSet()
 
@@ -131,8 +131,13 @@ def must_get(channel: BlockingChannel, queue: str, auto_ack: bool = True) -> Mes
     return message
 
 
-def drain(channel: BlockingChannel, queue: str) -> list[str]:
-    """The bodies of all ready messages, in the order they come out."""
+def drain(channel: BlockingChannel, queue: str, count: int = 0) -> list[str]:
+    """The bodies of all ready messages, in the order they come out, once there are at least `count`.
+
+    With a count for what somebody else's end gives back: RabbitMQ requeues what a closed channel had got after close-ok.
+    """
+    if count:
+        eventually(lambda: ready(channel, queue) >= count)
     bodies: list[str] = []
     while (message := get(channel, queue)) is not None:
         bodies.append(message.body.decode())
@@ -148,6 +153,14 @@ def counts(channel: BlockingChannel, queue: str) -> tuple[int, int]:
 def ready(channel: BlockingChannel, queue: str) -> int:
     """The number of ready messages by a passive declare."""
     return counts(channel, queue)[0]
+
+
+def let_pass(channel: BlockingChannel, ms: int) -> None:
+    """Wait until the broker itself has let so many milliseconds pass: until a message with that expiration is gone."""
+    marker = channel.queue_declare("", exclusive=True).method.queue
+    publish(channel, marker, "m", expiration=str(ms))
+    eventually(lambda: ready(channel, marker) == 0, every=0.002)
+    channel.queue_delete(marker)
 
 
 # --- consuming -------------------------------------------------------------------------------------------------------

@@ -63,7 +63,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 # --- the broker ------------------------------------------------------------------------------------------------------
 
 
-def _read_ready_line(process: subprocess.Popen[bytes]) -> str:
+def _read_ready_line(process: subprocess.Popen[bytes], log: Path) -> str:
     """The line on stdout that tells where rabbitish listens."""
     assert process.stdout is not None
     line, deadline = b"", time.monotonic() + START_SECONDS
@@ -72,7 +72,7 @@ def _read_ready_line(process: subprocess.Popen[bytes]) -> str:
         chunk = os.read(process.stdout.fileno(), 4096) if ready else b""
         if not chunk:
             process.kill()
-            pytest.exit(f"rabbitish did not start within {START_SECONDS} s; stdout: {line!r}", returncode=3)
+            pytest.exit(f"rabbitish did not get ready; stdout: {line!r}, stderr:\n{log.read_text()}", returncode=3)
         line += chunk
     return line.decode()
 
@@ -88,7 +88,7 @@ def _address(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     with log.open("wb") as stderr:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, cwd=HERE.parent)
     try:
-        line = _read_ready_line(process)
+        line = _read_ready_line(process, log)
         yield parse_url(line.split(" listening on ")[1].split(",")[0].strip())
         assert process.poll() is None, f"rabbitish ended by itself with {process.returncode}:\n{log.read_text()}"
         process.send_signal(signal.SIGTERM)
@@ -97,6 +97,8 @@ def _address(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
         if process.poll() is None:
             process.kill()
             process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
     assert "Traceback" not in log.read_text(errors="replace"), f"rabbitish logged a traceback:\n{log.read_text()}"
 
 

@@ -231,7 +231,9 @@ def test_a_returned_message_has_its_properties(channel: BlockingChannel, name: N
         assert (body, got.headers, got.message_id, got.delivery_mode) == (b"body", {"CC": ["cc"], "h": 1}, "id", 2)
 
 
-@pytest.mark.parametrize("drops", [{"x-max-length": 0}, {"x-message-ttl": 0}, {"x-max-length": 0, "x-overflow": "reject-publish"}])
+@pytest.mark.parametrize(
+    "drops", [{"x-max-length": 0}, {"x-message-ttl": 0}, {"x-max-length": 0, "x-overflow": "reject-publish"}]
+)
 def test_routed_but_dropped_is_not_returned(peer: RawPeer, name: Names, drops: dict[str, Any]) -> None:
     queue = peer.declare(1, name(), drops)
     peer.publish(1, "", queue, b"m", mandatory=True)

@@ -28,8 +28,8 @@ class Consumer(Protocol):
     def room(self) -> int:
         """How many messages it can take now."""
 
-    def deliver(self, lane: Lane, first: int, messages: Sequence[Message], returns: int) -> None:
-        """Take messages of consecutive positions from `first`; `returns` is how often they came back before."""
+    def deliver(self, lane: Lane, first: int, messages: Sequence[Message], returns: int) -> int:
+        """Take messages of consecutive positions from `first`, which came back `returns` times before; their bytes."""
 
     def queue_gone(self) -> None:
         """The queue is deleted (or moved away); nothing more will come."""

@@ -15,7 +15,7 @@ from typing import Protocol, TypeAlias
 
 from rabbitish.core.headers import Demand, demand_of, offer_of, typed_table
 from rabbitish.core.message import Message
-from rabbitish.core.topic import Entries, TopicTrie, with_entry, without_entry
+from rabbitish.core.topic import Entries, TopicTrie, file_entry, unfile_entry
 from rabbitish.values import Table
 
 
@@ -24,8 +24,15 @@ class Target(Protocol):
 
     name: str
 
+    @property
+    def may_refuse(self) -> bool:
+        """Whether `enqueue` may say no."""
+
     def enqueue(self, message: Message, now: int) -> bool:
         """Take a message; False when it is refused."""
+
+    def enqueue_alike(self, messages: list[Message], now: int) -> None:
+        """Take messages of one stamp, where none may be refused."""
 
 
 Destination: TypeAlias = "Target | Exchange"
@@ -74,14 +81,10 @@ class Direct:
         self._by_key: dict[str, Entries[Binding]] = {}
 
     def add(self, binding: Binding) -> None:
-        self._by_key[binding.routing_key] = with_entry(self._by_key.get(binding.routing_key, ()), binding)
+        file_entry(self._by_key, binding.routing_key, binding)
 
     def remove(self, binding: Binding) -> None:
-        left = without_entry(self._by_key[binding.routing_key], binding)
-        if left:
-            self._by_key[binding.routing_key] = left
-        else:
-            del self._by_key[binding.routing_key]
+        unfile_entry(self._by_key, binding.routing_key, binding)
 
     def matches(self, routing_key: str, headers: Table) -> Iterable[Destination]:
         return [binding.destination for binding in self._by_key.get(routing_key, ())]
@@ -132,52 +135,41 @@ class Headers:
     which the fewest others are kept under, one for "any" under each. So a message is compared with few bindings.
     """
 
-    __slots__ = ("_always", "_by_key", "_kept")
+    __slots__ = ("_always", "_by_demand", "_kept")
     uses_headers = True
 
     def __init__(self) -> None:
         self._kept: dict[Binding, tuple[Demand, _Places]] = {}
         self._always: dict[Binding, None] = {}
         # by header and value; value None for those that ask only that the header is there
-        self._by_key: dict[str, dict[Hashable, Entries[Binding]]] = {}
+        self._by_demand: dict[tuple[str, Hashable], Entries[Binding]] = {}
 
     def add(self, binding: Binding) -> None:
         demand = demand_of(binding.arguments)
         places = demand.asked
         if not demand.any:
-            places = () if not places else (min(places, key=self._crowd),)
-            if not places:
+            if places:
+                places = (min(places, key=lambda place: len(self._by_demand.get(place, ()))),)
+            else:
                 self._always[binding] = None
-        for key, value in places:
-            values = self._by_key.setdefault(key, {})
-            values[value] = with_entry(values.get(value, ()), binding)
+        for place in places:
+            file_entry(self._by_demand, place, binding)
         self._kept[binding] = demand, places
 
     def remove(self, binding: Binding) -> None:
         _, places = self._kept.pop(binding)
         self._always.pop(binding, None)
-        for key, value in places:
-            values = self._by_key[key]
-            values[value] = without_entry(values[value], binding)
-            if not values[value]:
-                del values[value]
-                if not values:
-                    del self._by_key[key]
+        for place in places:
+            unfile_entry(self._by_demand, place, binding)
 
     def matches(self, routing_key: str, headers: Table) -> Iterable[Destination]:
         offered = offer_of(headers)
         found = dict(self._always)
-        for key, value in offered.items():
-            values = self._by_key.get(key)
-            if values is not None:
-                for binding in chain(values.get(value, ()), values.get(None, ())):
-                    if self._kept[binding][0].met_by(offered):
-                        found[binding] = None
+        for place in offered.items():
+            for binding in chain(self._by_demand.get(place, ()), self._by_demand.get((place[0], None), ())):
+                if self._kept[binding][0].met_by(offered):
+                    found[binding] = None
         return [binding.destination for binding in sorted(found, key=_in_order)]
-
-    def _crowd(self, place: tuple[str, Hashable]) -> int:
-        key, value = place
-        return len(self._by_key.get(key, {}).get(value, ()))
 
 
 KINDS: dict[str, Callable[[], Kind]] = {"direct": Direct, "fanout": Fanout, "headers": Headers, "topic": Topic}

@@ -1,9 +1,9 @@
 """A message as the core sees it: where it was sent, the few properties that rules depend on, and its size.
 
-The core never looks into content. What it must know of the properties is digested once into `Traits`, which messages
-with the same property bytes share, as messages to the same place share an `Address`. The rare rule that does need the
-headers (headers exchanges, dead letters) asks for them; session/ implements that over the bytes that arrived, tests
-over plain dictionaries.
+The core never looks into content. What messages that were published alike have in common is in one `Stamp` that they
+share: a publisher sends the same exchange, routing key, properties and size over and over, and what a million messages
+share need not be worked out, kept or compared a million times. The rare rule that does need the headers (headers
+exchanges, dead letters) asks for them; session/ implements that over the bytes that arrived, tests over dictionaries.
 """
 
 from __future__ import annotations
@@ -25,14 +25,12 @@ class Traits(NamedTuple):
 class Address:
     """Where a message was published to: exchange, routing key, and the further keys of its CC and BCC headers."""
 
-    __slots__ = ("encoded", "exchange", "extra_keys", "routing_key")
+    __slots__ = ("exchange", "extra_keys", "routing_key")
 
     def __init__(self, exchange: str, routing_key: str, extra_keys: tuple[str, ...] = ()) -> None:
         self.exchange = exchange
         self.routing_key = routing_key
         self.extra_keys = extra_keys
-        # The session's encoded form of exchange and routing key, kept here so that it is made once an address.
-        self.encoded: bytes | None = None
 
     @property
     def routing_keys(self) -> tuple[str, ...]:
@@ -40,15 +38,36 @@ class Address:
         return (self.routing_key, *self.extra_keys)
 
 
+class Stamp:
+    """What messages have in common that were published alike."""
+
+    __slots__ = ("address", "expiration_ms", "size", "traits")
+
+    def __init__(self, address: Address, traits: Traits, size: int) -> None:
+        self.address = address
+        self.traits = traits
+        self.expiration_ms = traits.expiration_ms
+        self.size = size  # bytes of the body
+
+
 class Message(ABC):
     """One message; shared by all the queues it is in unless they give it different deadlines."""
 
-    __slots__ = ("address", "deadline", "size", "traits")
+    __slots__ = ("deadline", "size", "stamp")
 
-    address: Address
-    traits: Traits
-    size: int  # bytes of the body
+    stamp: Stamp
+    size: int  # bytes of the body; the stamp's, at hand
     deadline: int | None  # when it expires in the queue that holds it, wall milliseconds
+
+    @property
+    def address(self) -> Address:
+        """Where it was published to."""
+        return self.stamp.address
+
+    @property
+    def traits(self) -> Traits:
+        """The properties that rules depend on."""
+        return self.stamp.traits
 
     @abstractmethod
     def headers(self) -> Table:

@@ -128,7 +128,7 @@ class Queue:
         self._special = bool(
             options.message_ttl_ms is not None
             or options.max_priority
-            or (options.overflow != "drop-head" and self._limited)
+            or self.may_refuse
         )
         self.mark()
 
@@ -152,7 +152,7 @@ class Queue:
     def enqueue(self, message: Message, now: int) -> bool:
         """Put a message at the end; False when the queue is full and its overflow mode refuses publishes."""
         lane = self._lane
-        if self._special or lane.expiring or message.traits.expiration_ms is not None:
+        if self._special or lane.expiring or message.stamp.expiration_ms is not None:
             return self._enqueue_special(message, now)
         lane.fresh.append(message)
         self.ready += 1
@@ -162,17 +162,37 @@ class Queue:
             self._dirty.append(self)
         return True
 
+    def enqueue_alike(self, messages: list[Message], now: int) -> None:
+        """Put messages of one stamp at the end, for a queue that refuses none (see `may_refuse`)."""
+        lane = self._lane
+        if self._special or lane.expiring or messages[0].stamp.expiration_ms is not None:
+            for message in messages:
+                self._enqueue_special(message, now)
+            return
+        lane.fresh.extend(messages)
+        count = len(messages)
+        self.ready += count
+        self.bytes += count * messages[0].size
+        if not self.dirty:
+            self.dirty = True
+            self._dirty.append(self)
+
+    @property
+    def may_refuse(self) -> bool:
+        """Whether `enqueue` may say no."""
+        return self.options.overflow != "drop-head" and self._limited
+
     def _enqueue_special(self, message: Message, now: int) -> bool:
         if self.deleted:
             return True  # routed to before it went, as in a transaction
         options = self.options
-        if options.overflow != "drop-head" and self._would_overflow(message):
+        if self.may_refuse and self._would_overflow(message):
             self.settle(now)  # what consumers can take makes room
             if self._would_overflow(message):
                 if options.overflow == "reject-publish-dlx":
                     self._bury(message, MAXLEN, now)
                 return False
-        lives = [ttl for ttl in (options.message_ttl_ms, message.traits.expiration_ms) if ttl is not None]
+        lives = [ttl for ttl in (options.message_ttl_ms, message.stamp.expiration_ms) if ttl is not None]
         if lives:
             message = message.twin()
             message.deadline = now + min(lives)
@@ -247,14 +267,13 @@ class Queue:
             first, message, returns = lane.take()
             messages = [message]
         count = len(messages)
-        size = sum([message.size for message in messages])
+        size = consumer.deliver(lane, first, messages, returns)
         self.ready -= count
         if consumer.no_ack:
             self.bytes -= size
         else:
             self.unacked += count
             self.unacked_bytes += size
-        consumer.deliver(lane, first, messages, returns)
         return count
 
     def take(self, now: int, *, no_ack: bool) -> tuple[Lane, int, Message, int] | None:
@@ -276,10 +295,9 @@ class Queue:
 
     # ---- what becomes of a message that was handed out
 
-    def ack(self, message: Message) -> None:
-        """The consumer is done with a message."""
-        self.unacked -= 1
-        size = message.size
+    def ack(self, count: int, size: int) -> None:
+        """A consumer is done with `count` messages, whose bodies are `size` bytes together."""
+        self.unacked -= count
         self.unacked_bytes -= size
         self.bytes -= size
         if not self.dirty:
@@ -289,7 +307,7 @@ class Queue:
         """The consumer wants a message neither done nor back: dead-letter it."""
         if self.deleted:
             return
-        self.ack(message)
+        self.ack(1, message.size)
         self._bury(message, REJECTED, now)
 
     def requeue(self, lane: Lane, position: int, message: Message, returns: int, now: int) -> None:

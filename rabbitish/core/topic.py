@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from typing import Generic, TypeAlias, TypeVar
 
 T = TypeVar("T")
+K = TypeVar("K")
 Entries: TypeAlias = "tuple[T, ...] | dict[T, None]"
 
 _FEW = 8  # up to here a tuple is smaller than a dictionary and as fast
@@ -38,6 +39,20 @@ def without_entry(entries: Entries[T], entry: T) -> Entries[T]:
         entries.pop(entry, None)
         return entries
     return tuple(other for other in entries if other != entry)
+
+
+def file_entry(table: dict[K, Entries[T]], key: K, entry: T) -> None:
+    """Put an entry under a key of a table."""
+    table[key] = with_entry(table.get(key, ()), entry)
+
+
+def unfile_entry(table: dict[K, Entries[T]], key: K, entry: T) -> None:
+    """Take an entry from under a key of a table, and the key if nothing is left there."""
+    left = without_entry(table.get(key, ()), entry)
+    if left:
+        table[key] = left
+    else:
+        table.pop(key, None)
 
 
 def words_of(key: str) -> list[str]:
@@ -108,7 +123,7 @@ class TopicTrie(Generic[T]):
         """Put an entry under a pattern; one that is there already stays once."""
         words = _wild_words(pattern)
         if words is None:
-            self._literal[pattern] = with_entry(self._literal.get(pattern, ()), entry)
+            file_entry(self._literal, pattern, entry)
             return
         node = self._root
         for word in words:
@@ -119,11 +134,7 @@ class TopicTrie(Generic[T]):
         """Take an entry from under a pattern, and the nodes that nothing needs any more; one not there is ignored."""
         words = _wild_words(pattern)
         if words is None:
-            entries = without_entry(self._literal.get(pattern, ()), entry)
-            if entries:
-                self._literal[pattern] = entries
-            else:
-                self._literal.pop(pattern, None)
+            unfile_entry(self._literal, pattern, entry)
             return
         path = [self._root]
         for word in words:

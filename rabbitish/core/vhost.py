@@ -18,7 +18,7 @@ from rabbitish.core import equivalence
 from rabbitish.core.consumer import Consumer
 from rabbitish.core.deadletter import dead_letter, is_cycle
 from rabbitish.core.deadlines import Deadlines
-from rabbitish.core.exchange import KINDS, Binding, DefaultExchange, Exchange
+from rabbitish.core.exchange import KINDS, Binding, DefaultExchange, Exchange, Target
 from rabbitish.core.message import Message
 from rabbitish.core.queue import Queue, Usage
 from rabbitish.core.routing import collect
@@ -37,13 +37,11 @@ _PREDECLARED = (
 )
 
 
-class Target(Protocol):
-    """Where a routed message ends: a queue, or a waiting requester (direct reply-to)."""
+class RouteMemory(Protocol):
+    """What sessions of a user remember of where publishes go."""
 
-    name: str
-
-    def enqueue(self, message: Message, now: int) -> bool:
-        """Take a message; False when it is refused."""
+    def clear(self) -> None:
+        """Any of it may be wrong now."""
 
 
 class Vhost:
@@ -58,8 +56,7 @@ class Vhost:
         self.usage = usage
         self.queues: dict[str, Queue] = {}
         self.replies: dict[str, Target] = {}  # direct reply-to: waiting requesters by their routing key
-        # What sessions remember of where publishes go, by user; emptied whenever that could have changed.
-        self.routes: dict[str, dict[bytes, Any]] = {}
+        self.route_memories: dict[str, RouteMemory] = {}  # by user
         self._token = token
         self._sources: dict[Queue | Exchange, dict[Exchange, int]] = {}  # which exchanges have bindings to it
         self._gone: list[Consumer] = []
@@ -73,8 +70,8 @@ class Vhost:
             )
 
     def _rerouted(self) -> None:
-        for routes in self.routes.values():
-            routes.clear()
+        for memory in self.route_memories.values():
+            memory.clear()
 
     # ---- looking up
 

@@ -96,7 +96,7 @@ def get(channel: Channel, method: methods.BasicGet) -> None:
     channel.last_delivery_tag += 1
     tag = channel.last_delivery_tag
     if not method.no_ack:
-        channel.unacked[tag] = (queue, lane, position, message, returns, None)
+        channel.unacked[tag] = (queue, lane, position, message, returns, None, tag)
     channel.send(
         methods.BasicGetOk(
             delivery_tag=tag,

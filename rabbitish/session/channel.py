@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from rabbitish.session.connection import Session
     from rabbitish.session.modes import Transaction
 
-# A message that the channel holds: its queue, lane, position, how often it came back before, and the consumer it was
-# delivered to (None for basic.get).
-Held: TypeAlias = tuple[Queue, Lane, int, Message, int, ChannelConsumer | None]
+# A message that the channel holds: its queue, lane, position, the message, how often it came back before, the consumer it
+# was delivered to (None for basic.get), and its delivery tag.
+Held: TypeAlias = tuple[Queue, Lane, int, Message, int, ChannelConsumer | None, int]
 Handler: TypeAlias = Callable[["Channel", Any], None]
 
 HANDLERS: dict[type[Method], Handler] = {}
@@ -158,7 +158,7 @@ class Channel:
 
     # ---- what was delivered
 
-    def take_unacked(self, tag: int, *, multiple: bool) -> list[tuple[int, Held]]:
+    def take_unacked(self, tag: int, *, multiple: bool) -> list[Held]:
         """Take what an ack, nack or reject names out of `unacked`, in order of tags.
 
         ChannelError 406: the tag is not of an unacknowledged delivery. With `multiple`, tag 0 means everything.
@@ -168,56 +168,66 @@ class Channel:
             held = unacked.pop(tag, None)
             if held is None:
                 raise self._unknown_tag(tag)
-            return [(tag, held)]
+            return [held]
         if tag == 0:
-            taken = list(unacked.items())
+            taken = list(unacked.values())
             unacked.clear()
             self.lowest_tag = self.last_delivery_tag + 1
             return taken
         if tag not in unacked:
             raise self._unknown_tag(tag)
         pop = unacked.pop
-        taken = [(number, held) for number in range(self.lowest_tag, tag + 1) if (held := pop(number, None)) is not None]
+        taken = [held for number in range(self.lowest_tag, tag + 1) if (held := pop(number, None)) is not None]
         self.lowest_tag = tag + 1
         return taken
 
     def _unknown_tag(self, tag: int) -> ChannelError:
         return ChannelError(ReplyCode.PRECONDITION_FAILED, f"unknown delivery tag {tag}")
 
-    def put_back_unacked(self, taken: list[tuple[int, Held]]) -> None:
+    def put_back_unacked(self, taken: list[Held]) -> None:
         """Undo `take_unacked` (tx.rollback)."""
-        self.unacked = dict(sorted([*self.unacked.items(), *taken]))
+        held_by_tag = {held[6]: held for held in (*self.unacked.values(), *taken)}
+        self.unacked = dict(sorted(held_by_tag.items()))
         self.lowest_tag = min(self.unacked, default=self.last_delivery_tag + 1)
 
-    def ack(self, taken: list[tuple[int, Held]]) -> None:
+    def ack(self, taken: list[Held]) -> None:
         """The peer is done with these."""
-        for _, held in taken:
-            held[0].ack(held[3])
-        self.release(taken)
+        # Most are of one queue and consumer, whom it is enough to tell once.
+        queue = consumer = None
+        count = size = 0
+        for its_queue, _, _, message, _, its_consumer, _ in taken:
+            if its_queue is not queue or its_consumer is not consumer:
+                if queue is not None:
+                    queue.ack(count, size)
+                    self._release(consumer, count)
+                queue, consumer = its_queue, its_consumer
+                count = size = 0
+            count += 1
+            size += message.size
+        if queue is not None:
+            queue.ack(count, size)
+            self._release(consumer, count)
 
-    def reject(self, taken: list[tuple[int, Held]], *, requeue: bool) -> None:
+    def reject(self, taken: list[Held], *, requeue: bool) -> None:
         """The peer does not want these: back to their places, or to the dead-letter exchange."""
         now = self.session.now
-        for _, (queue, lane, position, message, returns, _) in taken:
+        for queue, lane, position, message, returns, consumer, _ in taken:
             if requeue:
                 queue.requeue(lane, position, message, returns + 1, now)
             else:
                 queue.reject(message, now)
-        self.release(taken)
+            self._release(consumer, 1)
 
-    def release(self, taken: list[tuple[int, Held]]) -> None:
+    def _release(self, consumer: ChannelConsumer | None, count: int) -> None:
         """These no longer count for prefetch limits; consumers that waited for that get their turns again."""
-        freed = 0
-        for _, held in taken:
-            consumer = held[5]
-            if consumer is not None:
-                freed += 1
-                consumer.unacked -= 1
-                if consumer.waiting:
-                    consumer.resume()
-        self.consumer_unacked -= freed
-        if self.global_prefetch and freed:
+        if consumer is None:
+            return
+        self.consumer_unacked -= count
+        consumer.unacked -= count
+        if self.global_prefetch:
             self.wake_consumers()
+        elif consumer.waiting:
+            consumer.resume()
 
     def wake_consumers(self) -> None:
         """Whatever kept consumers of this channel waiting may be over."""
@@ -245,9 +255,9 @@ class Channel:
         self.session.log.warning("consumer timed out", consumer_tag=consumer.tag, queue=consumer.queue.name)
         self.session.vhost.cancel(consumer.queue, consumer, self.session.now)
         self.consumer_gone(consumer)
-        taken = [(tag, held) for tag, held in self.unacked.items() if held[5] is consumer]
-        for tag, _ in taken:
-            del self.unacked[tag]
+        taken = [held for held in self.unacked.values() if held[5] is consumer]
+        for held in taken:
+            del self.unacked[held[6]]
         self.reject(taken, requeue=True)
 
     # ---- the end
@@ -264,13 +274,12 @@ class Channel:
         if self.reply_consumer is not None:
             self.reply_consumer.close()
             self.reply_consumer = None
-        taken = list(self.unacked.items())
         if self.transaction is not None:
-            taken = sorted([*taken, *self.transaction.settled()])
+            self.put_back_unacked(self.transaction.settled())
             self.transaction = None
-        self.unacked = {}
+        taken, self.unacked = self.unacked, {}
         self.consumer_unacked = 0
-        for _, (queue, lane, position, message, returns, _) in taken:
+        for queue, lane, position, message, returns, _, _ in taken.values():
             queue.requeue(lane, position, message, returns + 1, now)
 
     def close(self, error: ChannelError) -> None:

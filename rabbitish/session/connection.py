@@ -21,9 +21,9 @@ from rabbitish.errors import AMQPError, ChannelError, ConnectionFailure, ReplyCo
 from rabbitish.session import basic, handshake, modes, topology  # noqa: F401  (they fill the table of methods)
 from rabbitish.session.channel import Channel
 from rabbitish.session.content import PropertyCache
-from rabbitish.session.fastlane import take_fast
+from rabbitish.session.fastlane import Template, take_fast
 from rabbitish.session.outbox import Outbox
-from rabbitish.session.publish import Route, find_route
+from rabbitish.session.publish import Route, RouteMemory, find_route
 from rabbitish.values import Table
 from rabbitish.wire import methods
 from rabbitish.wire.frames import (
@@ -103,7 +103,9 @@ class Session:
         self.heard = now
         self.channels: dict[int, Channel] = {}
         self.exclusive_queues: set[Queue] = set()
-        self.routes: dict[bytes, Route] = {}  # by the argument bytes of basic.publish; common to the user's sessions
+        self._memory = RouteMemory(self.settings.route_cache_entries)
+        self.routes, self.templates = self._memory.routes, self._memory.templates
+        self.template: Template | None = None  # that of the last publish
         self.published = False  # it publishes: an alarm concerns it
         self.blocked = False  # by an alarm
         self._confirming: list[Channel] = []
@@ -266,11 +268,12 @@ class Session:
         route = self.routes.get(arguments)
         if route is None:
             route = find_route(self.vhost, method)
-            if self.settings.route_cache_entries:
-                if len(self.routes) >= self.settings.route_cache_entries:
-                    self.routes.clear()
-                self.routes[arguments] = route
+            self._memory.remember(self.routes, arguments, route)
         return route
+
+    def remember_template(self, template: Template) -> None:
+        """Know publishes that begin like this one from now on."""
+        self._memory.remember(self.templates, template.beginning, template)
 
     def note_confirms(self, channel: Channel) -> None:
         """A channel has publishes to confirm at the end of this batch."""
@@ -345,7 +348,12 @@ class Session:
         """The handshake is over: work in this virtual host."""
         self.vhost = vhost
         self.state = "running"
-        self.routes = vhost.routes.setdefault(self.user.name, {})
+        known = vhost.route_memories.get(self.user.name)
+        if isinstance(known, RouteMemory):
+            self._memory = known
+            self.routes, self.templates = known.routes, known.templates
+        else:
+            vhost.route_memories[self.user.name] = self._memory
         self.heard = self.now
         name = self.client_properties.get("connection_name")
         self.log = self.log.bind(user=self.user.name, vhost=vhost.name, client=name)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from rabbitish.session.channel import Channel
 
 _NO_LIMIT = 1 << 30
+_DELIVERY_BYTES = 100  # what a delivery adds to a body on the wire, about
 _pack_tag = Struct(">Q?").pack
 _DELIVER = methods.BasicDeliver(consumer_tag="").encode()[:4]
 _FIXED_SIZE = len(_DELIVER) + 9 - 1  # class and method id, delivery tag and flag, less the frame end in the suffix
@@ -96,7 +97,7 @@ class ChannelConsumer:
         """The peer has read enough of what was sent."""
         self.queue.wake(self)
 
-    def deliver(self, lane: Lane, first: int, messages: Sequence[Message], returns: int) -> None:
+    def deliver(self, lane: Lane, first: int, messages: Sequence[Message], returns: int) -> int:
         """Send messages; see core.consumer.Consumer."""
         channel, outbox = self.channel, self._outbox
         number, frame_max = channel.number, channel.session.frame_max
@@ -106,20 +107,24 @@ class ChannelConsumer:
         redelivered = returns > 0
         size = 0
         tag = channel.last_delivery_tag
+        stamp = None
         for message in cast("Sequence[WireMessage]", messages):
             tag += 1
-            suffix = cast("bytes", message.address.encoded)
-            if len(suffix) != self._prefixed:
-                self._make_prefix(len(suffix))
-            content = message.content
-            if message.channel != number or len(content) > frame_max:
-                content = message.framed(number, frame_max)
-            parts += (self._prefix, _pack_tag(tag, redelivered), suffix, content)
-            size += len(content)
-        outbox.size += size
+            if message.stamp is not stamp:
+                stamp = message.stamp
+                suffix = stamp.suffix
+                if len(suffix) != self._prefixed:
+                    self._make_prefix(len(suffix))
+                prefix = self._prefix
+                as_is = stamp.channel == number and len(message.content) <= frame_max
+            content = message.content if as_is else message.framed(number, frame_max)
+            parts += (prefix, _pack_tag(tag, redelivered), suffix, content)
+            size += message.size
+        outbox.size += size + _DELIVERY_BYTES * len(messages)
         if not self.no_ack:
             self._hold(lane, first, messages, returns)
         channel.last_delivery_tag = tag
+        return size
 
     def _hold(self, lane: Lane, position: int, messages: Sequence[Message], returns: int) -> None:
         channel, queue = self.channel, self.queue
@@ -127,7 +132,7 @@ class ChannelConsumer:
         unacked = channel.unacked
         for message in messages:
             tag += 1
-            unacked[tag] = (queue, lane, position, message, returns, self)
+            unacked[tag] = (queue, lane, position, message, returns, self, tag)
             position += 1
         count = len(messages)
         self.unacked += count

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple, Self
 
-from rabbitish.core.message import Address, Message, Traits
+from rabbitish.core.message import Address, Message, Stamp, Traits
 from rabbitish.core.vhost import REPLY_TO
 from rabbitish.errors import ChannelError, ReplyCode
 from rabbitish.values import Table, type_name
@@ -30,24 +30,33 @@ _LONGEST_KNOWN = 512  # longer properties hardly ever repeat
 _MAX_EXPIRATION_MS = 315_360_000_000  # ten years: RabbitMQ's limit for TTLs (rabbit_misc:check_expiry)
 
 
-def encoded_address(exchange: str, routing_key: str, extra_keys: tuple[str, ...] = ()) -> Address:
-    """An address with the form in which it ends a basic.deliver: exchange, routing key, frame end."""
-    address = Address(exchange, routing_key, extra_keys)
-    address.encoded = encode_shortstr(exchange) + encode_shortstr(routing_key) + _END
-    return address
+def address_suffix(address: Address) -> bytes:
+    """What ends a basic.deliver of a message to this address: exchange, routing key, frame end."""
+    return encode_shortstr(address.exchange) + encode_shortstr(address.routing_key) + _END
+
+
+class WireStamp(Stamp):
+    """A stamp with what delivering needs of it."""
+
+    __slots__ = ("channel", "suffix")
+
+    def __init__(self, address: Address, traits: Traits, size: int, channel: int, suffix: bytes) -> None:
+        super().__init__(address, traits, size)
+        self.channel = channel  # the number that is in the content's frames
+        self.suffix = suffix
 
 
 class WireMessage(Message):
     """A message as whole frames."""
 
-    __slots__ = ("channel", "content")
+    __slots__ = ("content",)
 
-    def __init__(self, address: Address, traits: Traits, size: int, channel: int, content: bytes) -> None:
-        self.address = address
-        self.traits = traits
-        self.size = size
+    stamp: WireStamp
+
+    def __init__(self, stamp: WireStamp, content: bytes) -> None:
+        self.stamp = stamp
+        self.size = stamp.size
         self.deadline = None
-        self.channel = channel
         self.content = content
 
     @property
@@ -72,12 +81,12 @@ class WireMessage(Message):
     def framed(self, channel: int, frame_max: int) -> bytes:
         """The content as frames on `channel`, none larger than `frame_max`."""
         content = self.content
-        if channel == self.channel and len(content) <= frame_max:
+        if channel == self.stamp.channel and len(content) <= frame_max:
             return content
         frames = list(self._frames())
         if any(end - start + FRAME_OVERHEAD > frame_max for start, end in frames):
             return framed_content(channel, self.raw_properties, self.size, [self.body()], frame_max)
-        if channel == self.channel:
+        if channel == self.stamp.channel:
             return content
         number = channel.to_bytes(2, "big")
         parts: list[bytes] = []
@@ -106,23 +115,22 @@ class WireMessage(Message):
         if not keep_expiration:
             properties.expiration = None
             traits = traits._replace(expiration_ms=None)
-        if address.encoded is None:
-            address = encoded_address(address.exchange, address.routing_key, address.extra_keys)
-        return self._with_properties(properties.encode(), address, traits)
+        stamp = WireStamp(address, traits, self.size, self.stamp.channel, address_suffix(address))
+        return WireMessage(stamp, self._content_with(properties))
 
-    def _with_properties(self, raw: bytes, address: Address, traits: Traits) -> WireMessage:
+    def _content_with(self, properties: Properties) -> bytes:
+        raw = properties.encode()
         start, end = next(self._frames())
-        head = HEAD.pack(FRAME_HEADER, self.channel, CONTENT_HEAD.size + len(raw))
-        content = b"".join((head, self.content[start : start + CONTENT_HEAD.size], raw, self.content[end:]))
-        return WireMessage(address, traits, self.size, self.channel, content)
+        head = HEAD.pack(FRAME_HEADER, self.stamp.channel, CONTENT_HEAD.size + len(raw))
+        return b"".join((head, self.content[start : start + CONTENT_HEAD.size], raw, self.content[end:]))
 
     def with_properties(self, properties: Properties) -> WireMessage:
         """The same message with other properties that mean the same to the broker (a rewritten reply_to, no BCC)."""
-        return self._with_properties(properties.encode(), self.address, self.traits)
+        return WireMessage(self.stamp, self._content_with(properties))
 
     def twin(self) -> Self:
         """See Message."""
-        return type(self)(self.address, self.traits, self.size, self.channel, self.content)
+        return type(self)(self.stamp, self.content)
 
 
 def framed_content(channel: int, raw: bytes, size: int, body: list[bytes], frame_max: int) -> bytes:

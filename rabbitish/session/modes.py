@@ -6,7 +6,7 @@ and gives the second back to the channel. Atomic because a core call is: nothing
 
 from __future__ import annotations
 
-from rabbitish.core.vhost import Target
+from rabbitish.core.exchange import Target
 from rabbitish.errors import ChannelError, ReplyCode
 from rabbitish.session.channel import Channel, Held, handles
 from rabbitish.session.confirms import Confirms
@@ -23,17 +23,17 @@ class Transaction:
     def __init__(self) -> None:
         self.publishes: list[tuple[bool, WireMessage, list[Target]]] = []
         # what was acknowledged (None) or rejected (whether to requeue), in the order the peer said so
-        self._settlements: list[tuple[bool | None, list[tuple[int, Held]]]] = []
+        self._settlements: list[tuple[bool | None, list[Held]]] = []
 
-    def ack(self, taken: list[tuple[int, Held]]) -> None:
+    def ack(self, taken: list[Held]) -> None:
         """Acknowledge at commit."""
         self._settlements.append((None, taken))
 
-    def reject(self, taken: list[tuple[int, Held]], *, requeue: bool) -> None:
+    def reject(self, taken: list[Held], *, requeue: bool) -> None:
         """Reject at commit."""
         self._settlements.append((requeue, taken))
 
-    def settled(self) -> list[tuple[int, Held]]:
+    def settled(self) -> list[Held]:
         """Everything acknowledged or rejected so far."""
         return [item for _, taken in self._settlements for item in taken]
 

@@ -9,21 +9,22 @@ Order of the checks: rabbit_channel:handle_method(basic.publish) of RabbitMQ 3.1
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from rabbitish.core.exchange import Exchange
+from rabbitish.core.exchange import Exchange, Target
 from rabbitish.core.message import Address
 from rabbitish.core.routing import depends_on_headers
-from rabbitish.core.vhost import REPLY_TO, Target, Vhost
+from rabbitish.core.vhost import REPLY_TO, Vhost
 from rabbitish.errors import ChannelError, ConnectionFailure, ReplyCode
 from rabbitish.session.assembly import Command
 from rabbitish.session.content import (
     Summary,
     WireMessage,
+    WireStamp,
+    address_suffix,
     check_delivery_mode,
     copy_keys,
     decoded_headers,
-    encoded_address,
     framed_content,
     parse_expiration,
 )
@@ -31,18 +32,48 @@ from rabbitish.wire import methods
 
 if TYPE_CHECKING:
     from rabbitish.session.channel import Channel
+    from rabbitish.session.fastlane import Template
+
+T = TypeVar("T")
 
 
 class Route:
     """Where publishes with the same arguments go, until bindings change."""
 
-    __slots__ = ("address", "exchange", "mandatory", "targets")
+    __slots__ = ("address", "exchange", "mandatory", "suffix", "targets")
 
     def __init__(self, exchange: Exchange, address: Address, targets: list[Target] | None, *, mandatory: bool) -> None:
         self.exchange = exchange
         self.address = address
+        self.suffix = address_suffix(address)
         self.targets = targets  # None: it depends on the headers of each message
         self.mandatory = mandatory
+
+
+class RouteMemory:
+    """Routes by the argument bytes of basic.publish, and what the fast lane keeps by the bytes that a publish begins with.
+
+    One a user and virtual host, since what is allowed may depend on the user; emptied when bindings change, and when full.
+    """
+
+    __slots__ = ("_most", "routes", "templates")
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self.routes: dict[bytes, Route] = {}
+        self.templates: dict[bytes, Template] = {}
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self.routes.clear()
+        self.templates.clear()
+
+    def remember(self, memory: dict[bytes, T], key: bytes, value: T) -> None:
+        """Keep something, in place of everything else where that is too much."""
+        if self._most:
+            if len(memory) >= self._most:
+                memory.clear()
+            memory[key] = value
 
 
 def find_route(vhost: Vhost, method: methods.BasicPublish) -> Route:
@@ -57,8 +88,7 @@ def find_route(vhost: Vhost, method: methods.BasicPublish) -> Route:
     targets = None
     if not depends_on_headers(exchange, vhost.exchanges.get):
         targets = vhost.route(exchange, (method.routing_key,), {})
-    address = encoded_address(method.exchange, method.routing_key)
-    return Route(exchange, address, targets, mandatory=method.mandatory)
+    return Route(exchange, Address(method.exchange, method.routing_key), targets, mandatory=method.mandatory)
 
 
 def publish(channel: Channel, method: methods.BasicPublish, command: Command) -> None:
@@ -73,8 +103,7 @@ def publish(channel: Channel, method: methods.BasicPublish, command: Command) ->
     route = session.route(method, command.arguments)
     summary = session.properties.summary(raw)
     content = framed_content(channel.number, raw, size, command.body, session.settings.frame_max_bytes)
-    address = route.address
-    message = WireMessage(address, summary.traits, size, channel.number, content)
+    message = WireMessage(WireStamp(route.address, summary.traits, size, channel.number, route.suffix), content)
     targets = route.targets
     if not summary.plain or targets is None:
         message, targets = _route_by_headers(channel, route, summary, raw, message)
@@ -103,7 +132,8 @@ def _route_by_headers(
     copies = copy_keys(headers)
     check_delivery_mode(found.delivery_mode)
     if copies:
-        message.address = encoded_address(route.address.exchange, route.address.routing_key, copies)
+        address = Address(route.address.exchange, route.address.routing_key, copies)
+        message.stamp = WireStamp(address, summary.traits, message.size, channel.number, route.suffix)
     if reply_name or "BCC" in headers:
         properties = message.properties()
         if reply_name:

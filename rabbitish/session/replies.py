@@ -29,6 +29,16 @@ class ReplyConsumer:
         self.name = f"{REPLY_TO}.{token()}.{token()}"
         vhost.add_reply_target(self)
 
+    @property
+    def may_refuse(self) -> bool:
+        """A requester takes what comes."""
+        return False
+
+    def enqueue_alike(self, messages: list[Message], now: int) -> None:
+        """Send several answers."""
+        for message in messages:
+            self.enqueue(message, now)
+
     def enqueue(self, message: Message, now: int) -> bool:
         """Send an answer to the requester at once."""
         channel = self._channel

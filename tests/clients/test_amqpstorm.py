@@ -304,7 +304,7 @@ def test_heartbeats_keep_an_idle_connection(broker: Broker, new_name: Callable[[
         channel.queue.declare(dead)
         arguments = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": dead}
         channel.queue.declare(waiting, arguments=arguments)
-        channel.basic.publish("late", waiting, properties={"expiration": "2500"})
+        channel.basic.publish("late", waiting, properties={"expiration": "1600"})
         [message] = take(channel, dead, 1, no_ack=True)
         assert message.body == "late"
 

@@ -212,7 +212,7 @@ def test_heartbeats_keep_an_idle_connection(broker_url: str, new_name: Callable[
     with pika.BlockingConnection(parameters) as connection:
         channel = connection.channel()
         channel.queue_declare(dead)
-        arguments = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": dead, "x-message-ttl": 3000}
+        arguments = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": dead, "x-message-ttl": 2100}
         channel.queue_declare(waiting, arguments=arguments)
         channel.basic_publish("", waiting, b"after heartbeats")
         [(_, properties, body)] = take(channel, dead, 1, auto_ack=True)

@@ -284,7 +284,7 @@ await run({
     const connection = await amqp.connect(`${url}?heartbeat=1`)
     const channel = await connection.createChannel()
     await channel.assertQueue(dead)
-    await channel.assertQueue(name, { deadLetterExchange: "", deadLetterRoutingKey: dead, messageTtl: 2500 })
+    await channel.assertQueue(name, { deadLetterExchange: "", deadLetterRoutingKey: dead, messageTtl: 2100 })
     const inbox = new Inbox()
     await channel.consume(dead, inbox.push, { noAck: true })
     channel.sendToQueue(name, Buffer.from("late"))
