@@ -198,33 +198,39 @@ class Channel:
         for its_queue, _, _, message, _, its_consumer, _ in taken:
             if its_queue is not queue or its_consumer is not consumer:
                 if queue is not None:
-                    queue.ack(count, size)
                     self._release(consumer, count)
+                    queue.ack(count, size)
                 queue, consumer = its_queue, its_consumer
                 count = size = 0
             count += 1
             size += message.size
         if queue is not None:
-            queue.ack(count, size)
             self._release(consumer, count)
+            queue.ack(count, size)
 
     def reject(self, taken: list[Held], *, requeue: bool) -> None:
         """The peer does not want these: back to their places, or to the dead-letter exchange."""
         now = self.session.now
         for queue, lane, position, message, returns, consumer, _ in taken:
+            self._release(consumer, 1)
             if requeue:
                 queue.requeue(lane, position, message, returns + 1, now)
             else:
                 queue.reject(message, now)
-            self._release(consumer, 1)
 
     def _release(self, consumer: ChannelConsumer | None, count: int) -> None:
-        """These no longer count for prefetch limits; consumers that waited for that get their turns again."""
+        """These no longer count for prefetch limits; consumers that waited for that get their turns again.
+
+        Comes before the queue hears of it: where consumers of several queues share a limit, the queue that just had a
+        message must be settled after those that wait for one.
+        """
         if consumer is None:
             return
         self.consumer_unacked -= count
         consumer.unacked -= count
         if self.global_prefetch:
+            if not consumer.cancelled:
+                self.consumers[consumer.tag] = self.consumers.pop(consumer.tag)
             self.wake_consumers()
         elif consumer.waiting:
             consumer.resume()

@@ -38,16 +38,19 @@ class Transaction:
         return [item for _, taken in self._settlements for item in taken]
 
     def commit(self, channel: Channel) -> None:
-        """Make it so."""
+        """Make it so. ChannelError 406: a queue refused a publish; everything else is done all the same (RabbitMQ too)."""
         publishes, settlements = self.publishes, self._settlements
         self.publishes, self._settlements = [], []
+        complete = True
         for mandatory, message, targets in publishes:
-            hand_over(channel, message, targets, mandatory=mandatory)
+            complete = hand_over(channel, message, targets, mandatory=mandatory) and complete
         for requeue, taken in settlements:
             if requeue is None:
                 channel.ack(taken)
             else:
                 channel.reject(taken, requeue=requeue)
+        if not complete:
+            raise ChannelError(ReplyCode.PRECONDITION_FAILED, "partial tx completion")
 
     def rollback(self, channel: Channel) -> None:
         """Forget it."""

@@ -165,18 +165,19 @@ def count_publish(channel: Channel) -> None:
     channel.session.note_publish()
 
 
-def hand_over(channel: Channel, message: WireMessage, targets: list[Target], *, mandatory: bool) -> None:
-    """Put a message into its queues; an unroutable one goes back if it is mandatory."""
+def hand_over(channel: Channel, message: WireMessage, targets: list[Target], *, mandatory: bool) -> bool:
+    """Put a message into its queues; an unroutable one goes back if it is mandatory. False: a queue refused it."""
     if not targets:
         if mandatory:
             give_back(channel, message)
-        return
+        return True
     now = channel.session.now
     accepted = True
     for target in targets:
         accepted = target.enqueue(message, now) and accepted
     if not accepted and channel.confirms is not None:
         channel.confirms.refuse()
+    return accepted
 
 
 def give_back(channel: Channel, message: WireMessage) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -33,10 +34,17 @@ def node_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
     shutil.copytree(SCRIPTS, folder, dirs_exist_ok=True)
     done = folder / "node_modules" / ".installed"
     if not done.exists():
-        command = ["npm", "install", "--no-audit", "--no-fund", "--no-package-lock", "--prefer-offline"]
-        install = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+        options = [
+            "--no-audit",
+            "--no-fund",
+            "--no-package-lock",
+            "--prefer-offline",
+            "--fetch-retries=0",
+            "--fetch-timeout=30000",
+        ]
+        install = subprocess.run(["npm", "install", *options], cwd=folder, capture_output=True, text=True, check=False)
         if install.returncode != 0:
-            missing(f"npm install failed: {install.stderr.strip()[-300:]}")
+            missing("npm install failed: " + "; ".join(re.findall(r"npm error (.+)", install.stderr)[:2]))
         done.touch()
     return folder
 

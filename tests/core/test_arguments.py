@@ -14,6 +14,7 @@ from rabbitish.core.arguments import (
     QueueOptions,
     alternate_exchange,
     check_exchange_type,
+    check_server_named,
     consumer_options,
     erlang_string,
     erlang_term,
@@ -264,6 +265,17 @@ def test_queue_types_that_need_more_than_this_node(kind: str) -> None:
     assert refusal(wanted, exclusive=True, durable=False) == f"invalid property 'exclusive-owner' for {place}"
     assert refusal(wanted, durable=False) == f"invalid property 'non-durable' for {place}"
     assert refusal(wanted) == invalid("x-queue-type", f"\"queue type '{kind}' is not available on this node\"")
+
+
+def test_which_queue_types_need_a_name() -> None:
+    for allowed in ({}, {"x-queue-type": "classic"}, {"x-queue-type": "zzz"}, {"x-queue-type": ["quorum"]}):
+        check_server_named(allowed)
+    for kind in ("quorum", "stream"):
+        with pytest.raises(ChannelError) as refused:
+            check_server_named({"x-queue-type": kind})
+        assert refused.value.text == (
+            f"PRECONDITION_FAILED - Cannot declare a server-named queue for type rabbit_{kind}_queue"
+        )
 
 
 values: st.SearchStrategy[Value] = st.one_of(

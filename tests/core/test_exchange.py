@@ -111,6 +111,16 @@ def test_unbind_returns_the_binding_that_was_made() -> None:
     assert binding.source is exchange
 
 
+def test_a_binding_is_found_by_what_identifies_it() -> None:
+    exchange, queue = Exchange("e", "direct"), FakeQueue("q")
+    binding = Binding(exchange, queue, "k", {"a": 1})
+    exchange.bind(binding)
+    assert exchange.find(queue, "k", {"a": 1}) is binding
+    assert exchange.find(queue, "k", {"a": Int64(1)}) is None
+    assert exchange.find(queue, "l", {"a": 1}) is None
+    assert exchange.find(FakeQueue("q"), "k", {"a": 1}) is None
+
+
 @pytest.mark.parametrize("kind", sorted(KINDS))
 def test_once_bound_is_remembered(kind: str) -> None:
     exchange, queue = Exchange("e", kind), FakeQueue("q")
