@@ -1,1 +1,1 @@
-"""The broker's rules: messages, exchanges, queues, virtual hosts. Decides everything, never waits, never calls upward."""
+"""The broker's rules: messages, exchanges, queues, virtual hosts. Decides everything, never waits."""

@@ -1,8 +1,8 @@
 """The broker: virtual hosts, and the one settle that everything comes together in.
 
-The server calls `settle(now)` after every batch of input and whenever the deadline it returned has come. It fires what is
-due, matches messages with consumers on every queue that was touched, and says when it wants to be called again. Nothing
-else makes time pass.
+The server calls `settle(now)` after every batch of input and whenever the deadline it returned has come. It fires what
+is due, matches messages with consumers on every queue that was touched, and says when it wants to be called again.
+Nothing else makes time pass.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from rabbitish.core.vhost import Vhost
 class Broker:
     """All virtual hosts of a node, and what is common to them.
 
-    `token` makes 22 random characters for names that the broker makes up; `settle_budget` is how many messages at most a
-    queue hands out before others get their turn.
+    `token` makes 22 random characters for names that the broker makes up; `settle_budget` is how many messages at most
+    a queue hands out before others get their turn.
     """
 
     def __init__(self, *, token: Callable[[], str], settle_budget: int) -> None:

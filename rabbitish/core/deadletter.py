@@ -1,8 +1,8 @@
 """What is written on a message that dies, and where it must not go again.
 
 Follows RabbitMQ 3.10 (rabbit_dead_letter) to the order of keys in a fresh x-death entry, since clients and test suites
-look at it: one entry per (queue, reason), newest first, counting; x-first-death-* never change, x-last-death-* (of newer
-servers) always do. Pure functions over header tables; routing the result is the virtual host's.
+look at it: one entry per (queue, reason), newest first, counting; x-first-death-* never change, x-last-death-* (of
+newer servers) always do. Pure functions over header tables; routing the result is the virtual host's.
 """
 
 from __future__ import annotations
@@ -88,7 +88,8 @@ def _folded(deaths: list[Value]) -> list[Table]:
 
 
 def is_cycle(headers: Table, queue: str, reason: str) -> bool:
-    """Whether a message with these headers, dead for `reason`, returns to `queue` with no rejection since it died there.
+    """Whether a message with these headers, dead for `reason`, returns to `queue` with no rejection since it died
+    there.
 
     Only such fully automatic cycles are cut (RabbitMQ: rabbit_dead_letter:is_cycle).
     """

@@ -2,11 +2,12 @@
 
 A queue is one lane, or with priorities one a level. Positions count up from 0 as messages come in and are implied by
 the order of `fresh`, so that a message that was never handed out costs no more than its place in a deque. What comes
-back (nack, a lost consumer) waits in `back` by its old position, which is before everything fresh. A message that leaves
-from the middle (its time was up) leaves a hole. The lane knows neither consumers nor limits.
+back (nack, a lost consumer) waits in `back` by its old position, which is before everything fresh. A message that
+leaves from the middle (its time was up) leaves a hole. The lane knows neither consumers nor limits.
 
 Expiry: as long as deadlines come in order, only the first message need be looked at; those that come out of order
-(mixed TTLs, returned messages) are also in the heap `late`, whose entries may outlive their message and are then skipped.
+(mixed TTLs, returned messages) are also in the heap `late`, whose entries may outlive their message and are then
+skipped.
 """
 
 from __future__ import annotations

@@ -125,11 +125,7 @@ class Queue:
     def apply(self, options: QueueOptions) -> None:
         """Take these options from now on."""
         self.options = options
-        self._special = bool(
-            options.message_ttl_ms is not None
-            or options.max_priority
-            or self.may_refuse
-        )
+        self._special = bool(options.message_ttl_ms is not None or options.max_priority or self.may_refuse)
         self.mark()
 
     @property

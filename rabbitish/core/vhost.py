@@ -336,8 +336,8 @@ class Vhost:
     def bury(self, queue: Queue, message: Message, reason: str, now: int) -> None:
         """Send a message that left `queue` to its dead-letter exchange, if that exists.
 
-        One death may cause another (a full queue behind the dead-letter exchange), so they wait in line here rather than
-        on the stack.
+        One death may cause another (a full queue behind the dead-letter exchange), so they wait in line here rather
+        than on the stack.
         """
         self._dying.append((queue, message, reason))
         if self._burying:

@@ -1,8 +1,8 @@
 """One socket and its session: reads as long as it may, sends at once what can be sent.
 
-The socket is a plain non-blocking one. What a batch of input caused is sent straight from the node's pump, without waking
-any task; only when the kernel takes no more does a writer task wait for it. After a full read the reader lets others run,
-so that a flood starves nobody. A peer that sends much and reads nothing is not read from until it does.
+The socket is a plain non-blocking one. What a batch of input caused is sent straight from the node's pump, without
+waking any task; only when the kernel takes no more does a writer task wait for it. After a full read the reader lets
+others run, so that a flood starves nobody. A peer that sends much and reads nothing is not read from until it does.
 """
 
 from __future__ import annotations
@@ -22,7 +22,18 @@ if TYPE_CHECKING:
 class Link:
     """The server's side of a session."""
 
-    __slots__ = ("_changed", "_hard_limit", "_node", "_reading", "_rest", "_sock", "_waiting", "_writing", "closed", "session")
+    __slots__ = (
+        "_changed",
+        "_hard_limit",
+        "_node",
+        "_reading",
+        "_rest",
+        "_sock",
+        "_waiting",
+        "_writing",
+        "closed",
+        "session",
+    )
 
     def __init__(self, node: Node, sock: socket.socket, session: Session) -> None:
         self._node = node

@@ -1,7 +1,7 @@
 """A running broker: listeners, one reader task a connection, and the ticker; the pump that everything goes through.
 
-`pump` is what follows every event: settle the core, send what sessions have to say, watch the memory. The ticker calls it
-when a deadline comes and while the core says that work is left. Nothing else waits for time.
+`pump` is what follows every event: settle the core, send what sessions have to say, watch the memory. The ticker calls
+it when a deadline comes and while the core says that work is left. Nothing else waits for time.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import trio
 
@@ -25,7 +26,8 @@ from rabbitish.server.listener import SocketPeer, accept, close_all, open_listen
 from rabbitish.server.log import get_log
 from rabbitish.session.connection import Hub, Session
 
-# The cyclic collector walks every live object, and queued messages are many, none of them in a cycle: let it run rarely.
+# The cyclic collector walks every live object, and queued messages are many, none of them in a cycle: let it run
+# rarely.
 _GC_THRESHOLDS = (50_000, 20, 100)
 
 
@@ -153,8 +155,7 @@ def memory_limit_bytes(settings: Settings) -> int:
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     for limit_file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         try:
-            with open(limit_file, encoding="ascii") as file:
-                total = min(total, int(file.read()))
+            total = min(total, int(Path(limit_file).read_text(encoding="ascii")))
         except (OSError, ValueError):  # no such control group, or "max"
             continue
     return total * settings.memory_high_watermark_percent // 100

@@ -32,7 +32,7 @@ class Command(NamedTuple):
 
 
 class Assembler:
-    """Puts the frames of one channel together. `account` is told of bytes that are waited for, and when not any more."""
+    """Puts the frames of one channel together. `account` is told of bytes that are waited for (negative: no more)."""
 
     __slots__ = ("_account", "_arguments", "_body", "_header", "_left", "_method", "_most", "_size", "discarding")
 

@@ -16,7 +16,7 @@ from rabbitish.wire import methods
 
 @handles(methods.BasicQos)
 def qos(channel: Channel, method: methods.BasicQos) -> None:
-    """basic.qos: for later consumers each, or (global) for all of the channel together; RabbitMQ's meaning of global."""
+    """basic.qos: for later consumers each, or (global) for the channel as a whole; RabbitMQ's meaning of global."""
     if method.prefetch_size:
         raise ConnectionFailure(ReplyCode.NOT_IMPLEMENTED, f"prefetch_size!=0 ({method.prefetch_size})")
     if method.global_:

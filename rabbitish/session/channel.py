@@ -1,8 +1,8 @@
 """One channel: its state, what commands do to it, and what it holds unacknowledged.
 
 What a method does stands in the tables of topology.py, basic.py and modes.py, each a function of (channel, method); a
-method that is in none of them is not for a channel. Here is what they share: replies, the queue name that stands in for an
-empty one, settling what was delivered, and the two ways a channel closes. While it waits for close-ok it ignores
+method that is in none of them is not for a channel. Here is what they share: replies, the queue name that stands in for
+an empty one, settling what was delivered, and the two ways a channel closes. While it waits for close-ok it ignores
 everything else (AMQP 0-9-1, channel.close).
 """
 
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from rabbitish.session.connection import Session
     from rabbitish.session.modes import Transaction
 
-# A message that the channel holds: its queue, lane, position, the message, how often it came back before, the consumer it
-# was delivered to (None for basic.get), and its delivery tag.
+# A message that the channel holds: its queue, lane, position, the message, how often it came back before, the consumer
+# it was delivered to (None for basic.get), and its delivery tag.
 Held: TypeAlias = tuple[Queue, Lane, int, Message, int, ChannelConsumer | None, int]
 Handler: TypeAlias = Callable[["Channel", Any], None]
 

@@ -1,8 +1,8 @@
 """Publisher confirms of one channel: counts publishes, and answers a batch of them with as few frames as it can.
 
 Publishes are numbered from 1 (confirm.select). Within a batch of input nothing is confirmed; `flush` then acknowledges
-all of it with one cumulative basic.ack, cut only where a queue refused a publish (basic.nack). What will have to wait for
-the disk later is released here too: a batch is confirmed up to the number whose messages are safe.
+all of it with one cumulative basic.ack, cut only where a queue refused a publish (basic.nack). What will have to wait
+for the disk later is released here too: a batch is confirmed up to the number whose messages are safe.
 """
 
 from __future__ import annotations

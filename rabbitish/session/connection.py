@@ -1,7 +1,7 @@
 """One AMQP connection, from its first byte to its last: the seam between sockets and the broker.
 
-    receive_data(data, now)    bytes came          outbox.take(), outbox.sent(n, now)   bytes go
-    receive_eof(now)           the peer is gone    reading, ended                       what the server does with the socket
+    receive_data(data, now)    bytes came          outbox.take(), outbox.sent(n, now)   bytes go receive_eof(now)
+    the peer is gone    reading, ended                       what the server does with the socket
 
 Nothing that a peer sends raises out of `receive_data`: it queues the right close, and from then on looks only for the
 peer's agreement. Any other exception is a bug of ours: it is logged, answered with 541, and costs only this connection.
@@ -26,6 +26,7 @@ from rabbitish.session.outbox import Outbox
 from rabbitish.session.publish import Route, RouteMemory, find_route
 from rabbitish.values import Table
 from rabbitish.wire import methods
+from rabbitish.wire.codec import IDS
 from rabbitish.wire.frames import (
     FRAME_HEARTBEAT,
     FRAME_METHOD,
@@ -36,7 +37,6 @@ from rabbitish.wire.frames import (
     classify_opening,
     erlang_binary,
 )
-from rabbitish.wire.codec import IDS
 from rabbitish.wire.method import Method, decode_method
 
 
@@ -211,9 +211,9 @@ class Session:
         method = _decode_on_0(payload)
         handler = handshake.HANDLERS.get((self.state, type(method))) or _ANY_STATE.get(type(method))
         if handler is None or (self.state != "running" and type(method) in _ANY_STATE):
-            raise ConnectionFailure(
-                ReplyCode.CHANNEL_ERROR, f"unexpected method in connection state {self.state}"
-            ).of(method)
+            raise ConnectionFailure(ReplyCode.CHANNEL_ERROR, f"unexpected method in connection state {self.state}").of(
+                method
+            )
         try:
             handler(self, method)
         except AMQPError as error:

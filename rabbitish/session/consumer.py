@@ -1,7 +1,7 @@
 """A consumer of a channel, as the queue sees it: how much it can take, and deliveries into the outbox.
 
-A delivery is four byte strings: a prefix that is fixed for the consumer (frame head, method, consumer tag), delivery tag
-and redelivered flag, a suffix that is fixed for the message's address (exchange, routing key, frame end), and the
+A delivery is four byte strings: a prefix that is fixed for the consumer (frame head, method, consumer tag), delivery
+tag and redelivered flag, a suffix that is fixed for the message's address (exchange, routing key, frame end), and the
 message's content frames as they came.
 """
 

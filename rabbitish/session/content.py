@@ -194,7 +194,7 @@ class PropertyCache:
 
 
 def parse_expiration(text: str) -> int:
-    """The expiration property in milliseconds. ChannelError 406 with RabbitMQ's texts (rabbit_basic:parse_expiration)."""
+    """The expiration property in milliseconds. ChannelError 406 in RabbitMQ's words (rabbit_basic:parse_expiration)."""
     digits = text[1:] if text[:1] in ("+", "-") else text
     number = ""
     for char in digits:

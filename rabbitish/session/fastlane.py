@@ -1,10 +1,10 @@
 """The fast lane: whole publishes and acks at the front of what has arrived, without decoding them.
 
-Takes exactly what the generic path (channel.py, publish.py) would take from the same bytes, and leaves everything else to
-it. A publisher's messages mostly begin alike: the same method frame and the same content header, body size included. What
-such a beginning means is a `Template`, remembered by its bytes, so that of a message that begins like the last one no
-field is looked at at all, and of one that begins like some earlier one only the two frame sizes. Messages of one template
-go to their queues together.
+Takes exactly what the generic path (channel.py, publish.py) would take from the same bytes, and leaves everything else
+to it. A publisher's messages mostly begin alike: the same method frame and the same content header, body size included.
+What such a beginning means is a `Template`, remembered by its bytes, so that of a message that begins like the last one
+no field is looked at at all, and of one that begins like some earlier one only the two frame sizes. Messages of one
+template go to their queues together.
 
 Nothing here decides anything: routes, stamps and refusals come from publish.py and content.py. Kept honest by a test
 that sends random traffic through both paths and compares everything that comes out.
@@ -38,7 +38,7 @@ _ACK_ARGUMENTS_AT = _HEAD_SIZE + 4
 
 
 class Template:
-    """What a publish means that begins with these bytes: method frame, content header, and head of the one body frame."""
+    """What a publish means that begins with these bytes: method frame, content header, head of the one body frame."""
 
     __slots__ = ("beginning", "channel", "content_at", "route", "size", "stamp", "together")
 

@@ -1,8 +1,8 @@
 """From the protocol header to connection.open-ok: who the peer is, which limits hold, which virtual host it works in.
 
-A table of (state, method) -> handler; what is not in it is an unexpected method. What a peer gets wrong here is answered
-as RabbitMQ does: some refusals with a connection.close, the others with silence and, after a while, a closed socket, so
-that guessing is slow.
+A table of (state, method) -> handler; what is not in it is an unexpected method. What a peer gets wrong here is
+answered as RabbitMQ does: some refusals with a connection.close, the others with silence and, after a while, a closed
+socket, so that guessing is slow.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ class Transaction:
         return [item for _, taken in self._settlements for item in taken]
 
     def commit(self, channel: Channel) -> None:
-        """Make it so. ChannelError 406: a queue refused a publish; everything else is done all the same (RabbitMQ too)."""
+        """Make it so. ChannelError 406: a queue refused a publish; the rest is done all the same (RabbitMQ too)."""
         publishes, settlements = self.publishes, self._settlements
         self.publishes, self._settlements = [], []
         complete = True

@@ -1,8 +1,8 @@
 """Publishing, the generic path: every check in RabbitMQ's order, then routing, then the queues.
 
 What a publish means is worked out once per (exchange, routing key, flags) into a `Route` and remembered by the bytes of
-basic.publish's arguments; fastlane.py uses those. This module is what fills that memory and the oracle that the fast lane
-is tested against.
+basic.publish's arguments; fastlane.py uses those. This module is what fills that memory and the oracle that the fast
+lane is tested against.
 
 Order of the checks: rabbit_channel:handle_method(basic.publish) of RabbitMQ 3.10.
 """
@@ -51,9 +51,11 @@ class Route:
 
 
 class RouteMemory:
-    """Routes by the argument bytes of basic.publish, and what the fast lane keeps by the bytes that a publish begins with.
+    """Routes by the argument bytes of basic.publish, and what the fast lane keeps by the bytes that a publish begins
+    with.
 
-    One a user and virtual host, since what is allowed may depend on the user; emptied when bindings change, and when full.
+    One a user and virtual host, since what is allowed may depend on the user; emptied when bindings change, and when
+    full.
     """
 
     __slots__ = ("_most", "routes", "templates")

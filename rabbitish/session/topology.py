@@ -97,9 +97,7 @@ def queue_declare(channel: Channel, method: methods.QueueDeclare) -> None:
     if not method.nowait:
         queue.settle(now)
         channel.send(
-            methods.QueueDeclareOk(
-                queue=queue.name, message_count=queue.ready, consumer_count=len(queue.consumers)
-            )
+            methods.QueueDeclareOk(queue=queue.name, message_count=queue.ready, consumer_count=len(queue.consumers))
         )
 
 
@@ -108,7 +106,11 @@ def queue_delete(channel: Channel, method: methods.QueueDelete) -> None:
     """queue.delete."""
     session = channel.session
     count = session.vhost.delete_queue(
-        channel.queue_name(strip_name(method.queue)), session, session.now, if_unused=method.if_unused, if_empty=method.if_empty
+        channel.queue_name(strip_name(method.queue)),
+        session,
+        session.now,
+        if_unused=method.if_unused,
+        if_empty=method.if_empty,
     )
     channel.reply(method.nowait, methods.QueueDeleteOk(message_count=count))
 
