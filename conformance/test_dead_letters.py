@@ -276,6 +276,19 @@ def test_cc_keys_go_along_without_a_new_key(channel: BlockingChannel, name: Name
         assert got.headers["x-death"][0]["routing-keys"] == [queue, "cc"]
 
 
+def test_bcc_keys_go_along_unseen(channel: BlockingChannel, name: Names, dead: str) -> None:
+    dlx, queue = name("x"), name()
+    channel.exchange_declare(dlx, "direct")
+    channel.queue_declare(queue, arguments={"x-dead-letter-exchange": dlx})
+    channel.queue_bind(dead, dlx, "bcc")
+    publish(channel, queue, "a", headers={"BCC": ["bcc"]})
+    _reject(channel, queue)
+    got = must_get(channel, dead)
+    assert got.method.routing_key == queue
+    assert "BCC" not in got.headers
+    assert got.headers["x-death"][0]["routing-keys"] == [queue]
+
+
 def test_a_new_key_replaces_them(channel: BlockingChannel, name: Names, dead: str) -> None:
     dlx, queue = name("x"), name()
     channel.exchange_declare(dlx, "direct")

@@ -123,18 +123,18 @@ class Link:
             self._changes()
 
     async def _write(self) -> None:
-        """Send the rest as the kernel takes it."""
+        """Send the rest, and what is said meanwhile, as the kernel takes it."""
         node, outbox = self._node, self.session.outbox
         try:
-            while self._rest:
+            while self._rest or outbox.parts:
+                if not self._rest:
+                    self._rest = memoryview(outbox.take())
                 await trio.lowlevel.wait_writable(self._sock)
                 with contextlib.suppress(BlockingIOError):
                     sent = self._sock.send(self._rest)
                     self._rest = self._rest[sent:]
                     now = node.now()
                     outbox.sent(sent, now)
-                    if not self._rest and outbox.parts:
-                        self._rest = memoryview(outbox.take())
                     node.pump(now)
                     self._changes()
         except (OSError, trio.ClosedResourceError):

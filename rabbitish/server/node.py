@@ -161,25 +161,39 @@ def memory_limit_bytes(settings: Settings) -> int:
     return total * settings.memory_high_watermark_percent // 100
 
 
-async def serve(settings: Settings, ready: Callable[[list[str]], None]) -> None:
-    """Run a broker until SIGTERM or SIGINT; `ready` is called with the URLs it listens on. ListenError: it cannot."""
+async def run(settings: Settings, ready: Callable[[Node, list[str]], None], stop: trio.Event) -> None:
+    """Run a broker until `stop` is set; `ready` gets it and the URLs it listens on. ListenError: it cannot listen."""
     listeners = open_listeners(settings)
+    sockets = [sock for _, opened in listeners for sock in opened]
+    async with trio.open_nursery() as nursery:
+        node = Node(settings, nursery)
+        nursery.start_soon(node.tick)
+        try:
+            async with trio.open_nursery() as accepters:
+                for sock in sockets:
+                    accepters.start_soon(accept, sock, node.welcome)
+                ready(node, [url for url, _ in listeners])
+                await stop.wait()
+                accepters.cancel_scope.cancel()
+        finally:
+            close_all(sockets)
+        await node.stop()
+        nursery.cancel_scope.cancel()
+
+
+async def serve(settings: Settings, ready: Callable[[list[str]], None]) -> None:
+    """Be the broker of this process until SIGTERM or SIGINT; `ready` gets the URLs. ListenError: it cannot listen."""
     gc.freeze()
     gc.set_threshold(*_GC_THRESHOLDS)
+    stop = trio.Event()
+
+    async def wait_for_signal() -> None:
+        async for _ in signals:
+            stop.set()
+            return
+
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with trio.open_nursery() as nursery:
-            node = Node(settings, nursery)
-            nursery.start_soon(node.tick)
-            with trio.CancelScope() as accepting:
-                async with trio.open_nursery() as accepters:
-                    for _, sockets in listeners:
-                        for sock in sockets:
-                            accepters.start_soon(accept, sock, node.welcome)
-                    ready([url for url, _ in listeners])
-                    async for _ in signals:
-                        accepting.cancel()
-                        break
-            for _, sockets in listeners:
-                close_all(sockets)
-            await node.stop()
+            nursery.start_soon(wait_for_signal)
+            await run(settings, lambda _, urls: ready(urls), stop)
             nursery.cancel_scope.cancel()

@@ -29,12 +29,15 @@ def broker_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with log.open("w") as stderr:
         process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=stderr, text=True)
     assert process.stdout is not None
-    try:
-        ready = Lines(process.stdout).wait_for(" listening on amqp://")
-        yield Broker.parse(ready.rpartition(" ")[2]).url
-    finally:
-        code = end_process(process)
-        print(log.read_text())  # captured: shown only when something failed
+    with process.stdout:
+        output = Lines(process.stdout)
+        try:
+            ready = output.wait_for(" listening on amqp://")
+            yield Broker.parse(ready.rpartition(" ")[2]).url
+        finally:
+            code = end_process(process)
+            output.finish()
+            print(log.read_text())  # captured: shown only when something failed
     assert "Traceback" not in log.read_text()
     assert code == 0
 

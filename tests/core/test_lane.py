@@ -1,0 +1,451 @@
+"""Lanes: positions, returns, holes and deadlines, told by hand and then against a list that is searched end to end."""
+
+from __future__ import annotations
+
+from weakref import WeakSet
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from rabbitish.core.lane import Lane
+from rabbitish.core.message import Message
+
+from .fakes import PlainMessage, bodies
+
+MANY = 1000
+
+
+class Watched(PlainMessage):
+    """A message whose end can be seen."""
+
+    # no __slots__, so that there can be weak references to it
+
+
+def message(body: str = "", deadline: int | None = None) -> PlainMessage:
+    made = PlainMessage(body)
+    made.deadline = deadline
+    return made
+
+
+def lane_of(*deadlines: int | None) -> Lane:
+    """A lane of messages "0", "1", ... with these deadlines."""
+    lane = Lane()
+    for number, deadline in enumerate(deadlines):
+        lane.append(message(str(number), deadline))
+    lane.check()
+    return lane
+
+
+def expired(lane: Lane, before: int) -> list[str]:
+    """Take everything that has a deadline before this."""
+    found: list[Message] = []
+    while (one := lane.take_expired(before)) is not None:
+        found.append(one)
+        lane.check()
+    return bodies(found)
+
+
+def drained(lane: Lane) -> list[str]:
+    """Take everything, in order."""
+    found: list[Message] = []
+    while len(lane):
+        found.append(lane.take()[1])
+        lane.check()
+    return bodies(found)
+
+
+# ---- order
+
+
+def test_first_in_first_out_with_positions() -> None:
+    lane = lane_of(None, None, None)
+    assert (len(lane), bodies(lane)) == (3, ["0", "1", "2"])
+    assert [(position, returns) for position, _, returns in (lane.take(), lane.take(), lane.take())] == [
+        (0, 0),
+        (1, 0),
+        (2, 0),
+    ]
+    assert len(lane) == 0
+
+
+def test_an_empty_lane_has_nothing_to_take() -> None:
+    lane = Lane()
+    with pytest.raises(IndexError):
+        lane.take()
+    assert lane.take_fresh(10) == (0, [])
+    assert (lane.take_expired(1 << 60), lane.next_deadline(), lane.clear(), lane.plain) == (None, None, [], True)
+
+
+def test_many_at_once() -> None:
+    lane = lane_of(*[None] * 5)
+    first, taken = lane.take_fresh(2)
+    assert (first, bodies(taken)) == (0, ["0", "1"])
+    first, taken = lane.take_fresh(3)
+    assert (first, bodies(taken)) == (2, ["2", "3", "4"])
+    lane.append(message("5"))
+    first, taken = lane.take_fresh(99)
+    assert (first, bodies(taken)) == (5, ["5"])
+
+
+def test_what_comes_back_goes_to_its_old_place() -> None:
+    lane = lane_of(*[None] * 5)
+    taken = [lane.take() for _ in range(4)]
+    for position, one, returns in (taken[2], taken[0], taken[3]):
+        lane.give_back(position, one, returns + 1)
+        assert not lane.plain
+    assert (len(lane), bodies(lane)) == (4, ["0", "2", "3", "4"])
+    assert lane.take() == (0, taken[0][1], 1)
+    assert lane.take() == (2, taken[2][1], 1)
+    assert lane.take() == (3, taken[3][1], 1)
+    assert lane.plain
+    position, last, returns = lane.take()
+    assert (position, bodies([last]), returns) == (4, ["4"], 0)
+
+
+def test_returns_are_counted_by_whoever_gives_back() -> None:
+    lane = lane_of(None)
+    for returns in range(5):
+        position, one, known = lane.take()
+        assert (position, known) == (0, returns)
+        lane.give_back(position, one, returns + 1)
+
+
+def test_a_message_cannot_be_given_back_twice() -> None:
+    lane = lane_of(None, None)
+    position, one, _ = lane.take()
+    lane.give_back(position, one, 1)
+    with pytest.raises(AssertionError):
+        lane.give_back(position, one, 1)
+    with pytest.raises(AssertionError):
+        lane.give_back(1, one, 1)  # nobody took that
+
+
+def test_clear_takes_everything_and_positions_go_on() -> None:
+    lane = lane_of(None, 5, 3, None)
+    position, one, _ = lane.take()
+    lane.give_back(position, one, 1)
+    assert expired(lane, 4) == ["2"]
+    assert bodies(lane.clear()) == ["0", "1", "3"]
+    lane.check()
+    assert (len(lane), lane.next_deadline(), lane.expiring, lane.plain) == (0, None, False, True)
+    lane.append(message("x"))
+    assert lane.take()[0] == 4
+
+
+def test_what_was_out_while_the_lane_was_cleared_comes_back_to_its_place() -> None:
+    lane = lane_of(None, None)
+    position, one, _ = lane.take()
+    lane.clear()
+    lane.append(message("later"))
+    lane.give_back(position, one, 1)
+    assert drained(lane) == ["0", "later"]
+
+
+# ---- deadlines
+
+
+def test_deadlines_in_order_expire_at_the_head() -> None:
+    lane = lane_of(10, 20, 20, 30)
+    assert lane.next_deadline() == 10
+    assert expired(lane, 10) == []
+    assert expired(lane, 11) == ["0"]
+    assert lane.next_deadline() == 20
+    assert expired(lane, 21) == ["1", "2"]
+    assert bodies(lane) == ["3"]
+    assert expired(lane, 1 << 60) == ["3"]
+    assert lane.next_deadline() is None
+    assert not lane.expiring
+
+
+def test_deadlines_out_of_order_expire_behind_the_head() -> None:
+    lane = lane_of(50, 10, 40, 10, 60, 30)
+    assert lane.next_deadline() == 10
+    assert expired(lane, 11) == ["1", "3"]
+    assert (len(lane), bodies(lane), lane.plain) == (4, ["0", "2", "4", "5"], False)
+    assert lane.next_deadline() == 30
+    assert expired(lane, 51) == ["5", "2", "0"]
+    assert drained(lane) == ["4"]
+
+
+def test_holes_are_passed_over() -> None:
+    lane = lane_of(None, 10, None, 10, None)
+    assert expired(lane, 11) == ["1", "3"]
+    assert [lane.take()[0] for _ in range(3)] == [0, 2, 4]
+    lane.append(message("5"))
+    assert lane.take()[0] == 5
+
+
+def test_behind_messages_without_a_deadline() -> None:
+    lane = Lane()
+    lane.fresh.append(message("0"))  # as the queue does it while the lane is not expiring
+    lane.append(message("1", 10))
+    lane.append(message("2"))
+    lane.append(message("3", 20))
+    assert lane.next_deadline() == 10
+    assert expired(lane, 1 << 60) == ["1", "3"]
+    assert lane.next_deadline() is None
+    assert lane.expiring  # it still holds messages, and cannot know
+    assert drained(lane) == ["0", "2"]
+    assert lane.next_deadline() is None
+    assert not lane.expiring
+
+
+def test_a_returned_message_keeps_its_deadline() -> None:
+    lane = lane_of(10, 20)
+    position, one, _ = lane.take()
+    assert lane.next_deadline() == 20
+    lane.give_back(position, one, 1)
+    assert lane.next_deadline() == 10
+    assert expired(lane, 11) == ["0"]
+    assert expired(lane, 21) == ["1"]
+
+
+def test_a_message_that_is_out_does_not_expire() -> None:
+    lane = lane_of(10)
+    position, one, _ = lane.take()
+    assert expired(lane, 1 << 60) == []
+    lane.give_back(position, one, 1)
+    assert expired(lane, 1 << 60) == ["0"]
+
+
+def test_of_the_same_deadline_the_first_in_line_expires_first() -> None:
+    lane = lane_of(20, 10, 10, 10)
+    position, one, _ = lane.take()
+    lane.give_back(position, one, 1)
+    again, two, _ = lane.take()
+    position, other, _ = lane.take()
+    lane.give_back(position, other, 1)
+    lane.give_back(again, two, 1)
+    assert expired(lane, 11) == ["1", "2", "3"]
+    assert expired(lane, 21) == ["0"]
+    one_by_one = lane_of(10, 10, 10)
+    position, one, _ = one_by_one.take()
+    one_by_one.give_back(position, one, 1)
+    assert expired(one_by_one, 11) == ["0", "1", "2"]
+
+
+def test_a_message_may_come_back_as_another_object_with_the_same_deadline() -> None:
+    """As one does whose delivery count shows in its headers; the latest counts."""
+    lane = lane_of(None, 10)
+    lane.take()
+    position, one, returns = lane.take()
+    for _ in range(5):
+        returns += 1
+        lane.give_back(position, message(f"return {returns}", 10), returns)
+        if returns < 5:
+            position, one, returns = lane.take()
+    assert bodies([one]) == ["return 4"]
+    assert expired(lane, 11) == ["return 5"]
+
+
+def test_a_return_makes_a_lane_expire_whose_messages_have_no_deadline() -> None:
+    lane = lane_of(100)
+    position, one, _ = lane.take()
+    assert lane.next_deadline() is None
+    assert not lane.expiring
+    lane.fresh.append(message("1"))  # as the queue does it now
+    lane.give_back(position, one, 1)
+    lane.append(message("2", 150))
+    lane.append(message("3", 120))
+    assert lane.next_deadline() == 100
+    assert expired(lane, 101) == ["0"]
+    assert lane.next_deadline() == 120
+    assert expired(lane, 151) == ["3", "2"]
+    assert drained(lane) == ["1"]
+
+
+@pytest.mark.parametrize("consumed", [0, 1, 64, 65, 66, 67, 68, 100])
+def test_short_deadlines_are_kept_in_mind_however_many_were_before(consumed: int) -> None:
+    lane = lane_of(MANY, *[10] * consumed)
+    position, keeper, _ = lane.take()
+    lane.take_fresh(consumed) if lane.plain else None
+    lane.give_back(position, keeper, 1)
+    lane.append(message("a", MANY))
+    lane.append(message("b", 500))
+    assert lane.next_deadline() == 500
+    assert expired(lane, 501) == ["b"]
+
+
+def test_nothing_is_kept_for_a_message_that_comes_back_again_and_again() -> None:
+    lane = lane_of(MANY, MANY)
+    for returns in range(5000):
+        position, one, _ = lane.take()
+        lane.give_back(position, one, returns + 1)
+    assert len(lane._late) < 200
+    assert len(lane._order) < 200
+    assert expired(lane, MANY + 1) == ["0", "1"]
+
+
+def test_what_expires_behind_a_head_that_stays_is_freed() -> None:
+    lane = Lane()
+    alive: WeakSet[Watched] = WeakSet()
+    lane.append(message("head"))
+    most = 0
+    for moment in range(5000):
+        one = Watched(str(moment))
+        one.deadline = moment + 10
+        alive.add(one)
+        lane.append(one)
+        del one
+        while lane.take_expired(moment) is not None:
+            pass
+        lane.check()
+        most = max(most, len(alive), len(lane.fresh))
+    assert len(lane) == 12
+    assert most < 200
+    assert drained(lane)[0] == "head"
+
+
+def test_returned_messages_that_expire_behind_a_head_that_stays_are_freed() -> None:
+    lane = Lane()
+    lane.append(message("head"))
+    position, head, _ = lane.take()
+    lane.give_back(position, head, 1)
+    most = 0
+    for moment in range(2000):
+        lane.append(message(str(moment), moment))
+        position, head, _ = lane.take()
+        other, one, _ = lane.take()
+        lane.give_back(other, one, 1)
+        lane.give_back(position, head, 1)
+        assert expired(lane, moment + 1) == [str(moment)]
+        most = max(most, len(lane._order), len(lane._late), len(lane._back))
+    assert most < 200
+    assert drained(lane) == ["head"]
+
+
+def test_filling_holes_keeps_order_and_deadlines() -> None:
+    """Every second message expires, most of them far behind the head: the others still come in order and in time."""
+    lane = lane_of(*[10 if number % 2 else 1000 - number for number in range(400)])
+    assert expired(lane, 11) == [str(number) for number in range(1, 400, 2)]
+    assert bodies(lane) == [str(number) for number in range(0, 400, 2)]
+    assert lane.next_deadline() == 602
+    assert expired(lane, 701) == [str(number) for number in range(398, 298, -2)]
+    assert drained(lane) == [str(number) for number in range(0, 300, 2)]
+
+
+# ---- against a list
+
+
+class LaneAgainstList(RuleBasedStateMachine):
+    """Whatever is done to a lane, it tells the same as a list of (position, deadline) that is searched each time."""
+
+    deadlines = st.none() | st.integers(0, 40)
+
+    @initialize()
+    def start(self) -> None:
+        self.lane = Lane()
+        self.next_position = 0
+        self.inside: dict[int, tuple[Message, int]] = {}  # by position: message, returns
+        self.outside: dict[int, tuple[Message, int]] = {}
+
+    def _add(self, deadline: int | None) -> None:
+        one = message(str(self.next_position), deadline)
+        if deadline is None and not self.lane.expiring:
+            self.lane.fresh.append(one)
+        else:
+            self.lane.append(one)
+        self.inside[self.next_position] = (one, 0)
+        self.next_position += 1
+
+    def _take(self) -> int:
+        position, one, returns = self.lane.take()
+        assert position == min(self.inside)
+        assert self.inside.pop(position) == (one, returns)
+        self.outside[position] = (one, returns)
+        return position
+
+    def _give_back(self, position: int, *, copied: bool) -> None:
+        one, returns = self.outside.pop(position)
+        if copied:
+            one = message(f"{position} again", one.deadline)
+        self.lane.give_back(position, one, returns + 1)
+        self.inside[position] = (one, returns + 1)
+
+    @rule(deadline=deadlines)
+    def append(self, deadline: int | None) -> None:
+        self._add(deadline)
+
+    @rule(some=st.lists(deadlines, min_size=1, max_size=5), times=st.integers(1, 30))
+    def append_many(self, some: list[int | None], times: int) -> None:
+        for deadline in some * times:
+            self._add(deadline)
+
+    @precondition(lambda self: self.inside)
+    @rule(count=st.integers(1, 3) | st.integers(50, 150))
+    def take(self, count: int) -> None:
+        for _ in range(min(count, len(self.inside))):
+            self._take()
+
+    @precondition(lambda self: self.lane.plain)
+    @rule(most=st.integers(1, 5) | st.integers(50, 150))
+    def take_fresh(self, most: int) -> None:
+        first, taken = self.lane.take_fresh(most)
+        expected = sorted(self.inside)[:most]
+        assert list(range(first, first + len(taken))) == expected or not taken and not expected
+        for position, one in zip(expected, taken, strict=True):
+            assert self.inside.pop(position) == (one, 0)
+            self.outside[position] = (one, 0)
+
+    @precondition(lambda self: self.outside)
+    @rule(data=st.data(), copied=st.booleans())
+    def give_back(self, data: st.DataObject, copied: bool) -> None:
+        self._give_back(data.draw(st.sampled_from(sorted(self.outside))), copied=copied)
+
+    @precondition(lambda self: self.outside)
+    @rule(backwards=st.booleans())
+    def give_all_back(self, backwards: bool) -> None:
+        for position in sorted(self.outside, reverse=backwards):
+            self._give_back(position, copied=False)
+
+    @precondition(lambda self: self.inside)
+    @rule(times=st.integers(2, 100), copied=st.booleans())
+    def to_and_fro(self, times: int, copied: bool) -> None:
+        for _ in range(times):
+            self._give_back(self._take(), copied=copied)
+
+    @precondition(lambda self: self.outside)
+    @rule()
+    def acknowledge(self) -> None:
+        self.outside.clear()
+
+    @rule(before=st.integers(0, 42))
+    def expire(self, before: int) -> None:
+        due = sorted(
+            (one.deadline, position)
+            for position, (one, _) in self.inside.items()
+            if one.deadline is not None and one.deadline < before
+        )
+        expected = [self.inside.pop(position)[0] for _, position in due]
+        taken = []
+        while (one := self.lane.take_expired(before)) is not None:
+            taken.append(one)
+        assert taken == expected
+
+    @precondition(lambda self: self.inside)
+    @rule()
+    def clear(self) -> None:
+        assert self.lane.clear() == [self.inside[position][0] for position in sorted(self.inside)]
+        self.inside.clear()
+
+    @invariant()
+    def the_same(self) -> None:
+        lane = self.lane
+        lane.check()
+        assert len(lane) == len(self.inside)
+        assert list(lane) == [self.inside[position][0] for position in sorted(self.inside)]
+        deadlines = [one.deadline for one, _ in self.inside.values() if one.deadline is not None]
+        assert lane.next_deadline() == min(deadlines, default=None)
+
+    @invariant()
+    def nothing_is_hoarded(self) -> None:
+        lane, size = self.lane, len(self.inside)
+        assert len(lane._late) <= 3 * size + 300
+        assert len(lane._order) <= 3 * size + 300
+        assert len(lane.fresh) <= 3 * size + 300
+
+
+TestLaneAgainstList = LaneAgainstList.TestCase
+TestLaneAgainstList.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)

@@ -1,0 +1,413 @@
+"""A broker in memory, a clock that stands still until told otherwise, and clients that talk to it without sockets.
+
+`World` does what server/ does: it settles, carries bytes from outboxes to clients, and calls when deadlines come. A
+`Client` is a Session with a tiny peer in front of it that encodes methods and decodes answers. It takes what arrives the
+moment the world settles, unless it has stopped reading (`reading = False`): then it tells `Outbox.sent` nothing.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable
+from typing import NamedTuple
+
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
+
+from rabbitish.config import Settings
+from rabbitish.core.access import Access
+from rabbitish.core.broker import Broker
+from rabbitish.core.queue import Queue
+from rabbitish.session.connection import Hub, Session
+from rabbitish.wire import methods
+from rabbitish.wire.frames import PROTOCOL_HEADER, FrameParser, content_frames
+from rabbitish.wire.method import Method
+from rabbitish.wire.properties import Properties, decode_properties
+from rabbitish.values import Table
+
+START = 1_700_000_000_000
+CAPABILITIES: Table = {
+    "authentication_failure_close": True,
+    "basic.nack": True,
+    "connection.blocked": True,
+    "consumer_cancel_notify": True,
+    "publisher_confirms": True,
+}
+_EXPLORE = int(os.environ.get("RABBITISH_EXPLORE", "0"))
+
+
+def examples(count: int) -> hypothesis_settings:
+    """So many examples, always the same; with RABBITISH_EXPLORE=n, n times as many and other ones in every run."""
+    return hypothesis_settings(
+        max_examples=count * max(_EXPLORE, 1),
+        derandomize=not _EXPLORE,
+        database=None,
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+    )
+
+
+class Record(NamedTuple):
+    """One event in the log."""
+
+    level: str
+    event: str
+    fields: dict[str, object]
+
+
+class Log:
+    """Keeps what sessions report."""
+
+    def __init__(self, records: list[Record], **fields: object) -> None:
+        self.records = records
+        self._fields = fields
+
+    def bind(self, **fields: object) -> Log:
+        return Log(self.records, **{**self._fields, **fields})
+
+    def info(self, event: str, **fields: object) -> None:
+        self._keep("info", event, fields)
+
+    def warning(self, event: str, **fields: object) -> None:
+        self._keep("warning", event, fields)
+
+    def exception(self, event: str, error: BaseException, **fields: object) -> None:
+        self._keep("exception", event, {**fields, "error": error})
+
+    def _keep(self, level: str, event: str, fields: dict[str, object]) -> None:
+        self.records.append(Record(level, event, {**self._fields, **fields}))
+
+
+class Peer(NamedTuple):
+    """Where a client says it comes from."""
+
+    name: str
+    loopback: bool
+
+
+class World:
+    """One broker and its clients. Keyword arguments are settings."""
+
+    def __init__(self, **settings: object) -> None:
+        self.now = START
+        self.settings = Settings(**settings)  # type: ignore[arg-type]
+        tokens = itertools.count(1)
+        self.broker = Broker(
+            token=lambda: f"{next(tokens):022d}", settle_budget=self.settings.settle_budget_messages
+        )
+        self.vhost = self.broker.add_vhost("/")
+        access = Access(frozenset({"guest"}))
+        access.add_user("guest", "guest", frozenset({"administrator"}))
+        access.add_user("joe", "secret", frozenset())
+        access.add_user("actor", "secret", frozenset({"impersonator"}))
+        self.hub = Hub(self.broker, access, self.settings)
+        self.records: list[Record] = []
+        self.clients: dict[Session, Client] = {}
+
+    # ---- clients
+
+    def connect(self, *, loopback: bool = True) -> Client:
+        """A client that has said nothing yet."""
+        peer = Peer(f"client {len(self.clients)}", loopback)
+        client = Client(self, Session(self.hub, peer, Log(self.records, connection=peer.name), self.now))
+        self.clients[client.session] = client
+        return client
+
+    def client(self, *channels: int, **handshake: object) -> Client:
+        """A client with an open connection and open channels (channel 1 when none is named)."""
+        client = self.connect()
+        client.handshake(**handshake)  # type: ignore[arg-type]
+        for channel in channels or (1,):
+            client.open(channel)
+        return client
+
+    def queue(self, name: str) -> Queue:
+        """The queue of that name."""
+        return self.vhost.queues[name]
+
+    # ---- time
+
+    def settle(self) -> None:
+        """Let the broker do all there is to do at this moment, and carry bytes both ways."""
+        while True:
+            self.broker.settle(self.now)
+            self.broker.check()
+            touched, self.hub.touched = self.hub.touched, []
+            for session in touched:
+                session.listed = False
+                self.clients[session].collect()
+            fed = [client for client in self.clients.values() if client.feed()]
+            if not (fed or self.broker.restless or self.hub.touched):
+                return
+
+    def advance(self, ms: int) -> None:
+        """Let time pass, stopping at every deadline on the way."""
+        end = self.now + ms
+        self.settle()
+        while (due := self.broker.deadlines.next_due()) is not None and due <= end:
+            self.now = max(self.now, due)
+            self.settle()
+        self.now = end
+        self.settle()
+
+    # ---- what happened
+
+    @property
+    def exceptions(self) -> list[Record]:
+        """Errors of ours."""
+        return [record for record in self.records if record.level == "exception"]
+
+    def logged(self, event: str) -> list[dict[str, object]]:
+        """The fields of every such event in the log."""
+        return [record.fields for record in self.records if record.event == event]
+
+
+class Said(NamedTuple):
+    """Something that the broker said: a method with its content, or a heartbeat (no method)."""
+
+    channel: int
+    method: Method | None
+    properties: bytes = b""
+    body: bytes = b""
+    sizes: tuple[int, ...] = ()
+    """The body's frames."""
+
+    @property
+    def props(self) -> Properties:
+        return decode_properties(self.properties)
+
+
+class Client:
+    """A peer, and the session that it talks to."""
+
+    def __init__(self, world: World, session: Session) -> None:
+        self.world = world
+        self.session = session
+        self.reading = True
+        self.received = bytearray()  # everything the broker ever sent
+        self.hung_up = False  # by the broker
+        self._sent = b""  # what the broker has not read yet
+        self._in_flight = b""  # what the broker sent while we did not read
+        self._parser = FrameParser(0)
+        self._inbox: list[Said] = []
+        self._content: list[bytes] = []
+        self._head: Said | None = None
+        self._left = 0
+
+    # ---- to the broker
+
+    def raw(self, data: bytes) -> None:
+        """Send bytes, in one piece; they wait while the broker does not read."""
+        self._sent += data
+        self.feed()
+
+    def feed(self) -> bool:
+        """Let the broker read what was sent, if it does."""
+        session = self.session
+        full = session.outbox.size > 4 * session.outbox.high  # as in server/link.py
+        if not self._sent or not session.reading or session.ended or full:
+            return False
+        data, self._sent = self._sent, b""
+        session.receive_data(data, self.world.now)
+        return True
+
+    def send(self, *said: Method, channel: int = 1) -> None:
+        """Send methods, in one piece."""
+        self.raw(b"".join([method.frame(channel) for method in said]))
+
+    def publish(self, routing_key: str, *bodies: bytes, channel: int = 1, **how: object) -> None:
+        """Publish, in one piece. `how`: exchange, mandatory, frame_max, properties (or those by their names)."""
+        self.raw(b"".join([publication(routing_key, body, channel=channel, **how) for body in bodies or (b"",)]))  # type: ignore[arg-type]
+
+    def hang_up(self) -> None:
+        """Close the socket."""
+        self.session.receive_eof(self.world.now)
+        self.world.settle()
+
+    # ---- from the broker
+
+    def collect(self) -> None:
+        """The broker has bytes for us, or closed the socket."""
+        outbox = self.session.outbox
+        if not self._in_flight and outbox.parts:
+            self._in_flight = outbox.take()
+        if self.reading:
+            self.read(len(self._in_flight))
+        self.hung_up = self.session.ended
+
+    def read(self, count: int) -> None:
+        """Read that many bytes of what the broker has sent."""
+        data, self._in_flight = self._in_flight[:count], self._in_flight[count:]
+        if data:
+            self.received += data
+            if not self.received.startswith(b"AMQP"):
+                self._take(data)
+            self.session.outbox.sent(len(data), self.world.now)
+        if not self._in_flight and self.session.outbox.parts:
+            self._in_flight = self.session.outbox.take()
+            if self.reading:
+                self.read(len(self._in_flight))
+
+    def read_on(self) -> None:
+        """Read everything from now on."""
+        self.reading = True
+        self.read(len(self._in_flight))
+        self.world.settle()
+
+    def _take(self, data: bytes) -> None:
+        for kind, channel, payload in self._parser.feed(data):
+            if kind == 8:
+                self._inbox.append(Said(channel, None))
+            elif kind == 1:
+                method = methods.decode_method(payload)
+                assert self._head is None, "a method in the middle of a content"
+                self._head = Said(channel, method)
+            elif kind == 2:
+                assert self._head is not None and self._head.channel == channel
+                self._left = int.from_bytes(payload[4:12], "big")
+                self._head = self._head._replace(properties=payload[12:])
+                self._content = []
+            else:
+                assert self._head is not None and self._head.channel == channel
+                self._content.append(payload)
+                self._left -= len(payload)
+            self._finish()
+
+    def _finish(self) -> None:
+        head = self._head
+        if head is None or (head.method is not None and head.method.has_content and not head.properties) or self._left:
+            return
+        body, sizes = b"".join(self._content), tuple(map(len, self._content))
+        self._inbox.append(head._replace(body=body, sizes=sizes))
+        self._head, self._content = None, []
+
+    def answers(self) -> list[Said]:
+        """What the broker has said since the last call, now that it has settled."""
+        self.world.settle()
+        said, self._inbox = self._inbox, []
+        return said
+
+    def methods(self) -> list[Method | None]:
+        """The methods among the answers."""
+        return [said.method for said in self.answers()]
+
+    def expect(self, *expected: Method, channel: int = 1) -> list[Said]:
+        """Assert that just these are the answers, on this channel."""
+        said = self.answers()
+        assert [(one.channel, one.method) for one in said] == [(channel, method) for method in expected]
+        return said
+
+    def ask(self, method: Method, channel: int = 1) -> Method:
+        """Send a method, and the one answer to it."""
+        self.send(method, channel=channel)
+        (said,) = self.answers()
+        assert said.channel == channel and said.method is not None
+        return said.method
+
+    def deliveries(self) -> list[tuple[str, int, bytes]]:
+        """Consumer tag, delivery tag and body of each delivery; the answers must be nothing else."""
+        result = []
+        for said in self.answers():
+            assert isinstance(said.method, methods.BasicDeliver)
+            result.append((said.method.consumer_tag, said.method.delivery_tag, said.body))
+        return result
+
+    def bodies(self) -> list[bytes]:
+        """The bodies of what was delivered; the answers must be nothing else."""
+        return [body for _, _, body in self.deliveries()]
+
+    def expect_channel_close(self, code: int, text: str, culprit: type[Method], channel: int = 1) -> None:
+        """Assert that the one answer closes this channel, and agree."""
+        self.expect(close_of(methods.ChannelClose, code, text, culprit), channel=channel)
+        self.send(methods.ChannelCloseOk(), channel=channel)
+
+    def expect_connection_close(self, code: int, text: str, culprit: type[Method] | None = None) -> None:
+        """Assert that the one answer closes the connection, and agree: the broker hangs up."""
+        self.expect(close_of(methods.ConnectionClose, code, text, culprit), channel=0)
+        self.send(methods.ConnectionCloseOk(), channel=0)
+        assert self.answers() == []
+        assert self.hung_up
+
+    # ---- what every conversation begins with
+
+    def handshake(
+        self,
+        *,
+        user: str = "guest",
+        password: str = "guest",
+        vhost: str = "/",
+        capabilities: Table | None = None,
+        properties: Table | None = None,
+        channel_max: int = 2047,
+        frame_max: int = 131_072,
+        heartbeat: int = 0,
+    ) -> None:
+        """From the protocol header to connection.open-ok."""
+        self.raw(PROTOCOL_HEADER)
+        (start,) = self.answers()
+        assert isinstance(start.method, methods.ConnectionStart)
+        about = {"capabilities": CAPABILITIES if capabilities is None else capabilities, **(properties or {})}
+        self.send(start_ok(user, password, about), channel=0)
+        (tune,) = self.answers()
+        assert isinstance(tune.method, methods.ConnectionTune)
+        limits = methods.ConnectionTuneOk(channel_max=channel_max, frame_max=frame_max, heartbeat=heartbeat)
+        self.send(limits, methods.ConnectionOpen(virtual_host=vhost), channel=0)
+        self.expect(methods.ConnectionOpenOk(), channel=0)
+
+    def open(self, channel: int = 1) -> None:
+        """Open a channel."""
+        self.send(methods.ChannelOpen(), channel=channel)
+        self.expect(methods.ChannelOpenOk(), channel=channel)
+
+    def declare(self, name: str = "", *, channel: int = 1, arguments: Table | None = None, **flags: bool) -> str:
+        """Declare a queue; its name."""
+        answer = self.ask(methods.QueueDeclare(queue=name, arguments=arguments or {}, **flags), channel)
+        assert isinstance(answer, methods.QueueDeclareOk)
+        return answer.queue
+
+    def consume(self, queue: str, tag: str = "t", *, channel: int = 1, arguments: Table | None = None, **flags: bool) -> None:
+        """Start a consumer; what it gets at once is left to be seen."""
+        self.send(methods.BasicConsume(queue=queue, consumer_tag=tag, arguments=arguments or {}, **flags), channel=channel)
+        self.world.settle()
+        assert self._inbox.pop(0) == Said(channel, methods.BasicConsumeOk(consumer_tag=tag))
+
+    def get(self, queue: str, *, no_ack: bool = True, channel: int = 1) -> Said | None:
+        """basic.get; None when there was nothing."""
+        self.send(methods.BasicGet(queue=queue, no_ack=no_ack), channel=channel)
+        (said,) = self.answers()
+        assert isinstance(said.method, methods.BasicGetOk | methods.BasicGetEmpty)
+        return said if isinstance(said.method, methods.BasicGetOk) else None
+
+    def drain(self, queue: str) -> list[bytes]:
+        """Take everything that is ready in a queue."""
+        return [said.body for said in iter(lambda: self.get(queue), None)]
+
+
+def start_ok(user: str, password: str, properties: Table | None = None) -> methods.ConnectionStartOk:
+    """A login by PLAIN."""
+    response = f"\0{user}\0{password}".encode()
+    return methods.ConnectionStartOk(client_properties=properties or {}, mechanism="PLAIN", response=response)
+
+
+def publication(
+    routing_key: str,
+    body: bytes = b"",
+    *,
+    exchange: str = "",
+    channel: int = 1,
+    mandatory: bool = False,
+    frame_max: int = 131_072,
+    properties: bytes | None = None,
+    **named: object,
+) -> bytes:
+    """The frames of a publish."""
+    method = methods.BasicPublish(exchange=exchange, routing_key=routing_key, mandatory=mandatory)
+    raw = Properties(**named).encode() if properties is None else properties  # type: ignore[arg-type]
+    return method.frame(channel) + content_frames(channel, 60, raw, body, frame_max)
+
+
+def close_of(kind: Callable[..., Method], code: int, text: str, culprit: type[Method] | None) -> Method:
+    """The close with this code and text that blames this method."""
+    class_id, method_id = (culprit.class_id, culprit.method_id) if culprit is not None else (0, 0)
+    return kind(reply_code=code, reply_text=text, class_id_=class_id, method_id_=method_id)
