@@ -24,7 +24,7 @@ _NEVER = 1 << 62  # a deadline for messages that have none, later than all other
 class Lane:
     """Messages in order of their positions, with holes and returns."""
 
-    __slots__ = ("_back", "_highest", "_holes", "_late", "_order", "expiring", "fresh", "head")
+    __slots__ = ("_back", "_highest", "_holes", "_late", "_late_messages", "_order", "expiring", "fresh", "head")
 
     def __init__(self) -> None:
         self.fresh: deque[Message] = deque()
@@ -33,7 +33,8 @@ class Lane:
         self._back: dict[int, tuple[Message, int]] = {}
         self._order: list[int] = []  # heap of the positions in _back; may hold some that are there no more
         self._holes: set[int] = set()
-        self._late: list[tuple[int, int, Message]] = []
+        self._late: list[tuple[int, int]] = []  # heap of deadlines and positions
+        self._late_messages: dict[int, Message] = {}  # by position; one for each entry of _late
         self._highest = -1  # the latest deadline among the fresh ones that came in order
 
     def __len__(self) -> int:
@@ -62,10 +63,18 @@ class Lane:
             self._add_late(deadline, self.head + len(self.fresh), message)
 
     def _add_late(self, deadline: int, position: int, message: Message) -> None:
-        heapq.heappush(self._late, (deadline, position, message))
-        if len(self._late) > 2 * len(self) + 64:
-            self._late = [late for late in self._late if self._holds(late[1])]
-            heapq.heapify(self._late)
+        messages = self._late_messages
+        if position not in messages:  # else it was here before, and its deadline is the same
+            if len(self._late) > 2 * len(self) + 64:
+                self._tidy_late()
+            heapq.heappush(self._late, (deadline, position))
+        self._late_messages[position] = message
+
+    def _tidy_late(self) -> None:
+        messages = self._late_messages
+        self._late = [late for late in self._late if self._holds(late[1])]
+        heapq.heapify(self._late)
+        self._late_messages = {position: messages[position] for _, position in self._late}
 
     def _holds(self, position: int) -> bool:
         if position < self.head:
@@ -105,7 +114,9 @@ class Lane:
         self._back[position] = (message, returns)
         heapq.heappush(self._order, position)
         if message.deadline is not None:
-            self.expiring = True
+            if not self.expiring:
+                self.expiring = True
+                self._highest = _NEVER  # those in fresh have no deadline
             self._add_late(message.deadline, position, message)
 
     def next_deadline(self) -> int | None:
@@ -114,7 +125,7 @@ class Lane:
             return None
         late = self._late
         while late and not self._holds(late[0][1]):
-            heapq.heappop(late)
+            del self._late_messages[heapq.heappop(late)[1]]
         first = self._first_fresh()
         deadline = first.deadline if first is not None else None
         if late and (deadline is None or late[0][0] < deadline):
@@ -132,16 +143,20 @@ class Lane:
         return fresh[0] if fresh else None
 
     def take_expired(self, before: int) -> Message | None:
-        """Take one message whose deadline is earlier than `before`, or return None; call it until it does."""
+        """Take one message whose deadline is earlier than `before`, or return None; call it until it does.
+
+        They come in order of their deadlines, those of the same one in order of positions.
+        """
         deadline = self.next_deadline()
         if deadline is None or deadline >= before:
             return None
-        first = self._first_fresh()
-        if first is not None and first.deadline == deadline:
+        first, late = self._first_fresh(), self._late
+        if first is not None and first.deadline == deadline and not (late and late[0] < (deadline, self.head)):
             self.fresh.popleft()
             self.head += 1
             return first
-        _, position, message = heapq.heappop(self._late)
+        position = heapq.heappop(late)[1]
+        message = self._late_messages.pop(position)
         if position < self.head:
             self._drop_back(position)
         else:
@@ -177,6 +192,7 @@ class Lane:
         self._order.clear()
         self._holes.clear()
         self._late.clear()
+        self._late_messages.clear()
         self.expiring = False
         return taken
 
@@ -194,5 +210,6 @@ class Lane:
         assert all(position < self.head for position in self._back)
         assert all(self.head <= position < end for position in self._holes)
         assert self._back.keys() <= set(self._order)
+        assert sorted(position for _, position in self._late) == sorted(self._late_messages)
         if not self.expiring:
             assert all(message.deadline is None for message in self)

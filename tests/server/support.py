@@ -60,9 +60,7 @@ class Client:
         start = methods.ConnectionStartOk(client_properties=table, mechanism="PLAIN", response=GUEST, locale="en_US")
         await self.send(start, 0)
         tune = await self.expect(methods.ConnectionTune)
-        limits = methods.ConnectionTuneOk(
-            channel_max=tune.channel_max, frame_max=tune.frame_max, heartbeat=heartbeat
-        )
+        limits = methods.ConnectionTuneOk(channel_max=tune.channel_max, frame_max=tune.frame_max, heartbeat=heartbeat)
         await self.send(limits, 0)
         await self.send(methods.ConnectionOpen(virtual_host="/"), 0)
         await self.expect(methods.ConnectionOpenOk)
@@ -78,15 +76,14 @@ class Client:
 
     async def frame(self) -> tuple[int, int, bytes] | None:
         """The next frame, None at the end of the stream."""
-        with trio.fail_after(PATIENCE_SECONDS):
-            while (frame := self._parser.next_frame()) is None:
-                try:
-                    data = await self.stream.receive_some(1 << 20)
-                except trio.BrokenResourceError:
-                    return None
-                if not data:
-                    return None
-                self._parser.push(data)
+        while (frame := self._parser.next_frame()) is None:
+            try:
+                data = await self.stream.receive_some(1 << 20)
+            except trio.BrokenResourceError:
+                return None
+            if not data:
+                return None
+            self._parser.push(data)
         return frame
 
     async def expect(self, kind: type[M]) -> M:

@@ -139,20 +139,27 @@ def test_time_passes_without_anybody_saying_anything() -> None:
     async def conversation() -> None:
         async with broker() as running:
             silent = await running.open()
-            client = await running.connect(capabilities=("consumer_cancel_notify",))
-            arguments = {"x-message-ttl": 60_000, "x-dead-letter-exchange": "", "x-dead-letter-routing-key": "dead"}
-            await client.ask(methods.QueueDeclare(queue="dead"), methods.QueueDeclareOk)
-            await client.ask(methods.QueueDeclare(queue="q", arguments=arguments), methods.QueueDeclareOk)
-            await client.ask(methods.QueueDeclare(queue="idle", arguments={"x-expires": 90_000}), methods.QueueDeclareOk)
+            client = await running.connect()
+            to_dead = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": "dead"}
+            for name, arguments in {
+                "dead": {},
+                "minute": {"x-message-ttl": 60_000, **to_dead},
+                "longer": {"x-message-ttl": 100_000, **to_dead},
+                "idle": {"x-expires": 90_000},
+            }.items():
+                await client.ask(methods.QueueDeclare(queue=name, arguments=arguments), methods.QueueDeclareOk)
             await client.ask(methods.BasicConsume(queue="dead", no_ack=True), methods.BasicConsumeOk)
             began = trio.current_time()
-            await client.publish("q", b"m")
+            await client.publish("minute", b"m")
+            await client.publish("longer", b"m")
+            queues = running.node.broker.vhosts["/"].queues
             await client.expect(methods.BasicDeliver)
             assert 60 <= trio.current_time() - began < 80
+            assert "idle" in queues
             assert await silent.ended()
-            while "idle" in running.node.broker.vhosts["/"].queues:
-                await trio.sleep(5)
-            assert 90 <= trio.current_time() - began < 120
+            await client.expect(methods.BasicDeliver)
+            assert 100 <= trio.current_time() - began < 120
+            assert "idle" not in queues
 
     converse(conversation, faster=200)
 

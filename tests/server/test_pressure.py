@@ -1,4 +1,4 @@
-"""Peers that do not read, publishers faster than consumers: memory stays within its marks, and others notice nothing."""
+"""Peers that do not read, publishers faster than consumers: memory keeps its marks, and others notice nothing."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """A broker in memory, a clock that stands still until told otherwise, and clients that talk to it without sockets.
 
 `World` does what server/ does: it settles, carries bytes from outboxes to clients, and calls when deadlines come. A
-`Client` is a Session with a tiny peer in front of it that encodes methods and decodes answers. It takes what arrives the
-moment the world settles, unless it has stopped reading (`reading = False`): then it tells `Outbox.sent` nothing.
+`Client` is a Session with a tiny peer in front of it that encodes methods and decodes answers. It takes what arrives
+the moment the world settles, unless it has stopped reading (`reading = False`): then `Outbox.sent` is never called.
 """
 
 from __future__ import annotations
@@ -368,7 +368,8 @@ class Client:
 
     def consume(self, queue: str, tag: str = "t", *, channel: int = 1, arguments: Table | None = None, **flags: bool) -> None:
         """Start a consumer; what it gets at once is left to be seen."""
-        self.send(methods.BasicConsume(queue=queue, consumer_tag=tag, arguments=arguments or {}, **flags), channel=channel)
+        method = methods.BasicConsume(queue=queue, consumer_tag=tag, arguments=arguments or {}, **flags)
+        self.send(method, channel=channel)
         self.world.settle()
         assert self._inbox.pop(0) == Said(channel, methods.BasicConsumeOk(consumer_tag=tag))
 
