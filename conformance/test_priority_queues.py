@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from pika.adapters.blocking_connection import BlockingChannel
 
-from conformance.clients import Inbox, drain, must_get, publish, ready
+from conformance.clients import Inbox, drain, let_pass, must_get, publish, ready
 from conformance.conftest import Names
-from conformance.support import eventually
+from conformance.support import differs, eventually
 
 
 def _queue(channel: BlockingChannel, name: Names, maximum: int, **arguments: Any) -> str:
@@ -92,23 +92,25 @@ def test_requeue_to_the_place_by_priority(channel: BlockingChannel, name: Names)
     assert drain(channel, queue) == ["d", "f", "b", "c", "e", "a"]
 
 
-def test_a_length_limit_drops_the_lowest_priority_first(channel: BlockingChannel, name: Names) -> None:
+def test_a_length_limit_drops_from_the_head_which_is_the_highest(channel: BlockingChannel, name: Names) -> None:
     queue = _queue(channel, name, 9, max_length=3)
     _publish(channel, queue, ("a", 1), ("b", 9), ("c", 1), ("d", 5))
-    assert drain(channel, queue) == ["b", "d", "c"]
+    assert drain(channel, queue) == ["d", "a", "c"]
 
 
 def test_a_new_message_may_be_the_one_to_go(channel: BlockingChannel, name: Names) -> None:
     queue = _queue(channel, name, 9, max_length=2)
     _publish(channel, queue, ("a", 5), ("b", 5), ("c", 1), ("d", 9))
-    assert drain(channel, queue) == ["d", "b"]
+    assert drain(channel, queue) == ["b", "c"]
 
 
-def test_expiry_within_each_priority(channel: BlockingChannel, name: Names) -> None:
+@differs(rabbitmq=2, rabbitish=1, reason="RabbitMQ acts only at the head; ours also expires behind it and counts right")
+def test_expiry_behind_a_higher_priority(channel: BlockingChannel, name: Names, expected: int) -> None:
     queue = _queue(channel, name, 9)
     publish(channel, queue, "high", priority=9)
     publish(channel, queue, "low and late", priority=1, expiration="20")
-    assert eventually(lambda: ready(channel, queue) == 1)
+    let_pass(channel, 30)
+    assert eventually(lambda: ready(channel, queue) == expected)
     assert drain(channel, queue) == ["high"]
 
 

@@ -3,8 +3,9 @@
     python examples/work_queue.py worker [URL]     run as many of these as there is work for
     python examples/work_queue.py send "three dots..." [URL]
 
-Each worker has one task at a time (prefetch 1), so a slow task keeps no others waiting behind it. A task is acknowledged
-when it is done; if its worker dies, another one gets it. A task that fails is rejected and lands in `tasks.failed`.
+Each worker has one task at a time (prefetch 1), so a slow task keeps no others waiting behind it. A task is
+acknowledged when it is done; if its worker dies, another one gets it. A task that fails is rejected and lands in
+`tasks.failed`.
 """
 
 from __future__ import annotations

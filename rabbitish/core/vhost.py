@@ -59,6 +59,7 @@ class Vhost:
         self.route_memories: dict[str, RouteMemory] = {}  # by user
         self._token = token
         self._sources: dict[Queue | Exchange, dict[Exchange, int]] = {}  # which exchanges have bindings to it
+        self._owned: dict[object, dict[Queue, None]] = {}  # exclusive queues by their connection
         self._gone: list[Consumer] = []
         self._dying: deque[tuple[Queue, Message, str]] = deque()
         self._burying = False
@@ -206,6 +207,8 @@ class Vhost:
             now=now,
         )
         self.queues[name] = queue
+        if exclusive:
+            self._owned.setdefault(owner, {})[queue] = None
         queue.touch(now)
         self._rerouted()
         return queue
@@ -234,6 +237,8 @@ class Vhost:
         if queue.deleted:
             return 0
         del self.queues[queue.name]
+        if queue.owner is not None:
+            self._owned[queue.owner].pop(queue)
         self._gone += queue.consumers
         self._unbind_all(queue)
         self._rerouted()
@@ -260,11 +265,11 @@ class Vhost:
         if queue.auto_delete and not len(queue.consumers):
             self.drop_queue(queue)
 
-    def release_owner(self, owner: object, queues: Iterable[Queue]) -> None:
+    def release_owner(self, owner: object) -> None:
         """A connection has gone: its exclusive queues go with it."""
-        for queue in queues:
-            if queue.owner is owner:
-                self.drop_queue(queue)
+        for queue in list(self._owned.get(owner, ())):
+            self.drop_queue(queue)
+        self._owned.pop(owner, None)
 
     def tell_consumers(self) -> None:
         """Tell the consumers of queues that have gone."""

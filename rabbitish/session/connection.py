@@ -15,7 +15,6 @@ from typing import Any, Protocol
 from rabbitish.config import Settings
 from rabbitish.core.access import Access, User
 from rabbitish.core.broker import Broker
-from rabbitish.core.queue import Queue
 from rabbitish.core.vhost import Vhost
 from rabbitish.errors import AMQPError, ChannelError, ConnectionFailure, ReplyCode
 from rabbitish.session import basic, handshake, modes, topology  # noqa: F401  (they fill the table of methods)
@@ -102,7 +101,6 @@ class Session:
         self.heartbeat_ms = 0
         self.heard = now
         self.channels: dict[int, Channel] = {}
-        self.exclusive_queues: set[Queue] = set()
         self._memory = RouteMemory(self.settings.route_cache_entries)
         self.routes, self.templates = self._memory.routes, self._memory.templates
         self.template: Template | None = None  # that of the last publish
@@ -410,8 +408,7 @@ class Session:
             channel.shut()
         self.channels.clear()
         self._confirming.clear()
-        self.vhost.release_owner(self, list(self.exclusive_queues))
-        self.exclusive_queues.clear()
+        self.vhost.release_owner(self)
 
     def _end(self, why: str) -> None:
         """Have the server close the socket."""

@@ -91,8 +91,6 @@ def queue_declare(channel: Channel, method: methods.QueueDeclare) -> None:
             owner=session,
             now=now,
         )
-        if queue.owner is session:
-            session.exclusive_queues.add(queue)
     channel.last_queue = queue.name
     if not method.nowait:
         queue.settle(now)

@@ -7,8 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from rabbitish import __version__
-from rabbitish.errors import ReplyCode
-from rabbitish.session.handshake import CAPABILITIES, HANDLERS, MECHANISMS
+from rabbitish.session.handshake import CAPABILITIES, HANDLERS
 from rabbitish.values import Table
 from rabbitish.wire import methods
 from rabbitish.wire.frames import HEARTBEAT, LEGACY_PROTOCOL_HEADER, PROTOCOL_HEADER
@@ -107,10 +106,6 @@ def test_another_header_is_answered_with_ours(world: World, header: bytes) -> No
 
 
 # --- logging in ------------------------------------------------------------------------------------------------------
-
-
-def test_mechanisms_are_those_offered() -> None:
-    assert MECHANISMS == ("AMQPLAIN", "PLAIN")
 
 
 def amqplain(table: Table) -> methods.ConnectionStartOk:
@@ -382,9 +377,3 @@ def test_eof_during_the_handshake(world: World, reach: Callable[[World], Client]
     client.hang_up()
     assert client.session.state == "closed" and world.hub.sessions == set()
     assert world.broker.deadlines.next_due() is None
-
-
-def test_codes_are_plain_numbers_on_the_wire() -> None:
-    assert close_of(methods.ConnectionClose, ReplyCode.NOT_FOUND, "x", None) == close_of(
-        methods.ConnectionClose, 404, "x", None
-    )
