@@ -91,9 +91,7 @@ def test_in_any_order(channel: BlockingChannel, consumer: BlockingChannel, queue
     _check_left(channel, consumer, queue, "c")
 
 
-def test_multiple_after_single(
-    channel: BlockingChannel, consumer: BlockingChannel, queue: str
-) -> None:
+def test_multiple_after_single(channel: BlockingChannel, consumer: BlockingChannel, queue: str) -> None:
     _take_all(consumer, queue)
     consumer.basic_ack(2)
     consumer.basic_ack(4, multiple=True)

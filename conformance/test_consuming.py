@@ -66,9 +66,7 @@ def test_what_was_there_first_comes_first(channel: BlockingChannel, queue: str) 
     assert inbox.take_bodies(100) == bodies
 
 
-def test_consumers_and_gets_share_delivery_tags(
-    channel: BlockingChannel, queue: str, name: Names
-) -> None:
+def test_consumers_and_gets_share_delivery_tags(channel: BlockingChannel, queue: str, name: Names) -> None:
     other = name()
     channel.queue_declare(other)
     publish(channel, other, "x", "y")

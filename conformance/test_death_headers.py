@@ -59,9 +59,7 @@ def _death_by_reject(channel: BlockingChannel, name: Names, dead: str, headers: 
     ("reason", "arguments"),
     [("rejected", {}), ("expired", {"message_ttl": 10}), ("maxlen", {"max_length": 0})],
 )
-def test_first_entry(
-    channel: BlockingChannel, name: Names, dead: str, reason: str, arguments: dict[str, int]
-) -> None:
+def test_first_entry(channel: BlockingChannel, name: Names, dead: str, reason: str, arguments: dict[str, int]) -> None:
     queue = _source(channel, name, dead, **arguments)
     before = datetime.now(UTC).replace(microsecond=0)
     publish(channel, queue, "m")
@@ -271,9 +269,7 @@ def test_a_death_for_another_reason_is_another_entry(channel: BlockingChannel, n
 def test_a_death_moves_its_entry_to_the_front(channel: BlockingChannel, name: Names) -> None:
     one, two = name(), name()
     for queue, other in ((one, two), (two, one)):
-        channel.queue_declare(
-            queue, arguments={"x-dead-letter-exchange": "", "x-dead-letter-routing-key": other}
-        )
+        channel.queue_declare(queue, arguments={"x-dead-letter-exchange": "", "x-dead-letter-routing-key": other})
     publish(channel, one, "m")
     for queue in (one, two, one):
         _reject(channel, queue)

@@ -204,7 +204,11 @@ def test_rejected_messages_go_to_the_dead_letters_when_asked(channel: BlockingCh
 
 
 def test_others_get_what_one_queue_rejects(channel: BlockingChannel, name: Names) -> None:
-    exchange, full, free = name("x"), _queue(channel, name, overflow="reject-publish", max_length=0), _queue(channel, name)
+    exchange, full, free = (
+        name("x"),
+        _queue(channel, name, overflow="reject-publish", max_length=0),
+        _queue(channel, name),
+    )
     channel.exchange_declare(exchange, "fanout")
     for queue in (full, free):
         channel.queue_bind(queue, exchange)

@@ -134,9 +134,7 @@ def test_the_end_gives_back_in_order(
     assert flags[5][0] == "f"
 
 
-def test_a_lost_connection_gives_back(
-    raw: Callable[..., RawPeer], channel: BlockingChannel, queue: str
-) -> None:
+def test_a_lost_connection_gives_back(raw: Callable[..., RawPeer], channel: BlockingChannel, queue: str) -> None:
     peer = raw()
     peer.channel(1)
     peer.consume(1, queue, "t")

@@ -165,9 +165,7 @@ def test_uncommitted_acks_are_none(tx: BlockingChannel, channel: BlockingChannel
     assert (again.body, again.method.redelivered) == (b"a", True)
 
 
-def test_rollback_of_acks_leaves_all_unacked(
-    tx: BlockingChannel, channel: BlockingChannel, queue: str
-) -> None:
+def test_rollback_of_acks_leaves_all_unacked(tx: BlockingChannel, channel: BlockingChannel, queue: str) -> None:
     publish(channel, queue, "a", "b")
     first, second = must_get(tx, queue, auto_ack=False), must_get(tx, queue, auto_ack=False)
     tx.basic_ack(second.method.delivery_tag, multiple=True)

@@ -96,9 +96,7 @@ def test_unacked_messages_do_not_expire(channel: BlockingChannel, name: Names) -
 
 
 @pytest.mark.parametrize("properties", [{}, {"expiration": "60"}])
-def test_a_requeued_message_keeps_its_expiry(
-    channel: BlockingChannel, name: Names, properties: dict[str, Any]
-) -> None:
+def test_a_requeued_message_keeps_its_expiry(channel: BlockingChannel, name: Names, properties: dict[str, Any]) -> None:
     queue = _queue(channel, name, {} if properties else {"x-message-ttl": 60})
     publish(channel, queue, "a", **properties)
     got = must_get(channel, queue, auto_ack=False)
@@ -143,9 +141,7 @@ def test_each_message_has_its_own_time(channel: BlockingChannel, name: Names) ->
 
 
 @differs(rabbitmq=2, rabbitish=1, reason="RabbitMQ acts only at the head; ours also expires behind it and counts right")
-def test_count_of_messages_that_expired_behind_the_head(
-    channel: BlockingChannel, name: Names, expected: int
-) -> None:
+def test_count_of_messages_that_expired_behind_the_head(channel: BlockingChannel, name: Names, expected: int) -> None:
     queue = _queue(channel, name)
     publish(channel, queue, "lasting")
     publish(channel, queue, "late", expiration="30")
@@ -169,9 +165,7 @@ def test_dead_lettering_of_messages_that_expired_behind_the_head(
 
 
 @differs(rabbitmq=3, rabbitish=1, reason="RabbitMQ acts only at the head, and the head of a priority is what counts")
-def test_count_of_expired_messages_behind_several_heads(
-    channel: BlockingChannel, name: Names, expected: int
-) -> None:
+def test_count_of_expired_messages_behind_several_heads(channel: BlockingChannel, name: Names, expected: int) -> None:
     queue = _queue(channel, name)
     publish(channel, queue, "late", expiration="30")
     publish(channel, queue, "lasting")
