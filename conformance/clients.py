@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 from weakref import WeakSet
 
-import pytest
 from pika import BasicProperties
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import ChannelClosedByBroker, ConnectionClosedByBroker
@@ -64,7 +63,7 @@ def _closed_by_broker(channel: BlockingChannel, kind: type[Any], code: int, text
         got = (close.reply_code, close.reply_text)
         assert got == (code, text), f"wanted {code} {text!r}, got {got}"
     else:
-        pytest.fail(f"wanted {code} {text!r}, but nothing was closed")
+        raise AssertionError(f"wanted {code} {text!r}, but nothing was closed")
 
 
 def locked(queue: str) -> str:
@@ -134,7 +133,7 @@ def must_get(channel: BlockingChannel, queue: str, auto_ack: bool = True) -> Mes
 def drain(channel: BlockingChannel, queue: str, count: int = 0) -> list[str]:
     """The bodies of all ready messages, in the order they come out, once there are at least `count`.
 
-    With a count for what somebody else's end gives back: RabbitMQ requeues what a closed channel had got after close-ok.
+    A count is for what a closed channel gives back: RabbitMQ requeues what it got by basic.get only after close-ok.
     """
     if count:
         eventually(lambda: ready(channel, queue) >= count)

@@ -8,7 +8,7 @@ import pytest
 from pika.adapters.blocking_connection import BlockingChannel
 
 from conformance.clients import closes, drain, no_exchange, no_queue, publish
-from conformance.conftest import Names
+from conformance.support import Names
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def test_direct_wants_the_very_key(channel: BlockingChannel, exchange: str, queu
 
 @pytest.mark.parametrize("key", ["", "#", "*", "a b", "ünï☃", "k" * 255, "a\r\nb", "\x00"])
 def test_direct_takes_any_key_literally(channel: BlockingChannel, exchange: str, queue: str, key: str) -> None:
-    channel.queue_bind(queue, exchange, key + "")
+    channel.queue_bind(queue, exchange, key)
     publish(channel, key, "m", exchange=exchange)
     publish(channel, "x", "n", exchange=exchange)
     assert drain(channel, queue) == ["m"]

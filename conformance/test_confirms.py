@@ -14,9 +14,8 @@ from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import NackError, UnroutableError
 
 from conformance.clients import closes, drain, must_get, no_exchange, publish, ready, sync
-from conformance.conftest import Names
 from conformance.rawpeer import METHOD, RawPeer, content, decode, describe, publish_method
-from conformance.support import eventually
+from conformance.support import Names, eventually
 
 CONTENT = 2, 3
 """Types of the frames that follow a basic.return."""

@@ -25,9 +25,8 @@ from conformance.clients import (
     settle,
     sync,
 )
-from conformance.conftest import Names
 from conformance.rawpeer import RawPeer
-from conformance.support import DEADLINE, eventually
+from conformance.support import DEADLINE, Names, eventually
 
 Connect = Callable[..., pika.BlockingConnection]
 

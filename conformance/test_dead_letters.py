@@ -11,8 +11,7 @@ import pytest
 from pika.adapters.blocking_connection import BlockingChannel
 
 from conformance.clients import Inbox, closes, drain, get, must_get, no_queue, publish, ready, settle
-from conformance.conftest import Names
-from conformance.support import eventually
+from conformance.support import Names, eventually
 
 
 @pytest.fixture

@@ -13,8 +13,7 @@ import pytest
 from pika.adapters.blocking_connection import BlockingChannel
 
 from conformance.clients import Inbox, closes, drain, get, must_get, publish
-from conformance.conftest import Names
-from conformance.support import differs, eventually
+from conformance.support import Names, differs, eventually
 
 REFUSED = "PRECONDITION_FAILED - invalid arg 'x-delivery-limit' for queue '{}' in vhost '/' of queue type "
 REFUSED += "rabbit_classic_queue"

@@ -7,7 +7,7 @@ from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import UnroutableError
 
 from conformance.clients import closes, drain, must_get, no_exchange, publish, ready
-from conformance.conftest import Names
+from conformance.support import Names
 
 
 @pytest.fixture

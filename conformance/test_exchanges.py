@@ -13,8 +13,7 @@ import pytest
 from pika.adapters.blocking_connection import BlockingChannel
 
 from conformance.clients import closes, drain, ends_connection, no_exchange, publish, ready, sync
-from conformance.conftest import Names
-from conformance.support import differs
+from conformance.support import Names, differs
 
 PREDECLARED = [
     ("amq.direct", "direct", False),

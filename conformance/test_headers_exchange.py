@@ -16,8 +16,8 @@ from pika.adapters.blocking_connection import BlockingChannel
 from pika.compat import long
 
 from conformance.clients import closes, get, publish, ready
-from conformance.conftest import Names
 from conformance.rawpeer import NO_PROPERTIES, RawPeer, headers_property, longstr, raw_method, shortstr, table
+from conformance.support import Names
 
 
 def _routes(

@@ -9,9 +9,8 @@ from pika import BasicProperties
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import NackError
 
-from conformance.clients import Inbox, counts, drain, get, let_pass, must_get, publish, ready, settle
-from conformance.conftest import Names
-from conformance.support import eventually
+from conformance.clients import Inbox, counts, drain, get, must_get, publish, ready, settle
+from conformance.support import Names, eventually
 
 
 def _queue(channel: BlockingChannel, name: Names, **arguments: Any) -> str:
@@ -117,13 +116,6 @@ def test_a_closed_channel_over_the_limit(channel: BlockingChannel, name: Names) 
     holder.close()
     assert eventually(lambda: counts(channel, queue) == (2, 0))
     assert drain(channel, queue) == ["b", "c"]
-
-
-def test_dropped_messages_stay_dropped(channel: BlockingChannel, name: Names) -> None:
-    queue = _queue(channel, name, max_length=1, message_ttl=60_000, max_priority=None or 3)
-    publish(channel, queue, "a", "b")
-    let_pass(channel, 5)
-    assert drain(channel, queue) == ["b"]
 
 
 # --- rejecting -------------------------------------------------------------------------------------------------------

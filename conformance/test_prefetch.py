@@ -6,8 +6,7 @@ import pytest
 from pika.adapters.blocking_connection import BlockingChannel
 
 from conformance.clients import Inbox, counts, ends_connection, must_get, publish, ready, settle
-from conformance.conftest import Names
-from conformance.support import eventually
+from conformance.support import Names, eventually
 
 
 @pytest.fixture

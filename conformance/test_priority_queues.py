@@ -8,8 +8,7 @@ import pytest
 from pika.adapters.blocking_connection import BlockingChannel
 
 from conformance.clients import Inbox, drain, let_pass, must_get, publish, ready
-from conformance.conftest import Names
-from conformance.support import differs, eventually
+from conformance.support import Names, differs, eventually
 
 
 def _queue(channel: BlockingChannel, name: Names, maximum: int, **arguments: Any) -> str:

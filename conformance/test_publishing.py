@@ -13,8 +13,7 @@ from pika import BasicProperties
 from pika.adapters.blocking_connection import BlockingChannel
 
 from conformance.clients import Inbox, closes, drain, must_get, no_exchange, publish, ready, sync
-from conformance.conftest import Names
-from conformance.support import Broker, eventually
+from conformance.support import Broker, Names, eventually
 
 Connect = Callable[..., pika.BlockingConnection]
 

@@ -13,8 +13,7 @@ import pytest
 from pika.adapters.blocking_connection import BlockingChannel
 
 from conformance.clients import closes, counts
-from conformance.conftest import Names
-from conformance.support import differs
+from conformance.support import Names, differs
 
 MAX_MS = 315_360_000_000
 """Ten years: the longest time RabbitMQ takes."""

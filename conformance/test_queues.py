@@ -14,9 +14,8 @@ import pytest
 from pika.adapters.blocking_connection import BlockingChannel
 
 from conformance.clients import Inbox, closes, counts, drain, get, locked, must_get, no_queue, publish, ready, sync
-from conformance.conftest import Names
 from conformance.rawpeer import RawPeer, raw_method, shortstr, table
-from conformance.support import eventually
+from conformance.support import Names, eventually
 
 Connect = Callable[..., pika.BlockingConnection]
 
@@ -28,9 +27,12 @@ def _declare_frame(queue: str, passive: bool = False, exclusive: bool = False) -
     return raw_method(1, 50, 10, b"\0\0" + shortstr(queue) + bytes([passive | exclusive << 2]) + table())
 
 
-def _is_gone(connection: pika.BlockingConnection, queue: str) -> None:
-    with closes(channel := connection.channel(), 404, no_queue(queue)):
+def _is_gone(connection: pika.BlockingConnection, queue: str) -> bool:
+    """Fails, or is true when the queue is not there."""
+    channel = connection.channel()
+    with closes(channel, 404, no_queue(queue)):
         channel.queue_declare(queue, passive=True)
+    return True
 
 
 # --- names -----------------------------------------------------------------------------------------------------------
@@ -105,7 +107,7 @@ def test_cr_and_lf_are_stripped_by_bind_and_delete(channel: BlockingChannel, nam
     publish(channel, queue, "n", exchange="amq.direct")
     assert drain(channel, queue) == ["m"]
     channel.queue_delete("\r" + queue)
-    _is_gone(channel.connection, queue)
+    assert _is_gone(channel.connection, queue)
 
 
 @pytest.mark.parametrize("method", ["basic_get", "queue_purge", "basic_consume"])
@@ -149,7 +151,7 @@ def test_no_name_stands_for_the_queue_declared_last(channel: BlockingChannel, na
     assert inbox.take_bodies(1) == ["d"]
     channel.queue_delete("")
     assert ready(channel, first) == 1
-    _is_gone(channel.connection, last)
+    assert _is_gone(channel.connection, last)
 
 
 def test_a_passive_declare_counts_as_the_last(channel: BlockingChannel, name: Names) -> None:
@@ -159,7 +161,7 @@ def test_a_passive_declare_counts_as_the_last(channel: BlockingChannel, name: Na
     channel.queue_declare(first, passive=True)
     channel.queue_delete("")
     assert ready(channel, last) == 0
-    _is_gone(channel.connection, first)
+    assert _is_gone(channel.connection, first)
 
 
 def test_the_last_declared_is_per_channel(channel: BlockingChannel, name: Names) -> None:
@@ -273,7 +275,7 @@ def test_exclusive_queue_is_gone_before_its_owner_is_told_goodbye(
     owner = connect()
     owner.channel().queue_declare(queue, exclusive=True, durable=durable)
     owner.close()
-    _is_gone(channel.connection, queue)
+    assert _is_gone(channel.connection, queue)
 
 
 # --- auto-delete -----------------------------------------------------------------------------------------------------
@@ -286,7 +288,7 @@ def test_auto_delete_queue_goes_with_its_last_consumer(channel: BlockingChannel,
     channel.basic_cancel(first.tag)
     assert counts(channel, queue) == (0, 1)
     channel.basic_cancel(last.tag)
-    eventually(lambda: _is_gone(channel.connection, queue) is None)
+    eventually(lambda: _is_gone(channel.connection, queue))
 
 
 def test_auto_delete_queue_goes_with_messages_in_it(channel: BlockingChannel, name: Names) -> None:
@@ -297,7 +299,7 @@ def test_auto_delete_queue_goes_with_messages_in_it(channel: BlockingChannel, na
     publish(channel, queue, "a", "b", "c")
     inbox.take(1)
     channel.basic_cancel(inbox.tag)
-    eventually(lambda: _is_gone(channel.connection, queue) is None)
+    eventually(lambda: _is_gone(channel.connection, queue))
 
 
 @pytest.mark.parametrize("end", ["channel", "connection"])
@@ -309,7 +311,7 @@ def test_auto_delete_queue_goes_with_the_end_of(
     consumer.queue_declare(queue, auto_delete=True)
     Inbox(consumer, queue)
     (consumer if end == "channel" else consumer.connection).close()
-    eventually(lambda: _is_gone(channel.connection, queue) is None)
+    eventually(lambda: _is_gone(channel.connection, queue))
 
 
 def test_auto_delete_queue_stays_until_consumed(channel: BlockingChannel, connect: Connect, name: Names) -> None:
@@ -390,7 +392,7 @@ def test_delete_if_empty(channel: BlockingChannel, name: Names) -> None:
     again = channel.connection.channel()
     assert drain(again, queue) == ["m"]
     again.queue_delete(queue, if_empty=True)
-    _is_gone(channel.connection, queue)
+    assert _is_gone(channel.connection, queue)
 
 
 def test_unacked_messages_do_not_count_for_if_empty(channel: BlockingChannel, name: Names) -> None:
@@ -399,7 +401,7 @@ def test_unacked_messages_do_not_count_for_if_empty(channel: BlockingChannel, na
     publish(channel, queue, "m")
     must_get(channel, queue, auto_ack=False)
     assert channel.queue_delete(queue, if_empty=True).method.message_count == 0
-    _is_gone(channel.connection, queue)
+    assert _is_gone(channel.connection, queue)
 
 
 def test_delete_if_unused(channel: BlockingChannel, name: Names) -> None:
@@ -431,4 +433,4 @@ def test_deleting_does_not_care_for_consumers_and_messages(channel: BlockingChan
     Inbox(channel.connection.channel(), queue)
     publish(channel, queue, "m")
     channel.queue_delete(queue)
-    _is_gone(channel.connection, queue)
+    assert _is_gone(channel.connection, queue)

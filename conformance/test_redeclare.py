@@ -13,8 +13,8 @@ from pika.adapters.blocking_connection import BlockingChannel
 from pika.compat import long
 
 from conformance.clients import closes, counts, locked, publish
-from conformance.conftest import Names
 from conformance.rawpeer import RawPeer, raw_method, shortstr, table
+from conformance.support import Names
 
 
 def _inequivalent(argument: str, queue: str, difference: str) -> str:

@@ -9,9 +9,8 @@ import pytest
 from pika.adapters.blocking_connection import BlockingChannel
 
 from conformance.clients import Inbox, drain, ends_connection, get, must_get, publish, ready, settle
-from conformance.conftest import Names
 from conformance.rawpeer import RawPeer
-from conformance.support import eventually
+from conformance.support import Names, eventually
 
 Connect = Callable[..., pika.BlockingConnection]
 

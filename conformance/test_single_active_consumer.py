@@ -6,7 +6,7 @@ import pytest
 from pika.adapters.blocking_connection import BlockingChannel
 
 from conformance.clients import Inbox, closes, counts, must_get, publish, ready, settle
-from conformance.conftest import Names
+from conformance.support import Names
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from pika import BasicProperties
 from pika.adapters.blocking_connection import BlockingChannel
 
 from conformance.clients import Inbox, closes, counts, drain, get, must_get, no_exchange, publish, ready, settle, sync
-from conformance.conftest import Names
+from conformance.support import Names
 
 Connect = Callable[..., pika.BlockingConnection]
 

@@ -25,8 +25,7 @@ from conformance.clients import (
     ready,
     settle,
 )
-from conformance.conftest import Names
-from conformance.support import differs, eventually
+from conformance.support import Names, differs, eventually
 
 LONG = 60_000
 

@@ -23,6 +23,7 @@ class Broker:
 
     def __init__(self, *, token: Callable[[], str], settle_budget: int) -> None:
         self.token = token
+        self.now = 0  # of the call that is being handled, for whom it reaches without having been called itself
         self.deadlines = Deadlines()
         self.usage = Usage()
         self.vhosts: dict[str, Vhost] = {}
@@ -40,6 +41,7 @@ class Broker:
 
     def settle(self, now: int) -> int | None:
         """Do what is due and hand out messages; the moment of the next call at the latest (`now` if work is left)."""
+        self.now = now
         self.deadlines.fire(now)
         more = False
         dirty = self._dirty

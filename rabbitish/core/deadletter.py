@@ -12,9 +12,23 @@ from rabbitish.core.queue import REJECTED
 from rabbitish.values import Int64, Table, Timestamp, Value
 
 
-def dead_letter(message: Message, queue: str, reason: str, exchange: str, routing_key: str | None, now: int) -> Message:
-    """The message as it goes to the dead-letter exchange `exchange`, under `routing_key` or else its own keys."""
+def dead_letter(
+    message: Message,
+    queue: str,
+    reason: str,
+    exchange: str,
+    routing_key: str | None,
+    now: int,
+    *,
+    counted: bool = False,
+) -> Message:
+    """The message as it goes to the dead-letter exchange `exchange`, under `routing_key` or else its own keys.
+
+    A queue that has `counted` how often the message came back keeps that to itself (RabbitMQ's quorum queues do).
+    """
     headers = dict(message.headers())
+    if counted:
+        headers.pop("x-delivery-count", None)
     death = _death(message, queue, reason, now)
     _record(headers, death)
     if routing_key is None:
@@ -22,7 +36,8 @@ def dead_letter(message: Message, queue: str, reason: str, exchange: str, routin
     else:
         headers.pop("CC", None)
         address = Address(exchange, routing_key)
-    return message.derived(address, headers, keep_expiration=False)
+    # RabbitMQ keeps a table that it writes to in order of its keys.
+    return message.derived(address, dict(sorted(headers.items())), keep_expiration=False)
 
 
 def _death(message: Message, queue: str, reason: str, now: int) -> Table:
@@ -46,13 +61,14 @@ def _death(message: Message, queue: str, reason: str, now: int) -> Table:
 
 def _record(headers: Table, death: Table) -> None:
     """Add a death to the headers, or count it up where one of the same queue and reason is there."""
+    for key in ("reason", "queue", "exchange"):
+        headers[f"x-last-death-{key}"] = death[key]
     before = headers.get("x-death")
     deaths: list[Table] = []
     if not isinstance(before, list):
         if "x-death" not in headers:
-            headers["x-first-death-reason"] = death["reason"]
-            headers["x-first-death-queue"] = death["queue"]
-            headers["x-first-death-exchange"] = death["exchange"]
+            for key in ("reason", "queue", "exchange"):
+                headers[f"x-first-death-{key}"] = death[key]
     else:
         deaths = _folded(before)
         same = [entry for entry in deaths if _key(entry) == _key(death)]
@@ -63,9 +79,6 @@ def _record(headers: Table, death: Table) -> None:
             death = grown
         death = dict(sorted(death.items()))
     headers["x-death"] = [death, *deaths]
-    headers["x-last-death-reason"] = death["reason"]
-    headers["x-last-death-queue"] = death["queue"]
-    headers["x-last-death-exchange"] = death["exchange"]
 
 
 def _key(death: Table) -> tuple[Value, Value]:

@@ -23,23 +23,34 @@ class Due(Protocol):
 class Deadlines:
     """Owners by the moment (wall milliseconds) that each wants to be called at; one pending moment an owner."""
 
-    __slots__ = ("_asked", "_heap")
+    __slots__ = ("_asked", "_heap", "_pending")
 
     def __init__(self) -> None:
         self._heap: list[tuple[int, int, Due]] = []
         self._asked = 0
+        self._pending = 0  # owners that wait for their moment
 
     def ask(self, owner: Due, when: int) -> None:
         """Have `owner` called at `when` at the latest; an earlier moment already asked for stands."""
-        if owner.due_at is not None and owner.due_at <= when:
+        if owner.due_at is None:
+            self._pending += 1
+        elif owner.due_at <= when:
             return
         owner.due_at = when
         self._asked += 1
         heapq.heappush(self._heap, (when, self._asked, owner))
+        if len(self._heap) > 2 * self._pending + 64:
+            self._tidy()
 
     def forget(self, owner: Due) -> None:
-        """Do not call `owner` any more; its place in the heap is dropped when it comes up."""
-        owner.due_at = None
+        """Do not call `owner` any more; its place in the heap is dropped when it comes up, or when there are many."""
+        if owner.due_at is not None:
+            owner.due_at = None
+            self._pending -= 1
+
+    def _tidy(self) -> None:
+        self._heap = [entry for entry in self._heap if entry[2].due_at == entry[0]]
+        heapq.heapify(self._heap)
 
     def next_due(self) -> int | None:
         """The earliest moment anybody asked for, or None."""
@@ -52,5 +63,5 @@ class Deadlines:
         """Call every owner whose moment has come, in order of their moments."""
         while (when := self.next_due()) is not None and when <= now:
             owner = heapq.heappop(self._heap)[2]
-            owner.due_at = None
+            self.forget(owner)
             owner.due(now)

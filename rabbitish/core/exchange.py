@@ -25,6 +25,10 @@ class Target(Protocol):
     name: str
 
     @property
+    def holds(self) -> bool:
+        """Whether it keeps messages. If no target does, a mandatory one counts as unroutable (RabbitMQ)."""
+
+    @property
     def may_refuse(self) -> bool:
         """Whether `enqueue` may say no."""
 

@@ -174,6 +174,11 @@ class Queue:
             self._dirty.append(self)
 
     @property
+    def holds(self) -> bool:
+        """A queue keeps messages."""
+        return True
+
+    @property
     def may_refuse(self) -> bool:
         """Whether `enqueue` may say no."""
         return self.options.overflow != "drop-head" and self._limited
@@ -228,13 +233,15 @@ class Queue:
         A message whose time is up is not delivered, but one with a TTL of 0 that a consumer waits for still is.
         """
         more = self._expire(now, now) if self._may_expire else False
-        if self.ready and len(self.consumers):
-            more |= self._hand_out(budget)
+        if not more and self.ready and len(self.consumers):
+            more = self._hand_out(budget)
+            while more and self._is_due(now):  # the next call would be too late
+                more = self._hand_out(HANDFUL_MESSAGES)
         if self._may_expire:
             more |= self._expire(now + 1, now)
             self._ask_for_expiry()
-        if self._limited:
-            more |= self._drop_head(now)
+        if self._limited and not more and self.options.overflow == "drop-head":
+            more = self._drop_head(now)
         cost = self.bytes + (self.ready + self.unacked) * MESSAGE_OVERHEAD_BYTES
         self._host.usage.bytes += cost - self._accounted
         self._accounted = cost
@@ -276,6 +283,8 @@ class Queue:
         """One message for basic.get: its lane, position, the message and how often it came back; None when empty."""
         self.last_used = now
         self.settle(now)
+        while self._may_expire and self._expire(now + 1, now):
+            pass  # more than one sweep's worth was overdue
         if not self.ready:
             return None
         lane = self._top()
@@ -345,6 +354,10 @@ class Queue:
     @property
     def _may_expire(self) -> bool:
         return self._lane.expiring or (len(self.lanes) > 1 and any(lane.expiring for lane in self.lanes.values()))
+
+    def _is_due(self, now: int) -> bool:
+        deadlines = [lane.next_deadline() for lane in self.lanes.values() if lane.expiring]
+        return any(deadline is not None and deadline <= now for deadline in deadlines)
 
     def _expire(self, before: int, now: int) -> bool:
         """Expire what has a deadline earlier than `before`; True when there is more than one sweep's worth."""

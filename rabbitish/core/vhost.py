@@ -144,7 +144,7 @@ class Vhost:
 
     def _drop_exchange(self, exchange: Exchange) -> None:
         del self.exchanges[exchange.name]
-        for binding in list(exchange.bindings()):
+        for binding in exchange.bindings():
             self._count_source(binding.destination, exchange, -1)
         self._unbind_all(exchange)
         self._rerouted()
@@ -249,9 +249,12 @@ class Vhost:
         self.drop_queue(queue)
 
     def consume(self, queue: Queue, consumer: Consumer) -> None:
-        """Register a consumer. ChannelError: 403 when either it or one that is there wants the queue for itself."""
-        others = len(queue.consumers)
-        if others and (consumer.exclusive or any(other.exclusive for other in queue.consumers)):
+        """Register a consumer. ChannelError: 403 when either it or one that is there wants the queue for itself.
+
+        An exclusive consumer of a queue with a single active one is refused in the same words (RabbitMQ).
+        """
+        taken = len(queue.consumers) or queue.options.single_active_consumer
+        if (taken and consumer.exclusive) or any(other.exclusive for other in queue.consumers):
             raise ChannelError(
                 ReplyCode.ACCESS_REFUSED, f"queue '{queue.name}' in vhost '{self.name}' in exclusive use"
             )
@@ -292,7 +295,8 @@ class Vhost:
         source = self.exchange(source_name)
         if source.unbind(destination, routing_key, arguments) is not None:
             self._count_source(destination, source, -1)
-            self._auto_delete(source)
+            if source.auto_delete and not source.bound:
+                self._drop_exchange(source)
             self._rerouted()
 
     def is_bound(self, source_name: str, destination: Queue | Exchange, routing_key: str, arguments: Table) -> bool:
@@ -308,13 +312,14 @@ class Vhost:
                 del self._sources[destination]
 
     def _unbind_all(self, destination: Queue | Exchange) -> None:
-        for source in self._sources.pop(destination, {}):
-            source.unbind_destination(destination)
-            self._auto_delete(source)
-
-    def _auto_delete(self, source: Exchange) -> None:
-        if source.auto_delete and not source.bound and source.name in self.exchanges:
-            self._drop_exchange(source)
+        """Undo the bindings to what goes; an auto-delete exchange goes with its last one, and so on up the chain."""
+        waiting = [destination]
+        for going in waiting:  # grows while it is walked
+            for source in self._sources.pop(going, {}):
+                source.unbind_destination(going)
+                if source.auto_delete and not source.bound:
+                    del self.exchanges[source.name]
+                    waiting.append(source)
 
     def sources(self, destination: Queue | Exchange) -> list[Exchange]:
         """The exchanges that have bindings to a queue or exchange."""
@@ -359,7 +364,8 @@ class Vhost:
         exchange = self.exchanges.get(name) if name is not None else None
         if name is None or exchange is None:
             return
-        dead = dead_letter(message, queue.name, reason, name, key, now)
+        counted = queue.options.delivery_limit is not None
+        dead = dead_letter(message, queue.name, reason, name, key, now, counted=counted)
         headers = dead.headers()
         for target in self.route(exchange, dead.address.routing_keys, headers):
             if not is_cycle(headers, target.name, reason):

@@ -83,8 +83,8 @@ class Assembler:
         self._header = payload
         self._size = self._left = size
         if not self.discarding and size <= self._most:
+            self._body = []  # first, so that it is given back even if it is too much
             self._account(size)
-            self._body = []
         return None if size else self._complete()
 
     def _take_body(self, payload: bytes) -> Command | None:

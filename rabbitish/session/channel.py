@@ -256,10 +256,11 @@ class Channel:
         consumer.cancelled = True
         self.consumers.pop(consumer.tag, None)
 
-    def consumer_overdue(self, consumer: ChannelConsumer) -> None:
+    def consumer_overdue(self, consumer: ChannelConsumer, now: int) -> None:
         """A consumer held a delivery for too long: cancel it and requeue what it holds."""
         self.session.log.warning("consumer timed out", consumer_tag=consumer.tag, queue=consumer.queue.name)
-        self.session.vhost.cancel(consumer.queue, consumer, self.session.now)
+        self.session.now = now
+        self.session.vhost.cancel(consumer.queue, consumer, now)
         self.consumer_gone(consumer)
         taken = [held for held in self.unacked.values() if held[5] is consumer]
         for held in taken:

@@ -119,7 +119,7 @@ class Session:
 
     def receive_data(self, data: bytes, now: int) -> None:
         """Take bytes from the peer. Never raises for what they are."""
-        self.now = self.heard = now
+        self.now = self.heard = self.broker.now = now
         if self.state == "closed":
             return
         try:
@@ -240,7 +240,7 @@ class Session:
 
     def receive_eof(self, now: int) -> None:
         """The peer is gone, or the server gave it up."""
-        self.now = now
+        self.now = self.broker.now = now
         self._end("the peer hung up")
 
     # ---- bytes out
@@ -304,6 +304,7 @@ class Session:
             return
         self.blocked = blocked
         self.reading = not blocked
+        self.heard = self.broker.now  # while we did not read we could not hear
         if self.capability("connection.blocked"):
             self.send(methods.ConnectionBlocked(reason=reason) if blocked else methods.ConnectionUnblocked())
         self.touch()
@@ -374,7 +375,7 @@ class Session:
 
     def stop(self, error: AMQPError, now: int) -> None:
         """The broker wants this connection closed."""
-        self.now = now
+        self.now = self.broker.now = now
         if self.state == "running":
             self.close(error, self.settings.close_timeout_ms)
         else:
@@ -391,6 +392,7 @@ class Session:
         self._let_go()
         self.send(methods.ConnectionCloseOk())
         self.state = "done"
+        self.reading = True  # for its hanging up, though an alarm held it back
         self.log.info("connection closed")
         self._hang_up(self.settings.close_timeout_ms)
 

@@ -138,7 +138,7 @@ class ChannelConsumer:
         self.unacked += count
         channel.consumer_unacked += count
         if self.timeout_ms is not None:
-            now = channel.session.now
+            now = channel.session.broker.now  # the session may not have been called for long
             if len(self.when) > 64 + 2 * self.unacked:
                 self._forget_settled()
             self.when.update(dict.fromkeys(range(channel.last_delivery_tag + 1, tag + 1), now))
@@ -163,7 +163,7 @@ class ChannelConsumer:
         if oldest is None:
             return
         if now >= oldest + self.timeout_ms:
-            self.channel.consumer_overdue(self)
+            self.channel.consumer_overdue(self, now)
         else:
             self.channel.session.broker.deadlines.ask(self, oldest + self.timeout_ms)
 

@@ -50,7 +50,8 @@ class Template:
         self.route = route
         self.stamp = stamp
         # Messages may wait for each other unless each one's fate is known only when it is handed over.
-        self.together = bool(route.targets) and not any(target.may_refuse for target in route.targets or ())
+        targets = route.targets or ()
+        self.together = bool(targets) and all(target.holds and not target.may_refuse for target in targets)
 
 
 def take_fast(session: Session) -> None:

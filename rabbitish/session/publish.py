@@ -169,10 +169,8 @@ def count_publish(channel: Channel) -> None:
 
 def hand_over(channel: Channel, message: WireMessage, targets: list[Target], *, mandatory: bool) -> bool:
     """Put a message into its queues; an unroutable one goes back if it is mandatory. False: a queue refused it."""
-    if not targets:
-        if mandatory:
-            give_back(channel, message)
-        return True
+    if mandatory and not any(target.holds for target in targets):
+        give_back(channel, message)
     now = channel.session.now
     accepted = True
     for target in targets:

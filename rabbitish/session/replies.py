@@ -30,6 +30,11 @@ class ReplyConsumer:
         vhost.add_reply_target(self)
 
     @property
+    def holds(self) -> bool:
+        """A requester is not a queue."""
+        return False
+
+    @property
     def may_refuse(self) -> bool:
         """A requester takes what comes."""
         return False
@@ -43,15 +48,16 @@ class ReplyConsumer:
         """Send an answer to the requester at once."""
         channel = self._channel
         session = channel.session
+        if session.vhost.replies.get(self.name) is not self:
+            return True  # the answer comes with a commit, and the requester has gone meanwhile
         if session.outbox.size >= session.outbox.high:
             # Nobody holds answers for a requester that does not read; RabbitMQ would grow its writer's mailbox.
             return True
-        channel.last_delivery_tag += 1
         address = message.address
         channel.send(
             methods.BasicDeliver(
                 consumer_tag=self.tag,
-                delivery_tag=channel.last_delivery_tag,
+                delivery_tag=channel.last_delivery_tag + 1,  # not used up: nobody can acknowledge an answer
                 redelivered=False,
                 exchange=address.exchange,
                 routing_key=address.routing_key,

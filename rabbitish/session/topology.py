@@ -73,7 +73,7 @@ def queue_declare(channel: Channel, method: methods.QueueDeclare) -> None:
     vhost, now = session.vhost, session.now
     name = strip_name(method.queue)
     if name.startswith(REPLY_TO):
-        if name not in vhost.replies:
+        if name != REPLY_TO and name not in vhost.replies:
             raise ChannelError(ReplyCode.NOT_FOUND, f"no queue '{name}' in vhost '{vhost.name}'")
         answer = methods.QueueDeclareOk(queue=name, message_count=0, consumer_count=1)
         channel.last_queue = name

@@ -106,9 +106,9 @@ class ListConsumer:
     """A consumer that keeps what it gets in a list, and has room for `prefetch` unacknowledged messages."""
 
     def __init__(
-        self, *, prefetch: int = 1 << 30, no_ack: bool = False, exclusive: bool = False, priority: int = 0, tag: str = ""
+        self, *, prefetch: int = 1 << 30, no_ack: bool = False, exclusive: bool = False, priority: int = 0
     ) -> None:
-        self.tag = tag or f"c{next(_tags)}"
+        self.tag = f"c{next(_tags)}"
         self.no_ack = no_ack
         self.exclusive = exclusive
         self.priority = priority

@@ -19,12 +19,13 @@ from rabbitish.config import Settings
 from rabbitish.core.access import Access
 from rabbitish.core.broker import Broker
 from rabbitish.core.queue import Queue
+from rabbitish.errors import ConnectionFailure
 from rabbitish.session.connection import Hub, Session
+from rabbitish.values import Table
 from rabbitish.wire import methods
 from rabbitish.wire.frames import PROTOCOL_HEADER, FrameParser, content_frames
-from rabbitish.wire.method import Method
+from rabbitish.wire.method import IDS, Method
 from rabbitish.wire.properties import Properties, decode_properties
-from rabbitish.values import Table
 
 START = 1_700_000_000_000
 CAPABILITIES: Table = {
@@ -260,7 +261,7 @@ class Client:
             if kind == 8:
                 self._inbox.append(Said(channel, None))
             elif kind == 1:
-                method = methods.decode_method(payload)
+                method = _decoded(payload)
                 assert self._head is None, "a method in the middle of a content"
                 self._head = Said(channel, method)
             elif kind == 2:
@@ -383,6 +384,17 @@ class Client:
     def drain(self, queue: str) -> list[bytes]:
         """Take everything that is ready in a queue."""
         return [said.body for said in iter(lambda: self.get(queue), None)]
+
+
+def _decoded(payload: bytes) -> Method:
+    """The method, even if it is a close whose text quotes a name that is not UTF-8."""
+    try:
+        return methods.decode_method(payload)
+    except ConnectionFailure:
+        kind = {b"\0\x0a": methods.ConnectionClose, b"\0\x14": methods.ChannelClose}[payload[:2]]
+        text = payload[7:-4].decode("utf-8", "surrogateescape")
+        class_id, method_id = IDS.unpack(payload[-4:])
+        return kind(int.from_bytes(payload[4:6], "big"), text, class_id, method_id)
 
 
 def start_ok(user: str, password: str, properties: Table | None = None) -> methods.ConnectionStartOk:
