@@ -38,6 +38,7 @@ def with_settings(command: Callable[[Loaded], None]) -> Callable[..., None]:
         click.option("--host", help="Address to listen on.  [default: localhost]"),
         click.option("--port", type=click.IntRange(0, 65_535), help="Port to listen on.  [default: 5672]"),
         click.option("--listen", multiple=True, metavar="URL", help="amqp://host:port; may be given several times."),
+        click.option("--data-dir", help="Folder for the journal; without one nothing survives the process."),
         click.option("--log-level", type=click.Choice(LOG_LEVELS)),
         click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Any setting by its key."),
         click.option(
@@ -72,13 +73,14 @@ def serve(loaded: Loaded) -> None:
 
     from rabbitish.server import log
     from rabbitish.server.listener import ListenError
+    from rabbitish.server.node import JournalError
     from rabbitish.server.node import serve as serve_node
 
     log.configure(loaded.settings.log_level)
     refused: list[str] = []
     try:
         trio.run(serve_node, loaded.settings, _announce)
-    except* ListenError as group:  # trio's nurseries raise groups
+    except* (ListenError, JournalError) as group:  # trio's nurseries raise groups
         refused = _messages(group)
     if refused:
         _fail("; ".join(refused), EXIT_CANNOT)
@@ -102,6 +104,7 @@ def _from_options(
     host: str | None,
     port: int | None,
     listen: tuple[str, ...],
+    data_dir: str | None,
     log_level: str | None,
     assignments: tuple[str, ...],
 ) -> dict[str, Given]:
@@ -122,6 +125,8 @@ def _from_options(
         address = Address("amqp", host or "localhost", DEFAULT_PORT if port is None else port)
         names = [name for name, value in (("--host", host), ("--port", port)) if value is not None]
         given["listen"] = Given((str(address),), " and ".join(names))
+    if data_dir is not None:
+        given["data_dir"] = Given(data_dir, "--data-dir")
     if log_level is not None:
         given["log_level"] = Given(log_level, "--log-level")
     return given

@@ -184,6 +184,15 @@ class Settings:
     # Users that may log in from loopback only. The password of guest is known to everybody.
     loopback_users: tuple[str, ...] = ("guest",)
 
+    # --- Journal -----------------------------------------------------------------------------------------------------
+
+    # Where the journal lies; empty: there is none, and nothing survives the end of the process.
+    data_dir: str = ""
+
+    # A segment of the journal is full at this size. Large enough that a segment lasts for seconds under load, small
+    # enough that what one old message keeps from being deleted does not matter.
+    journal_segment_bytes: int = within(64 * KIB, 1 * GIB, 64 * MIB)
+
     # --- Consumers ---------------------------------------------------------------------------------------------------
 
     # How long a delivery may stay unacknowledged before its consumer is cancelled and the message requeued, for queues

@@ -36,9 +36,13 @@ LAYERS = {
     "wire": layer("errors values"),
     "core": layer("errors values"),
     "session": layer("wire core errors values config"),
-    "server": layer("session wire core errors values config", pure=False),
+    "store": layer("core errors values"),
+    "server": layer("session store wire core errors values config", pure=False),
     "cli": layer("server config", pure=False),
 }
+
+# The one module of a pure package that may meet the world outside.
+TOUCHES_THE_DISK = PACKAGE / "store" / "files.py"
 
 # What would bring waiting, the operating system, the clock or chance into a pure package.
 # fmt: off
@@ -121,8 +125,9 @@ def test_module(path: Path) -> None:
     if not ast.get_docstring(tree):
         faults.append("no docstring")
     if name not in ("__init__", "__main__"):
-        faults += import_faults(name, tree)
-        if LAYERS[name].pure:
+        pure = LAYERS[name].pure and path != TOUCHES_THE_DISK
+        faults += [fault for fault in import_faults(name, tree) if pure or "is pure" not in fault]
+        if pure:
             faults += impurities(tree)
     assert faults == []
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from rabbitish.core.changes import Recorder
 from rabbitish.core.deadlines import Deadlines
 from rabbitish.core.queue import Queue, Usage
 from rabbitish.core.vhost import Vhost
@@ -27,6 +28,7 @@ class Broker:
         self.deadlines = Deadlines()
         self.usage = Usage()
         self.vhosts: dict[str, Vhost] = {}
+        self.recorder: Recorder | None = None
         self._dirty: list[Queue] = []
         self._settle_budget = settle_budget
 
@@ -37,6 +39,7 @@ class Broker:
             vhost = self.vhosts[name] = Vhost(
                 name, dirty=self._dirty, deadlines=self.deadlines, usage=self.usage, token=self.token
             )
+            vhost.recorder = self.recorder
         return vhost
 
     def settle(self, now: int) -> int | None:
@@ -59,6 +62,12 @@ class Broker:
         for vhost in self.vhosts.values():
             vhost.tell_consumers()
         return now if more else self.deadlines.next_due()
+
+    def record(self, recorder: Recorder) -> None:
+        """Tell `recorder` of changes from now on."""
+        self.recorder = recorder
+        for vhost in self.vhosts.values():
+            vhost.recorder = recorder
 
     @property
     def restless(self) -> bool:

@@ -49,7 +49,7 @@ class Deadlines:
             self._pending -= 1
 
     def _tidy(self) -> None:
-        self._heap = [entry for entry in self._heap if entry[2].due_at == entry[0]]
+        self._heap = list({id(entry[2]): entry for entry in self._heap if entry[2].due_at == entry[0]}.values())
         heapq.heapify(self._heap)
 
     def next_due(self) -> int | None:

@@ -23,6 +23,7 @@ class Target(Protocol):
     """Where a routed message ends: a queue, or what stands for one. Told apart by identity."""
 
     name: str
+    durable: bool
 
     @property
     def holds(self) -> bool:

@@ -119,6 +119,12 @@ class Lane:
                 self._highest = _NEVER  # those in fresh have no deadline
             self._add_late(message.deadline, position, message)
 
+    def restore(self, message: Message, returns: int) -> None:
+        """Append a message that was here before a restart and had come back so often; before any `append`."""
+        assert not self.fresh
+        self.head += 1
+        self.give_back(self.head - 1, message, returns)
+
     def next_deadline(self) -> int | None:
         """The earliest moment at which a message here may expire, or None."""
         if not self.expiring:

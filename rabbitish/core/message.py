@@ -41,23 +41,25 @@ class Address:
 class Stamp:
     """What messages have in common that were published alike."""
 
-    __slots__ = ("address", "expiration_ms", "size", "traits")
+    __slots__ = ("address", "expiration_ms", "persistent", "size", "traits")
 
     def __init__(self, address: Address, traits: Traits, size: int) -> None:
         self.address = address
         self.traits = traits
         self.expiration_ms = traits.expiration_ms
+        self.persistent = traits.persistent
         self.size = size  # bytes of the body
 
 
 class Message(ABC):
     """One message; shared by all the queues it is in unless they give it different deadlines."""
 
-    __slots__ = ("deadline", "size", "stamp")
+    __slots__ = ("deadline", "lsn", "size", "stamp")
 
     stamp: Stamp
     size: int  # bytes of the body; the stamp's, at hand
     deadline: int | None  # when it expires in the queue that holds it, wall milliseconds
+    lsn: int  # its number in the journal, 0 for a message that is not in it
 
     @property
     def address(self) -> Address:

@@ -10,10 +10,11 @@ never knows connections: exclusive ownership and deletion are the virtual host's
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from rabbitish.core.arguments import QueueOptions
+from rabbitish.core.changes import Recorder
 from rabbitish.core.consumer import Consumer, Consumers
 from rabbitish.core.deadlines import Deadlines
 from rabbitish.core.lane import Lane
@@ -45,6 +46,7 @@ class Host(Protocol):
     dirty: list[Queue]
     deadlines: Deadlines
     usage: Usage
+    recorder: Recorder | None
 
     def bury(self, queue: Queue, message: Message, reason: str, now: int) -> None:
         """Dead-letter a message that has just left the queue."""
@@ -192,27 +194,49 @@ class Queue:
             if self._would_overflow(message):
                 if options.overflow == "reject-publish-dlx":
                     self._bury(message, MAXLEN, now)
+                else:
+                    self.record_removed([message])
                 return False
-        lives = [ttl for ttl in (options.message_ttl_ms, message.stamp.expiration_ms) if ttl is not None]
-        if lives:
-            message = message.twin()
-            message.deadline = now + min(lives)
-        level = min(message.traits.priority, options.max_priority) if options.max_priority else 0
-        lane = self.lanes.get(level)
-        if lane is None:
-            lane = self.lanes[level] = Lane()
-        self._levels |= 1 << level
-        lane.append(message)
+        message = self._with_deadline(message, now)
+        self._lane_of(message).append(message)
         self.ready += 1
         self.bytes += message.size
         self.mark()
         return True
+
+    def _with_deadline(self, message: Message, now: int) -> Message:
+        """The message as it lives in this queue from `now` on: its own object where it has a deadline here."""
+        lives = [ttl for ttl in (self.options.message_ttl_ms, message.stamp.expiration_ms) if ttl is not None]
+        if lives:
+            message = message.twin()
+            message.deadline = now + min(lives)
+        return message
+
+    def _lane_of(self, message: Message) -> Lane:
+        """The lane that a message belongs to, which is taken to hold something from now on."""
+        most = self.options.max_priority
+        level = min(message.traits.priority, most) if most else 0
+        lane = self.lanes.get(level)
+        if lane is None:
+            lane = self.lanes[level] = Lane()
+        self._levels |= 1 << level
+        return lane
 
     def _would_overflow(self, message: Message) -> bool:
         options = self.options
         return (options.max_length is not None and self.ready + 1 > options.max_length) or (
             options.max_length_bytes is not None and self.ready_bytes + message.size > options.max_length_bytes
         )
+
+    def restore(self, message: Message, now: int, returns: int) -> None:
+        """Put a message back that was here before a restart: enqueued at `now`, come back so often; oldest first."""
+        message = self._with_deadline(message, now)
+        if returns and self.options.delivery_limit is not None:
+            message = self._counted(message, returns)
+        self._lane_of(message).restore(message, returns)
+        self.ready += 1
+        self.bytes += message.size
+        self.mark()
 
     # ---- out
 
@@ -274,6 +298,7 @@ class Queue:
         self.ready -= count
         if consumer.no_ack:
             self.bytes -= size
+            self.record_removed(messages)
         else:
             self.unacked += count
             self.unacked_bytes += size
@@ -292,6 +317,7 @@ class Queue:
         self.ready -= 1
         if no_ack:
             self.bytes -= message.size
+            self.record_removed([message])
         else:
             self.unacked += 1
             self.unacked_bytes += message.size
@@ -299,6 +325,14 @@ class Queue:
         return lane, position, message, returns
 
     # ---- what becomes of a message that was handed out
+
+    def record_removed(self, messages: Sequence[Message]) -> None:
+        """Have it recorded that messages have left, where that must survive."""
+        recorder = self._host.recorder
+        if recorder is not None and self.durable and not self.deleted:
+            numbered = [message for message in messages if message.lsn]
+            if numbered:
+                recorder.removed(self, numbered)
 
     def ack(self, count: int, size: int) -> None:
         """A consumer is done with `count` messages, whose bodies are `size` bytes together."""
@@ -333,6 +367,9 @@ class Queue:
                 self._bury(message, DELIVERY_LIMIT, now)
                 return
             message = self._counted(message, returns)
+        recorder = self._host.recorder
+        if recorder is not None and message.lsn and self.durable:
+            recorder.returned(self, message, returns)
         lane.give_back(position, message, returns)
         self._relevel(lane)
         self.ready += 1
@@ -342,6 +379,7 @@ class Queue:
         headers = {**message.headers(), "x-delivery-count": Int64(returns)}
         counted = message.derived(message.address, headers, keep_expiration=True)
         counted.deadline = message.deadline
+        counted.lsn = message.lsn
         return counted
 
     def _relevel(self, lane: Lane) -> None:
@@ -390,6 +428,8 @@ class Queue:
     def _bury(self, message: Message, reason: str, now: int) -> None:
         if self.options.dead_letter_exchange is not None:
             self._host.bury(self, message, reason, now)
+        else:
+            self.record_removed([message])
 
     # ---- time
 
@@ -440,16 +480,18 @@ class Queue:
         """Drop what is ready, without dead-lettering; how many that were."""
         dropped = 0
         for lane in self.lanes.values():
-            for message in lane.clear():
+            messages = lane.clear()
+            for message in messages:
                 self._forget(message)
-                dropped += 1
+            self.record_removed(messages)
+            dropped += len(messages)
         self.mark()
         return dropped
 
     def close(self) -> int:
         """The queue is deleted: drop everything; how many messages were ready."""
-        dropped = self.purge()
         self.deleted = self._special = True
+        dropped = self.purge()
         self._host.deadlines.forget(self)
         self._host.usage.bytes -= self._accounted
         self._accounted = 0

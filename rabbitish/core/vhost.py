@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from rabbitish.core import arguments as args
 from rabbitish.core import equivalence
+from rabbitish.core.changes import Recorder
 from rabbitish.core.consumer import Consumer
 from rabbitish.core.deadletter import dead_letter, is_cycle
 from rabbitish.core.deadlines import Deadlines
@@ -54,6 +55,7 @@ class Vhost:
         self.dirty = dirty
         self.deadlines = deadlines
         self.usage = usage
+        self.recorder: Recorder | None = None
         self.queues: dict[str, Queue] = {}
         self.replies: dict[str, Target] = {}  # direct reply-to: waiting requesters by their routing key
         self.route_memories: dict[str, RouteMemory] = {}  # by user
@@ -120,11 +122,21 @@ class Vhost:
             )
             return exchange
         self._check_name("exchange", name)
+        return self.add_exchange(
+            name, kind, durable=durable, auto_delete=auto_delete, internal=internal, arguments=arguments
+        )
+
+    def add_exchange(
+        self, name: str, kind: str, *, durable: bool, auto_delete: bool, internal: bool, arguments: Table
+    ) -> Exchange:
+        """Make an exchange whose name is free. ChannelError: 406 for its arguments."""
         args.alternate_exchange(name, self.name, arguments)
         exchange = Exchange(
             name, kind, durable=durable, auto_delete=auto_delete, internal=internal, arguments=arguments
         )
         self.exchanges[name] = exchange
+        if durable and self.recorder is not None:
+            self.recorder.exchange_declared(self.name, exchange)
         self._rerouted()
         return exchange
 
@@ -146,6 +158,8 @@ class Vhost:
         del self.exchanges[exchange.name]
         for binding in exchange.bindings():
             self._count_source(binding.destination, exchange, -1)
+        if exchange.durable and self.recorder is not None:
+            self.recorder.exchange_deleted(self.name, exchange)
         self._unbind_all(exchange)
         self._rerouted()
 
@@ -193,22 +207,28 @@ class Vhost:
             )
             queue.touch(now)
             return queue
-        options = args.queue_options(
-            name, self.name, arguments, durable=durable, exclusive=exclusive, auto_delete=auto_delete
-        )
-        queue = Queue(
+        return self.add_queue(
             name,
-            self,
-            options,
-            arguments,
             durable=durable,
             auto_delete=auto_delete,
+            arguments=arguments,
             owner=owner if exclusive else None,
             now=now,
         )
+
+    def add_queue(
+        self, name: str, *, durable: bool, auto_delete: bool, arguments: Table, owner: object | None, now: int
+    ) -> Queue:
+        """Make a queue whose name is free. ChannelError: 406 for its arguments."""
+        options = args.queue_options(
+            name, self.name, arguments, durable=durable, exclusive=owner is not None, auto_delete=auto_delete
+        )
+        queue = Queue(name, self, options, arguments, durable=durable, auto_delete=auto_delete, owner=owner, now=now)
         self.queues[name] = queue
-        if exclusive:
+        if owner is not None:
             self._owned.setdefault(owner, {})[queue] = None
+        if durable and self.recorder is not None:
+            self.recorder.queue_declared(self.name, queue)
         queue.touch(now)
         self._rerouted()
         return queue
@@ -237,6 +257,8 @@ class Vhost:
         if queue.deleted:
             return 0
         del self.queues[queue.name]
+        if queue.durable and self.recorder is not None:
+            self.recorder.queue_deleted(queue)
         if queue.owner is not None:
             self._owned[queue.owner].pop(queue)
         self._gone += queue.consumers
@@ -286,15 +308,21 @@ class Vhost:
     def bind(self, source_name: str, destination: Queue | Exchange, routing_key: str, arguments: Table) -> None:
         """Bind; again is no error. ChannelError: 404 for a missing source, 406 for arguments that the type refuses."""
         source = self.exchange(source_name)
-        if source.bind(Binding(source, destination, routing_key, arguments)):
+        binding = Binding(source, destination, routing_key, arguments)
+        if source.bind(binding):
             self._count_source(destination, source, 1)
+            if self.recorder is not None and source.durable and destination.durable:
+                self.recorder.bound(self.name, binding)
             self._rerouted()
 
     def unbind(self, source_name: str, destination: Queue | Exchange, routing_key: str, arguments: Table) -> None:
         """Undo a binding; a missing one is no error. An auto-delete exchange goes with the last binding from it."""
         source = self.exchange(source_name)
-        if source.unbind(destination, routing_key, arguments) is not None:
+        binding = source.unbind(destination, routing_key, arguments)
+        if binding is not None:
             self._count_source(destination, source, -1)
+            if self.recorder is not None and source.durable and destination.durable:
+                self.recorder.unbound(self.name, binding)
             if source.auto_delete and not source.bound:
                 self._drop_exchange(source)
             self._rerouted()
@@ -362,11 +390,26 @@ class Vhost:
     def _bury(self, queue: Queue, message: Message, reason: str, now: int) -> None:
         name, key = queue.options.dead_letter_exchange, queue.options.dead_letter_routing_key
         exchange = self.exchanges.get(name) if name is not None else None
-        if name is None or exchange is None:
-            return
-        counted = queue.options.delivery_limit is not None
-        dead = dead_letter(message, queue.name, reason, name, key, now, counted=counted)
-        headers = dead.headers()
-        for target in self.route(exchange, dead.address.routing_keys, headers):
-            if not is_cycle(headers, target.name, reason):
+        if name is not None and exchange is not None:
+            counted = queue.options.delivery_limit is not None
+            dead = dead_letter(message, queue.name, reason, name, key, now, counted=counted)
+            headers = dead.headers()
+            targets = self.route(exchange, dead.address.routing_keys, headers)
+            targets = [target for target in targets if not is_cycle(headers, target.name, reason)]
+            self.record_published(targets, dead, now)
+            for target in targets:
                 target.enqueue(dead, now)
+        # Only now, so that no end of the process finds it in neither queue.
+        queue.record_removed([message])
+
+    def record_published(self, targets: Iterable[Target], message: Message, now: int) -> None:
+        """Have it recorded that a message is about to go to these targets, where that must survive."""
+        if self.recorder is not None and message.stamp.persistent:
+            queues = durable_queues(targets)
+            if queues:
+                self.recorder.published(queues, [message], now)
+
+
+def durable_queues(targets: Iterable[Target]) -> list[Queue]:
+    """Those of the targets in which a persistent message survives."""
+    return [target for target in targets if target.durable and isinstance(target, Queue)]

@@ -102,7 +102,9 @@ class Link:
     def flush(self, now: int) -> None:
         """Send what the session has to say, and notice what else changed about it."""
         outbox = self.session.outbox
-        if outbox.parts and not self._writing and not self.closed:
+        if outbox.held_until > self.session.hub.durable:
+            self._node.hold(self)
+        elif outbox.parts and not self._writing and not self.closed:
             data = outbox.take()
             try:
                 sent = self._sock.send(data)

@@ -24,11 +24,21 @@ from rabbitish.errors import ConnectionFailure, ReplyCode
 from rabbitish.server.link import Link
 from rabbitish.server.listener import SocketPeer, accept, close_all, open_listeners
 from rabbitish.server.log import get_log
+from rabbitish.server.syncer import Syncer
 from rabbitish.session.connection import Hub, Session
+from rabbitish.session.content import WireCodec
+from rabbitish.store.files import DataDirInUse, Disk, RealDisk
+from rabbitish.store.journal import Journal
+from rabbitish.store.recovery import recover
+from rabbitish.store.scan import JournalDamaged
 
 # The cyclic collector walks every live object, and queued messages are many, none of them in a cycle: let it run
 # rarely.
 _GC_THRESHOLDS = (50_000, 20, 100)
+
+
+class JournalError(Exception):
+    """The journal cannot be opened, read or written; the message says why, for people."""
 
 
 class Node:
@@ -51,6 +61,54 @@ class Node:
         self._alarm = trio.Event()  # set when the ticker must look at _deadline again
         self._sleeps_until: int | None = 0
         self._empty = trio.Event()
+        self.failure: OSError | None = None
+        self._syncer: Syncer | None = None
+        self._held: list[Link] = []  # with something to say that must not be heard before the journal is on disk
+
+    def open_journal(self, disk: Disk) -> None:
+        """Bring back what the journal on `disk` holds, and record changes there from now on. JournalError: damaged."""
+        began = time.monotonic()
+        codec = WireCodec(self.hub.properties)
+        try:
+            recovered = recover(disk, self.broker, codec, self.now(), segment_bytes=self.settings.journal_segment_bytes)
+        except JournalDamaged as damage:
+            raise JournalError(f"the journal is damaged: {damage}") from damage
+        if recovered.cut is not None:
+            self._log.warning("journal: a torn tail was cut off", **recovered.cut._asdict())
+        self._log.info(
+            "journal read",
+            queues=recovered.queues,
+            messages=recovered.messages,
+            ms=int((time.monotonic() - began) * 1000),
+        )
+        journal = recovered.journal
+        self.hub.durable = journal.durable_lsn
+        self._syncer = Syncer(journal, lambda lsn: self._durable(journal, lsn), self._journal_failed)
+        self._syncer.kick()
+
+    def _durable(self, journal: Journal, lsn: int) -> list[int]:
+        dead = journal.synced(lsn)
+        self.hub.now_durable(lsn)
+        held, self._held = self._held, []
+        now = self.now()
+        for link in held:
+            link.flush(now)
+        self.pump(now)
+        return dead
+
+    def _journal_failed(self, error: OSError) -> None:
+        self._log.error("journal: writing failed, the broker stops", error=error)
+        self.failure = error
+        self.nursery.cancel_scope.cancel()
+
+    def hold(self, link: Link) -> None:
+        """A link waits for the journal; it is flushed when that is on disk some way further."""
+        self._held.append(link)
+
+    def close_journal(self) -> None:
+        """Write what is left."""
+        if self._syncer is not None:
+            self._syncer.stop()
 
     def now(self) -> int:
         """Wall milliseconds that never go back: the wall's at the start, and from there the event loop's clock."""
@@ -92,6 +150,8 @@ class Node:
                 link = self.links.get(session)
                 if link is not None:
                     link.flush(now)
+        if self._syncer is not None:
+            self._syncer.kick()
         self._watch_memory()
         if self.broker.restless or self.hub.touched:
             self._deadline = now
@@ -163,12 +223,15 @@ def memory_limit_bytes(settings: Settings) -> int:
 
 async def run(settings: Settings, ready: Callable[[Node, list[str]], None], stop: trio.Event) -> None:
     """Run a broker until `stop` is set; `ready` gets it and the URLs it listens on. ListenError: it cannot listen."""
+    disk = _open_disk(settings)
     listeners = open_listeners(settings)
     sockets = [sock for _, opened in listeners for sock in opened]
     async with trio.open_nursery() as nursery:
         node = Node(settings, nursery)
-        nursery.start_soon(node.tick)
         try:
+            if disk is not None:
+                node.open_journal(disk)
+            nursery.start_soon(node.tick)
             async with trio.open_nursery() as accepters:
                 for sock in sockets:
                     accepters.start_soon(accept, sock, node.welcome)
@@ -179,6 +242,22 @@ async def run(settings: Settings, ready: Callable[[Node, list[str]], None], stop
             close_all(sockets)
         await node.stop()
         nursery.cancel_scope.cancel()
+    if node.failure is not None:
+        raise JournalError(f"the journal cannot be written: {node.failure}")
+    node.close_journal()
+    if disk is not None:
+        disk.close()
+
+
+def _open_disk(settings: Settings) -> RealDisk | None:
+    if not settings.data_dir:
+        return None
+    try:
+        return RealDisk(Path(settings.data_dir))
+    except DataDirInUse as error:
+        raise JournalError(str(error)) from error
+    except OSError as error:
+        raise JournalError(f"cannot use {settings.data_dir}: {error.strerror}") from error
 
 
 async def serve(settings: Settings, ready: Callable[[list[str]], None]) -> None:

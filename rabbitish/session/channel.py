@@ -113,6 +113,8 @@ class Channel:
             if handler is None:
                 raise ConnectionFailure(ReplyCode.COMMAND_INVALID, "unimplemented method")
             handler(self, method)
+            if method.class_id in _SURVIVING:
+                self.session.hold_answers()
         except (ChannelError, ConnectionFailure) as refusal:
             raise refusal.of(method) from None
 
@@ -194,19 +196,25 @@ class Channel:
         """The peer is done with these."""
         # Most are of one queue and consumer, whom it is enough to tell once.
         queue = consumer = None
-        count = size = 0
+        messages: list[Message] = []
+        size = 0
         for its_queue, _, _, message, _, its_consumer, _ in taken:
             if its_queue is not queue or its_consumer is not consumer:
                 if queue is not None:
-                    self._release(consumer, count)
-                    queue.ack(count, size)
+                    self._acked(queue, consumer, messages, size)
                 queue, consumer = its_queue, its_consumer
-                count = size = 0
-            count += 1
+                messages = []
+                size = 0
+            messages.append(message)
             size += message.size
         if queue is not None:
-            self._release(consumer, count)
-            queue.ack(count, size)
+            self._acked(queue, consumer, messages, size)
+
+    def _acked(self, queue: Queue, consumer: ChannelConsumer | None, messages: list[Message], size: int) -> None:
+        self._release(consumer, len(messages))
+        queue.ack(len(messages), size)
+        if queue.durable:
+            queue.record_removed(messages)
 
     def reject(self, taken: list[Held], *, requeue: bool) -> None:
         """The peer does not want these: back to their places, or to the dead-letter exchange."""
@@ -274,6 +282,7 @@ class Channel:
         vhost, now = self.session.vhost, self.session.now
         self._assembler.discard()
         self.plain = False
+        self.session.hub.unsafe.pop(self, None)
         for consumer in list(self.consumers.values()):
             self.drop_consumer(consumer)
             consumer.waiting = False
@@ -302,10 +311,13 @@ class Channel:
 
     def flush_confirms(self) -> None:
         """Answer what was published in this batch."""
-        if self.confirms is not None:
-            frames = self.confirms.flush()
+        confirms, hub = self.confirms, self.session.hub
+        if confirms is not None:
+            frames = confirms.flush(hub.durable)
             if frames:
                 self.session.outbox.write(frames)
+            if confirms.waiting:
+                hub.unsafe[self] = None
 
 
 def strip_name(name: str) -> str:
@@ -313,6 +325,8 @@ def strip_name(name: str) -> str:
     return name.replace("\r", "").replace("\n", "") if "\r" in name or "\n" in name else name
 
 
+# Classes whose answers promise that what was asked for survives: exchange, queue, tx.
+_SURVIVING = (40, 50, 90)
 _BASIC_PUBLISH = methods.BasicPublish().encode()[:4]
 
 

@@ -1,12 +1,13 @@
 """Publisher confirms of one channel: counts publishes, and answers a batch of them with as few frames as it can.
 
 Publishes are numbered from 1 (confirm.select). Within a batch of input nothing is confirmed; `flush` then acknowledges
-all of it with one cumulative basic.ack, cut only where a queue refused a publish (basic.nack). What will have to wait
-for the disk later is released here too: a batch is confirmed up to the number whose messages are safe.
+all of it with one cumulative basic.ack, cut only where a queue refused a publish (basic.nack). A batch with messages
+that must survive waits until the journal is on disk as far as their records, and later ones wait behind it.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from struct import Struct
 
 from rabbitish.wire.frames import FRAME_END, FRAME_METHOD
@@ -21,28 +22,46 @@ _REQUEUE = 2  # RabbitMQ sets it in its nacks, though nothing is requeued
 class Confirms:
     """The confirm state of a channel in confirm mode."""
 
-    __slots__ = ("_channel", "_refused", "answered", "published")
+    __slots__ = ("_channel", "_counted", "_refused", "_waiting", "answered", "published", "safe_at")
 
     def __init__(self, channel: int) -> None:
         self._channel = channel
         self.published = 0  # the number of the last publish
         self.answered = 0  # all up to here have been confirmed or refused
-        self._refused: list[int] = []
+        self.safe_at = 0  # the journal's record that makes the last publish safe
+        self._refused: deque[int] = deque()
+        self._counted = 0  # publishes of the batches up to now
+        self._waiting: deque[tuple[int, int]] = deque()  # batches: safe at, last publish
+
+    @property
+    def waiting(self) -> bool:
+        """Whether something published waits for the disk."""
+        return bool(self._waiting)
 
     def refuse(self) -> None:
         """The publish just counted was refused by a queue."""
         self._refused.append(self.published)
 
-    def flush(self) -> bytes:
-        """The frames that answer everything published since the last call; empty when there is nothing."""
+    def flush(self, durable: int = 0) -> bytes:
+        """The frames that answer what was published and is safe, the journal being on disk up to `durable`."""
+        if self.published > self._counted:
+            self._counted = self.published
+            self._waiting.append((self.safe_at, self.published))
+        last = 0
+        while self._waiting and self._waiting[0][0] <= durable:
+            last = self._waiting.popleft()[1]
         frames: list[bytes] = []
-        for number in self._refused:
+        if last:
+            self._answer(last, frames)
+        return b"".join(frames)
+
+    def _answer(self, last: int, frames: list[bytes]) -> None:
+        while self._refused and self._refused[0] <= last:
+            number = self._refused.popleft()
             self._acknowledge_below(number, frames)
             frames.append(self._frame(_NACK, number, _REQUEUE))
             self.answered = number
-        self._refused.clear()
-        self._acknowledge_below(self.published + 1, frames)
-        return b"".join(frames)
+        self._acknowledge_below(last + 1, frames)
 
     def _acknowledge_below(self, number: int, frames: list[bytes]) -> None:
         last = number - 1

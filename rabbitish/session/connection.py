@@ -66,7 +66,16 @@ class Hub:
         self.touched: list[Session] = []  # sessions that the server must look at
         self.sessions: set[Session] = set()
         self.partial_bytes = 0  # announced bodies that are still arriving
+        self.durable = 0  # how far the journal is on disk
+        self.unsafe: dict[Channel, None] = {}  # channels with publishes that wait for the disk
         self.alarm = ""  # why publishers are held back ("low on memory"), or empty
+
+    def now_durable(self, lsn: int) -> None:
+        """The journal is on disk up to `lsn`: confirm what waited for that."""
+        self.durable = lsn
+        unsafe, self.unsafe = self.unsafe, {}
+        for channel in unsafe:
+            channel.flush_confirms()
 
     def set_alarm(self, reason: str) -> None:
         """Hold publishers back for this reason, or let them go on when it is empty."""
@@ -104,8 +113,7 @@ class Session:
         self._memory = RouteMemory(self.settings.route_cache_entries)
         self.routes, self.templates = self._memory.routes, self._memory.templates
         self.template: Template | None = None  # that of the last publish
-        self.published = False  # it publishes: an alarm concerns it
-        self.blocked = False  # by an alarm
+        self.blocked = False  # it published under an alarm
         self._confirming: list[Channel] = []
         self._opening = b""
         self._partial = 0
@@ -280,10 +288,14 @@ class Session:
 
     def note_publish(self) -> None:
         """The peer publishes; under an alarm that gets it held back."""
-        if not self.published:
-            self.published = True
         if self.hub.alarm and not self.blocked:
-            self.alarm_changed()
+            self._hold_back(blocked=True)
+
+    def hold_answers(self) -> None:
+        """What was just done must be on disk before the peer hears of it."""
+        recorder = self.vhost.recorder
+        if recorder is not None and recorder.position > self.hub.durable:
+            self.outbox.held_until = recorder.position
 
     def expect_content(self, size: int) -> None:
         """Count a body that was announced (or, negative, has arrived). ConnectionFailure 506: too many at once."""
@@ -295,17 +307,17 @@ class Session:
     # ---- alarms
 
     def alarm_changed(self) -> None:
-        """An alarm was raised or is over: stop or go on reading, and say so to those who understand."""
-        if self.state != "running" or not self.published:
-            return
-        reason = self.hub.alarm
-        blocked = bool(reason)
-        if blocked == self.blocked:
-            return
+        """An alarm is over, or was raised, which concerns a peer when it publishes (RabbitMQ: publish_received)."""
+        if self.blocked and not self.hub.alarm and self.state == "running":
+            self._hold_back(blocked=False)
+
+    def _hold_back(self, *, blocked: bool) -> None:
+        """Stop or go on reading, and say so to those who understand."""
         self.blocked = blocked
         self.reading = not blocked
         self.heard = self.broker.now  # while we did not read we could not hear
         if self.capability("connection.blocked"):
+            reason = self.hub.alarm
             self.send(methods.ConnectionBlocked(reason=reason) if blocked else methods.ConnectionUnblocked())
         self.touch()
 
@@ -406,8 +418,11 @@ class Session:
         if self.state != "running":
             return
         for channel in list(self.channels.values()):
-            channel.flush_confirms()
-            channel.shut()
+            try:
+                channel.flush_confirms()
+                channel.shut()
+            except Exception as error:  # ours, whatever it is: the other channels must still let go
+                self.log.exception("internal error", error)
         self.channels.clear()
         self._confirming.clear()
         self.vhost.release_owner(self)

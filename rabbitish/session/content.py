@@ -11,7 +11,7 @@ ones with every message.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple, Self
+from typing import NamedTuple, Self, cast
 
 from rabbitish.core.message import Address, Message, Stamp, Traits
 from rabbitish.core.vhost import REPLY_TO
@@ -20,7 +20,7 @@ from rabbitish.values import Table, type_name
 from rabbitish.wire.codec import encode_shortstr
 from rabbitish.wire.frames import CONTENT_HEAD, FRAME_BODY, FRAME_HEADER, FRAME_OVERHEAD, HEAD
 from rabbitish.wire.properties import Digest, Properties, decode_properties, digest
-from rabbitish.wire.table import decode_table
+from rabbitish.wire.table import decode_table, encode_table
 
 CLASS_BASIC = 60
 _PROPERTIES_AT = HEAD.size + CONTENT_HEAD.size
@@ -57,6 +57,7 @@ class WireMessage(Message):
         self.stamp = stamp
         self.size = stamp.size
         self.deadline = None
+        self.lsn = 0
         self.content = content
 
     @property
@@ -130,7 +131,9 @@ class WireMessage(Message):
 
     def twin(self) -> Self:
         """See Message."""
-        return type(self)(self.stamp, self.content)
+        twin = type(self)(self.stamp, self.content)
+        twin.lsn = self.lsn
+        return twin
 
 
 def framed_content(channel: int, raw: bytes, size: int, body: list[bytes], frame_max: int) -> bytes:
@@ -146,6 +149,36 @@ def framed_content(channel: int, raw: bytes, size: int, body: list[bytes], frame
     for piece in pieces:
         parts += (_BODY_HEAD, number, len(piece).to_bytes(4, "big"), piece, _END)
     return b"".join(parts)
+
+
+class WireCodec:
+    """Tables and messages as bytes, for those who keep them (store/) and know no wire."""
+
+    def __init__(self, properties: PropertyCache) -> None:
+        self._properties = properties
+
+    def encode_table(self, table: Table) -> bytes:
+        """A field table."""
+        return encode_table(table)
+
+    def decode_table(self, data: bytes, offset: int) -> tuple[Table, int]:
+        """The other way: the table, and the offset behind it."""
+        return decode_table(data, offset)
+
+    def channel_of(self, message: Message) -> int:
+        """The channel number in a message's frames."""
+        return cast("WireMessage", message).stamp.channel
+
+    def content_of(self, message: Message) -> bytes:
+        """A message's frames."""
+        return cast("WireMessage", message).content
+
+    def message(self, address: Address, channel: int, content: bytes) -> WireMessage:
+        """The message that had these frames."""
+        end = HEAD.size + HEAD.unpack_from(content)[2]
+        _, _, size = CONTENT_HEAD.unpack_from(content, HEAD.size)
+        traits = self._properties.summary(content[_PROPERTIES_AT:end]).traits
+        return WireMessage(WireStamp(address, traits, size, channel, address_suffix(address)), content)
 
 
 class Summary(NamedTuple):

@@ -16,6 +16,7 @@ from struct import Struct
 from typing import TYPE_CHECKING
 
 from rabbitish.core.message import Message
+from rabbitish.core.vhost import durable_queues
 from rabbitish.errors import AMQPError
 from rabbitish.session.content import CLASS_BASIC, WireMessage, WireStamp
 from rabbitish.session.publish import Route
@@ -40,7 +41,7 @@ _ACK_ARGUMENTS_AT = _HEAD_SIZE + 4
 class Template:
     """What a publish means that begins with these bytes: method frame, content header, head of the one body frame."""
 
-    __slots__ = ("beginning", "channel", "content_at", "route", "size", "stamp", "together")
+    __slots__ = ("beginning", "channel", "content_at", "durable", "route", "size", "stamp", "together")
 
     def __init__(self, beginning: bytes, content_at: int, number: int, route: Route, stamp: WireStamp) -> None:
         self.beginning = beginning
@@ -52,6 +53,7 @@ class Template:
         # Messages may wait for each other unless each one's fate is known only when it is handed over.
         targets = route.targets or ()
         self.together = bool(targets) and all(target.holds and not target.may_refuse for target in targets)
+        self.durable = durable_queues(targets) if stamp.persistent else []
 
 
 def take_fast(session: Session) -> None:
@@ -191,5 +193,10 @@ def _hand_over(channel: Channel, template: Template, batch: list[Message]) -> No
     session.note_publish()
     targets = template.route.targets
     assert targets
+    recorder = session.vhost.recorder
+    if recorder is not None and template.durable:
+        recorder.published(template.durable, batch, session.now)
+        if channel.confirms is not None:
+            channel.confirms.safe_at = recorder.position
     for target in targets:
         target.enqueue_alike(batch, session.now)

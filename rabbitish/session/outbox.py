@@ -20,7 +20,7 @@ class Waiter(Protocol):
 class Outbox:
     """Bytes on their way to one peer."""
 
-    __slots__ = ("_low", "_touch", "high", "last_sent", "parts", "size", "waiters")
+    __slots__ = ("_low", "_touch", "held_until", "high", "last_sent", "parts", "size", "waiters")
 
     def __init__(self, high: int, low: int, touch: Callable[[], None]) -> None:
         self.high = high
@@ -29,6 +29,7 @@ class Outbox:
         self.parts: list[bytes] = []
         self.size = 0  # bytes appended and not yet sent, about
         self.waiters: list[Waiter] = []
+        self.held_until = 0  # nothing goes out before the journal is on disk up to here
         self.last_sent = 0  # when bytes last went out, wall milliseconds: heartbeats are due only on an idle line
 
     def write(self, data: bytes) -> None:

@@ -172,6 +172,9 @@ def hand_over(channel: Channel, message: WireMessage, targets: list[Target], *, 
     if mandatory and not any(target.holds for target in targets):
         give_back(channel, message)
     now = channel.session.now
+    channel.session.vhost.record_published(targets, message, now)
+    if message.lsn and channel.confirms is not None:
+        channel.confirms.safe_at = message.lsn
     accepted = True
     for target in targets:
         accepted = target.enqueue(message, now) and accepted

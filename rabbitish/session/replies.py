@@ -20,11 +20,12 @@ if TYPE_CHECKING:
 class ReplyConsumer:
     """A consumer of `amq.rabbitmq.reply-to` on a channel."""
 
-    __slots__ = ("_channel", "name", "tag")
+    __slots__ = ("_channel", "durable", "name", "tag")
 
     def __init__(self, channel: Channel, tag: str) -> None:
         vhost, token = channel.session.vhost, channel.session.broker.token
         self._channel = channel
+        self.durable = False
         self.tag = tag
         self.name = f"{REPLY_TO}.{token()}.{token()}"
         vhost.add_reply_target(self)

@@ -61,13 +61,16 @@ def test_memory_alarm_holds_publishers_back_until_it_is_over() -> None:
             consumer = await running.connect()
             await publisher.ask(methods.QueueDeclare(queue="q"), methods.QueueDeclareOk)
             await publisher.publish("q", b"x" * KIB, times=300)
+            while not running.node.hub.alarm:
+                await trio.lowlevel.checkpoint()
+            await publisher.publish("q", b"one too many")
             blocked = await publisher.expect(methods.ConnectionBlocked)
             assert blocked.reason == "low on memory"
             await publisher.send(methods.QueueDeclare(queue="later"))
             await consumer.ask(methods.QueueDeclare(queue="mine"), methods.QueueDeclareOk)
             assert "later" not in running.node.broker.vhosts["/"].queues, "a held publisher is not read from"
             await consumer.ask(methods.BasicConsume(queue="q", no_ack=True), methods.BasicConsumeOk)
-            await consumer.count_bodies(300)
+            await consumer.count_bodies(301)
             await publisher.expect(methods.ConnectionUnblocked)
             await publisher.expect(methods.QueueDeclareOk)
 

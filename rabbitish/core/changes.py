@@ -1,0 +1,51 @@
+"""What the core tells of its changes, for whoever keeps them: the journal, and mirrors one day.
+
+Facts in the past tense, told right after they happened, in order; the observer never answers and never waits. Only what
+must survive is told: durable exchanges and queues, bindings between them, persistent messages in durable queues. A
+message that was told of has a number (`lsn`); one without was never told of and is not told of again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from rabbitish.core.exchange import Binding, Exchange
+    from rabbitish.core.message import Message
+    from rabbitish.core.queue import Queue
+
+
+class Recorder(Protocol):
+    """An observer of changes."""
+
+    @property
+    def position(self) -> int:
+        """The number of the last change told of."""
+
+    def exchange_declared(self, vhost: str, exchange: Exchange) -> None:
+        """A durable exchange is there."""
+
+    def exchange_deleted(self, vhost: str, exchange: Exchange) -> None:
+        """It has gone, with the bindings from and to it."""
+
+    def queue_declared(self, vhost: str, queue: Queue) -> None:
+        """A durable queue is there."""
+
+    def queue_deleted(self, queue: Queue) -> None:
+        """It has gone, with its bindings and messages."""
+
+    def bound(self, vhost: str, binding: Binding) -> None:
+        """A binding between durable things is there."""
+
+    def unbound(self, vhost: str, binding: Binding) -> None:
+        """It has gone."""
+
+    def published(self, queues: Sequence[Queue], messages: Sequence[Message], now: int) -> None:
+        """Persistent messages of one address went to these durable queues; gives each message its number."""
+
+    def removed(self, queue: Queue, messages: Sequence[Message]) -> None:
+        """Messages with numbers left a queue, whatever became of them."""
+
+    def returned(self, queue: Queue, message: Message, returns: int) -> None:
+        """A message with a number came back to its queue, so often by now."""
