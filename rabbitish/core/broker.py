@@ -11,7 +11,8 @@ from collections.abc import Callable
 
 from rabbitish.core.changes import Recorder
 from rabbitish.core.deadlines import Deadlines
-from rabbitish.core.queue import Queue, Usage
+from rabbitish.core.host import Usage
+from rabbitish.core.queue import Queue
 from rabbitish.core.vhost import Vhost
 
 

@@ -11,12 +11,10 @@ never knows connections: exclusive ownership and deletion are the virtual host's
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol
 
 from rabbitish.core.arguments import QueueOptions
-from rabbitish.core.changes import Recorder
 from rabbitish.core.consumer import Consumer, Consumers
-from rabbitish.core.deadlines import Deadlines
+from rabbitish.core.host import Host
 from rabbitish.core.lane import Lane
 from rabbitish.core.message import Message
 from rabbitish.values import Int64, Table
@@ -29,30 +27,6 @@ SWEEP_MESSAGES = 4096
 HANDFUL_MESSAGES = 128
 
 EXPIRED, REJECTED, MAXLEN, DELIVERY_LIMIT = "expired", "rejected", "maxlen", "delivery_limit"
-
-
-class Usage:
-    """Bytes of memory that queued messages take, over all queues."""
-
-    __slots__ = ("bytes",)
-
-    def __init__(self) -> None:
-        self.bytes = 0
-
-
-class Host(Protocol):
-    """What a queue asks of the virtual host it lives in."""
-
-    dirty: list[Queue]
-    deadlines: Deadlines
-    usage: Usage
-    recorder: Recorder | None
-
-    def bury(self, queue: Queue, message: Message, reason: str, now: int) -> None:
-        """Dead-letter a message that has just left the queue."""
-
-    def idle(self, queue: Queue) -> None:
-        """The queue has been unused for its x-expires: delete it."""
 
 
 class Queue:

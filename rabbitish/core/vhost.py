@@ -20,8 +20,9 @@ from rabbitish.core.consumer import Consumer
 from rabbitish.core.deadletter import dead_letter, is_cycle
 from rabbitish.core.deadlines import Deadlines
 from rabbitish.core.exchange import KINDS, Binding, DefaultExchange, Exchange, Target
+from rabbitish.core.host import Usage
 from rabbitish.core.message import Message
-from rabbitish.core.queue import Queue, Usage
+from rabbitish.core.queue import Queue
 from rabbitish.core.routing import collect
 from rabbitish.errors import ChannelError, ReplyCode
 from rabbitish.values import Table

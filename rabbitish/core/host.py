@@ -1,0 +1,36 @@
+"""What a queue asks of the virtual host it lives in, so that it need not know it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from rabbitish.core.changes import Recorder
+from rabbitish.core.deadlines import Deadlines
+from rabbitish.core.message import Message
+
+if TYPE_CHECKING:
+    from rabbitish.core.queue import Queue
+
+
+class Usage:
+    """Bytes of memory that queued messages take, over all queues."""
+
+    __slots__ = ("bytes",)
+
+    def __init__(self) -> None:
+        self.bytes = 0
+
+
+class Host(Protocol):
+    """What a queue asks of the virtual host it lives in."""
+
+    dirty: list[Queue]
+    deadlines: Deadlines
+    usage: Usage
+    recorder: Recorder | None
+
+    def bury(self, queue: Queue, message: Message, reason: str, now: int) -> None:
+        """Dead-letter a message that has just left the queue."""
+
+    def idle(self, queue: Queue) -> None:
+        """The queue has been unused for its x-expires: delete it."""
