@@ -25,8 +25,9 @@ from rabbitish.server.link import Link
 from rabbitish.server.listener import SocketPeer, accept, close_all, open_listeners
 from rabbitish.server.log import get_log
 from rabbitish.server.syncer import Syncer
-from rabbitish.session.connection import Hub, Session
+from rabbitish.session.connection import Session
 from rabbitish.session.content import WireCodec
+from rabbitish.session.hub import Hub
 from rabbitish.store.files import DataDirInUse, Disk, RealDisk
 from rabbitish.store.journal import Journal
 from rabbitish.store.recovery import recover

@@ -10,17 +10,15 @@ The server learns of anything to do (bytes to send, a socket to close) through `
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any
 
-from rabbitish.config import Settings
-from rabbitish.core.access import Access, User
-from rabbitish.core.broker import Broker
+from rabbitish.core.access import User
 from rabbitish.core.vhost import Vhost
 from rabbitish.errors import AMQPError, ChannelError, ConnectionFailure, ReplyCode
 from rabbitish.session import basic, handshake, modes, topology  # noqa: F401  (they fill the table of methods)
 from rabbitish.session.channel import Channel
-from rabbitish.session.content import PropertyCache
 from rabbitish.session.fastlane import Template, take_fast
+from rabbitish.session.hub import Hub, Log, Peer
 from rabbitish.session.outbox import Outbox
 from rabbitish.session.publish import Route, RouteMemory, find_route
 from rabbitish.values import Table
@@ -37,52 +35,6 @@ from rabbitish.wire.frames import (
     erlang_binary,
 )
 from rabbitish.wire.method import Method, decode_method
-
-
-class Log(Protocol):
-    """Where a session reports what happens to it."""
-
-    def info(self, event: str, **fields: object) -> None: ...
-    def warning(self, event: str, **fields: object) -> None: ...
-    def exception(self, event: str, error: BaseException, **fields: object) -> None: ...
-    def bind(self, **fields: object) -> Log: ...
-
-
-class Peer(Protocol):
-    """Where a connection comes from."""
-
-    name: str  # "127.0.0.1:50412 -> 127.0.0.1:5672", RabbitMQ's name for a connection
-    loopback: bool
-
-
-class Hub:
-    """What the sessions of a broker share."""
-
-    def __init__(self, broker: Broker, access: Access, settings: Settings) -> None:
-        self.broker = broker
-        self.access = access
-        self.settings = settings
-        self.properties = PropertyCache(settings.properties_cache_entries)
-        self.touched: list[Session] = []  # sessions that the server must look at
-        self.sessions: set[Session] = set()
-        self.partial_bytes = 0  # announced bodies that are still arriving
-        self.durable = 0  # how far the journal is on disk
-        self.unsafe: dict[Channel, None] = {}  # channels with publishes that wait for the disk
-        self.alarm = ""  # why publishers are held back ("low on memory"), or empty
-
-    def now_durable(self, lsn: int) -> None:
-        """The journal is on disk up to `lsn`: confirm what waited for that."""
-        self.durable = lsn
-        unsafe, self.unsafe = self.unsafe, {}
-        for channel in unsafe:
-            channel.flush_confirms()
-
-    def set_alarm(self, reason: str) -> None:
-        """Hold publishers back for this reason, or let them go on when it is empty."""
-        if reason != self.alarm:
-            self.alarm = reason
-            for session in list(self.sessions):
-                session.alarm_changed()
 
 
 class Session:
