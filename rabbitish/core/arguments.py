@@ -17,6 +17,7 @@ from rabbitish.values import Table, Timestamp, Value, type_name
 
 EXPIRY_MS_MAX = 315_360_000_000  # ten years; RabbitMQ: rabbit_misc:check_expiry
 PRIORITY_MAX = 255
+ROUTING_KEY_BYTES_MAX = 255  # a short string; RabbitMQ takes a longer one here, and fails when it delivers
 OVERFLOW_MODES = ("drop-head", "reject-publish", "reject-publish-dlx")
 QUEUE_TYPES = ("classic", "quorum", "stream")
 
@@ -180,6 +181,8 @@ def _dead_letter_key(value: Value, arguments: Table) -> str | None:
     fault = _text(value, arguments)
     if fault is None and "x-dead-letter-exchange" not in arguments:
         return "routing_key_but_no_dlx_defined"
+    if isinstance(value, str) and len(raw := value.encode("utf-8", "surrogateescape")) > ROUTING_KEY_BYTES_MAX:
+        return f"{{value_too_long,{len(raw)}}}"
     return fault
 
 

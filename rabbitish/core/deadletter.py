@@ -11,6 +11,8 @@ from rabbitish.core.message import Address, Message
 from rabbitish.core.queue import REJECTED
 from rabbitish.values import Int64, Table, Timestamp, Value
 
+_COUNT_MAX = (1 << 63) - 1  # a count may come from a publisher who made it up
+
 
 def dead_letter(
     message: Message,
@@ -74,7 +76,7 @@ def _record(headers: Table, death: Table) -> None:
         same = [entry for entry in deaths if _key(entry) == _key(death)]
         if same:
             count = same[0].get("count")
-            grown: Table = {**same[0], "count": Int64(count + 1 if isinstance(count, int) else 1)}
+            grown: Table = {**same[0], "count": Int64(min(count + 1, _COUNT_MAX) if isinstance(count, int) else 1)}
             deaths = [entry for entry in deaths if entry is not same[0]]
             death = grown
         death = dict(sorted(death.items()))
@@ -86,18 +88,15 @@ def _key(death: Table) -> tuple[Value, Value]:
 
 
 def _folded(deaths: list[Value]) -> list[Table]:
-    """Entries of the same queue and reason folded into one that counts them, in order of their first."""
-    folded: dict[tuple[str, str], Table] = {}
+    """Entries of the same queue and reason folded into the first of them, which counts them if it does not count yet."""
+    first: dict[tuple[str, str], Table] = {}
+    times: dict[tuple[str, str], int] = {}
     for death in deaths:
-        if not isinstance(death, dict):
-            continue
-        key = (str(death.get("queue")), str(death.get("reason")))
-        if key not in folded:
-            folded[key] = death
-            times = sum(1 for other in deaths if isinstance(other, dict) and _key(other) == _key(death))
-            if "count" not in death:
-                folded[key] = {"count": Int64(times), **death}
-    return list(folded.values())
+        if isinstance(death, dict):
+            key = (str(death.get("queue")), str(death.get("reason")))
+            first.setdefault(key, death)
+            times[key] = times.get(key, 0) + 1
+    return [death if "count" in death else {"count": Int64(times[key]), **death} for key, death in first.items()]
 
 
 def is_cycle(headers: Table, queue: str, reason: str) -> bool:

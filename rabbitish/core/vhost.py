@@ -156,13 +156,16 @@ class Vhost:
         self._drop_exchange(exchange)
 
     def _drop_exchange(self, exchange: Exchange) -> None:
-        del self.exchanges[exchange.name]
         for binding in exchange.bindings():
             self._count_source(binding.destination, exchange, -1)
-        if exchange.durable and self.recorder is not None:
-            self.recorder.exchange_deleted(self.name, exchange)
+        self._forget_exchange(exchange)
         self._unbind_all(exchange)
         self._rerouted()
+
+    def _forget_exchange(self, exchange: Exchange) -> None:
+        del self.exchanges[exchange.name]
+        if exchange.durable and self.recorder is not None:
+            self.recorder.exchange_deleted(self.name, exchange)
 
     def check_not_default(self, name: str) -> None:
         """ChannelError: 403 for the default exchange, which nobody may declare, delete or bind."""
@@ -276,8 +279,10 @@ class Vhost:
 
         An exclusive consumer of a queue with a single active one is refused in the same words (RabbitMQ).
         """
-        taken = len(queue.consumers) or queue.options.single_active_consumer
-        if (taken and consumer.exclusive) or any(other.exclusive for other in queue.consumers):
+        others = len(queue.consumers)
+        taken = others or queue.options.single_active_consumer
+        # Whoever has it exclusively is alone.
+        if (taken and consumer.exclusive) or (others == 1 and next(iter(queue.consumers)).exclusive):
             raise ChannelError(
                 ReplyCode.ACCESS_REFUSED, f"queue '{queue.name}' in vhost '{self.name}' in exclusive use"
             )
@@ -347,7 +352,7 @@ class Vhost:
             for source in self._sources.pop(going, {}):
                 source.unbind_destination(going)
                 if source.auto_delete and not source.bound:
-                    del self.exchanges[source.name]
+                    self._forget_exchange(source)
                     waiting.append(source)
 
     def sources(self, destination: Queue | Exchange) -> list[Exchange]:
@@ -412,5 +417,5 @@ class Vhost:
 
 
 def durable_queues(targets: Iterable[Target]) -> list[Queue]:
-    """Those of the targets in which a persistent message survives."""
-    return [target for target in targets if target.durable and isinstance(target, Queue)]
+    """Those of the targets in which a persistent message survives; one may have gone since it was routed to (tx)."""
+    return [target for target in targets if target.durable and isinstance(target, Queue) and not target.deleted]

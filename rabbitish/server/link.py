@@ -99,10 +99,15 @@ class Link:
         if self._waiting:
             self._changed.set()
 
+    @property
+    def _held(self) -> bool:
+        """Whether what the session has to say must wait for the journal."""
+        return self.session.outbox.held_until > self.session.hub.durable
+
     def flush(self, now: int) -> None:
         """Send what the session has to say, and notice what else changed about it."""
         outbox = self.session.outbox
-        if outbox.held_until > self.session.hub.durable:
+        if self._held:
             self._node.hold(self)
         elif outbox.parts and not self._writing and not self.closed:
             data = outbox.take()
@@ -128,7 +133,7 @@ class Link:
         """Send the rest, and what is said meanwhile, as the kernel takes it."""
         node, outbox = self._node, self.session.outbox
         try:
-            while self._rest or outbox.parts:
+            while self._rest or (outbox.parts and not self._held):
                 if not self._rest:
                     self._rest = memoryview(outbox.take())
                 await trio.lowlevel.wait_writable(self._sock)
@@ -145,6 +150,8 @@ class Link:
             self._rest = memoryview(b"")
             self._writing = False
             self._changes()
+        if self._held:
+            node.hold(self)
 
     def close(self) -> None:
         """Close the socket."""

@@ -67,13 +67,18 @@ class Node:
         self._held: list[Link] = []  # with something to say that must not be heard before the journal is on disk
 
     def open_journal(self, disk: Disk) -> None:
-        """Bring back what the journal on `disk` holds, and record changes there from now on. JournalError: damaged."""
+        """Bring back what the journal on `disk` holds, and record changes there from now on.
+
+        JournalError: it is damaged, or cannot be read.
+        """
         began = time.monotonic()
         codec = WireCodec(self.hub.properties)
         try:
             recovered = recover(disk, self.broker, codec, self.now(), segment_bytes=self.settings.journal_segment_bytes)
         except JournalDamaged as damage:
             raise JournalError(f"the journal is damaged: {damage}") from damage
+        except OSError as error:
+            raise JournalError(f"the journal cannot be read: {error}") from error
         if recovered.cut is not None:
             self._log.warning("journal: a torn tail was cut off", **recovered.cut._asdict())
         self._log.info(
@@ -85,7 +90,7 @@ class Node:
         journal = recovered.journal
         self.hub.durable = journal.durable_lsn
         self._syncer = Syncer(journal, lambda lsn: self._durable(journal, lsn), self._journal_failed)
-        self._syncer.kick()
+        self.pump(self.now())
 
     def _durable(self, journal: Journal, lsn: int) -> list[int]:
         dead = journal.synced(lsn)
@@ -107,9 +112,12 @@ class Node:
         self._held.append(link)
 
     def close_journal(self) -> None:
-        """Write what is left."""
+        """Write what is left. JournalError: that failed."""
         if self._syncer is not None:
-            self._syncer.stop()
+            try:
+                self._syncer.stop()
+            except OSError as error:
+                raise JournalError(f"the journal cannot be written: {error}") from error
 
     def now(self) -> int:
         """Wall milliseconds that never go back: the wall's at the start, and from there the event loop's clock."""

@@ -28,6 +28,7 @@ class Syncer:
         self._dead: list[int] = []  # segments to be deleted
         self._stopping = False
         self._busy = False
+        self._error: OSError | None = None
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
         self._thread.start()
 
@@ -45,16 +46,19 @@ class Syncer:
     def _run(self) -> None:
         while True:
             with self._ready:
-                while not self._batches and not self._stopping:
+                while not (self._batches or self._dead or self._stopping):
                     self._ready.wait()
                 batches, self._batches = self._batches, []
                 dead, self._dead = self._dead, []
-            if not batches:
+            if not batches and not dead:
                 return
             try:
                 self._journal.delete(dead)
+                if not batches:
+                    continue
                 lsn = self._journal.write(batches)
             except OSError as error:
+                self._error = error
                 self._tell(self._failed, error)
                 return
             self._tell(self._done, lsn)
@@ -68,15 +72,19 @@ class Syncer:
     def _done(self, lsn: int) -> None:
         self._busy = False
         dead = self._synced(lsn)
-        with self._ready:
-            self._dead += dead
+        if dead:
+            with self._ready:
+                self._dead += dead
+                self._ready.notify()
         self.kick()
 
     def stop(self) -> None:
-        """Write what is left, in the caller's own time, and end the thread."""
+        """Write what is left, in the caller's own time, and end the thread. OSError: that failed, now or before."""
         with self._ready:
             self._batches += self._journal.take()
             self._stopping = True
             self._ready.notify()
         self._thread.join()
         self._journal.close()
+        if self._error is not None:
+            raise self._error

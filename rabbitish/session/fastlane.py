@@ -141,9 +141,9 @@ def _recognise(session: Session, buf: bytes, pos: int, have: int) -> Template | 
     channel = session.channels.get(number)
     if channel is None or not channel.plain:
         return None
-    if template is not None:
-        return template
     limit = session.frame_max
+    if template is not None:  # which another peer may have brought, with larger frames
+        return template if size <= limit and body_size <= limit else None
     if (
         kind != FRAME_HEADER
         or number2 != number

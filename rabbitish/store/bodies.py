@@ -1,6 +1,7 @@
 """What stands in a record's body, type by type: both directions side by side.
 
-Names are UTF-8 with a length before them, any other bytes kept (surrogateescape). Field tables and message contents are
+Names are UTF-8 with a length before them (32 bits, since keys in CC headers may be long), any other bytes kept
+(surrogateescape). Field tables and message contents are
 the wire's business; a `Codec` that the server hands in turns them into bytes and back.
 """
 
@@ -13,10 +14,9 @@ from typing import NamedTuple, Protocol
 from rabbitish.core.message import Address, Message
 from rabbitish.values import Table
 
-_U16 = Struct(">H")
 _U32 = Struct(">I")
 _QUEUE = Struct(">IB")
-_PUBLISH = Struct(">QHH")
+_PUBLISH = Struct(">QHI")
 _REMOVE = Struct(">IB")
 _RETURNED = Struct(">IQI")
 
@@ -40,7 +40,7 @@ class Codec(Protocol):
 def encode_name(text: str) -> bytes:
     """A name with its length."""
     raw = text.encode("utf-8", "surrogateescape")
-    return _U16.pack(len(raw)) + raw
+    return _U32.pack(len(raw)) + raw
 
 
 class Reader:
@@ -59,7 +59,7 @@ class Reader:
 
     def name(self) -> str:
         """A name."""
-        (size,) = self.take(_U16)
+        (size,) = self.take(_U32)
         raw = self._body[self._at : self._at + size]
         self._at += size
         return raw.decode("utf-8", "surrogateescape")
@@ -164,7 +164,7 @@ def encode_publish_head(now: int, channel: int, queues: Sequence[int], address: 
     """PUBLISH up to the content, which follows: when, on which channel, to which queues, and the address."""
     numbers = b"".join(map(_U32.pack, queues))
     keys = b"".join(map(encode_name, (address.exchange, *address.routing_keys)))
-    head = _PUBLISH.pack(now, channel, len(queues)) + numbers + _U16.pack(1 + len(address.extra_keys)) + keys
+    head = _PUBLISH.pack(now, channel, len(queues)) + numbers + _U32.pack(1 + len(address.extra_keys)) + keys
     return _U32.pack(len(head)) + head
 
 
@@ -180,7 +180,7 @@ class Published(NamedTuple):
     @staticmethod
     def queues_of(body: bytes) -> tuple[int, ...]:
         """Only the queues."""
-        (count,) = _U16.unpack_from(body, _U32.size + _PUBLISH.size - _U16.size)
+        (count,) = _U32.unpack_from(body, _U32.size + _PUBLISH.size - _U32.size)
         return Struct(f">{count}I").unpack_from(body, _U32.size + _PUBLISH.size)
 
     @classmethod
@@ -190,7 +190,7 @@ class Published(NamedTuple):
         reader.take(_U32)
         now, channel, count = reader.take(_PUBLISH)
         queues = tuple(reader.take(_U32)[0] for _ in range(count))
-        (keys,) = reader.take(_U16)
+        (keys,) = reader.take(_U32)
         exchange = reader.name()
         routing_key, *extra = [reader.name() for _ in range(keys)]
         return cls(now, channel, queues, Address(exchange, routing_key, tuple(extra)), reader.rest())

@@ -11,6 +11,7 @@ Only `append`, `take` and `synced` are called here, by one thread; `write` alone
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Callable
 from struct import Struct
 from typing import NamedTuple
@@ -38,14 +39,12 @@ class Segments:
     def __init__(self) -> None:
         self._sequences: list[int] = []
         self._first_lsns: list[int] = []
-        self._declared_lsns: list[int] = []  # where the snapshot that each begins with is complete
         self._live: list[dict[int, int]] = []  # by queue number; no zeroes
 
-    def begin(self, sequence: int, first_lsn: int, declared_lsn: int) -> None:
-        """A segment begins with this record, and has told everything that is declared with that one."""
+    def begin(self, sequence: int, first_lsn: int) -> None:
+        """A segment begins with this record."""
         self._sequences.append(sequence)
         self._first_lsns.append(first_lsn)
-        self._declared_lsns.append(declared_lsn)
         self._live.append({})
 
     def add(self, lsn: int, queue: int, count: int) -> None:
@@ -67,16 +66,13 @@ class Segments:
         for live in self._live:
             live.pop(queue, None)
 
-    def take_dead(self, durable_lsn: int) -> list[int]:
-        """The oldest segments, up to the first in which something lives; forgotten here.
-
-        One that follows must have told, on disk, all that the dead ones told of declarations.
-        """
+    def take_dead(self) -> list[int]:
+        """The oldest segments, up to the first in which something lives or the newest; forgotten here."""
         dead = 0
-        while dead < len(self._live) - 1 and not self._live[dead] and self._declared_lsns[dead + 1] <= durable_lsn:
+        while dead < len(self._live) - 1 and not self._live[dead]:
             dead += 1
         gone = self._sequences[:dead]
-        del self._sequences[:dead], self._first_lsns[:dead], self._declared_lsns[:dead], self._live[:dead]
+        del self._sequences[:dead], self._first_lsns[:dead], self._live[:dead]
         return gone
 
 
@@ -100,6 +96,7 @@ class Journal:
         self._first = False
         self._pieces: list[bytes] = []
         self._batches: list[Batch] = []
+        self._dying: deque[tuple[int, list[int]]] = deque()  # segments that may go once that record is on disk
         self._file: File | None = None
 
     # ---- the core's side
@@ -140,7 +137,9 @@ class Journal:
         self._mark()
         self.append_snapshot(Type.SNAPSHOT)
         self._snapshot(self)
-        self.segments.begin(self._sequence, first_lsn, self.last_lsn)
+        self.append_snapshot(Type.SNAPSHOT_END)
+        self._size = 0  # or a snapshot larger than a segment would call for the next one at once
+        self.segments.begin(self._sequence, first_lsn)
 
     def _close_batch(self) -> None:
         if self._pieces:
@@ -160,9 +159,19 @@ class Journal:
         return batches
 
     def synced(self, lsn: int) -> list[int]:
-        """Everything up to `lsn` is on disk. The numbers of the segments that may be deleted now."""
+        """Everything up to `lsn` is on disk. The numbers of the segments that may be deleted now.
+
+        All there is by now must be on disk before a dead segment goes: what emptied it, since a message that left it
+        may live on as a dead letter, and the snapshot at the beginning of the newest one.
+        """
         self.durable_lsn = lsn
-        return self.segments.take_dead(lsn)
+        dead = self.segments.take_dead()
+        if dead:
+            self._dying.append((self.last_lsn, dead))
+        gone: list[int] = []
+        while self._dying and self._dying[0][0] <= lsn:
+            gone += self._dying.popleft()[1]
+        return gone
 
     # ---- the writer's side
 

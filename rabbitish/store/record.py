@@ -32,7 +32,8 @@ class Type(IntEnum):
 
     MARK = 1  # begins what is written at once: up to where the journal is known to be on disk
     EPOCH = 2  # a leadership begins
-    SNAPSHOT = 3  # forget all vhosts, exchanges, queues and bindings: they follow anew
+    SNAPSHOT = 3  # all vhosts, exchanges, queues and bindings follow anew
+    SNAPSHOT_END = 4  # they are complete: forget those that were told of before
     VHOST_NEW = 10
     VHOST_GONE = 11
     EXCHANGE_NEW = 12
@@ -58,12 +59,13 @@ class Record(NamedTuple):
 
 
 class Damage(Exception):
-    """Bytes that are no record: at `offset`, for `reason`."""
+    """Bytes that are no record: at `offset`, for `reason`. `torn`: a write that was cut short may have left them."""
 
-    def __init__(self, offset: int, reason: str) -> None:
+    def __init__(self, offset: int, reason: str, *, torn: bool = True) -> None:
         super().__init__(f"{reason} at offset {offset}")
         self.offset = offset
         self.reason = reason
+        self.torn = torn
 
 
 def encode(lsn: int, epoch: int, kind: Type, *body: bytes) -> tuple[bytes, ...]:
@@ -93,7 +95,7 @@ def decode_all(data: bytes, offset: int) -> Iterator[Record]:
         try:
             type_ = Type(kind)
         except ValueError:
-            raise Damage(offset, f"unknown record type {kind}") from None
+            raise Damage(offset, f"unknown record type {kind}", torn=False) from None
         yield Record(lsn, epoch, type_, data[start:end], end)
         offset = end
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
-from rabbitish.core.exchange import Binding, Exchange
+from rabbitish.core.exchange import Binding, Destination, Exchange
 from rabbitish.core.message import Message
 from rabbitish.core.queue import Queue
 from rabbitish.store.bodies import (
@@ -39,14 +39,14 @@ class Declared(Protocol):
 
 
 class JournalRecorder:
-    """Records changes. `vhosts` are read when a snapshot is due."""
+    """Records changes. `vhosts` are read when a snapshot is due; queues up to number `used` have been."""
 
-    def __init__(self, codec: Codec, vhosts: Iterable[Declared]) -> None:
+    def __init__(self, codec: Codec, vhosts: Iterable[Declared], used: int = 0) -> None:
         self._codec = codec
         self._vhosts = vhosts
         self._journal: Journal
         self._numbers: dict[Queue, int] = {}
-        self._next_number = 1
+        self._next_number = used + 1
 
     def attach(self, journal: Journal) -> None:
         """Record into this journal."""
@@ -119,8 +119,14 @@ class JournalRecorder:
                     append(Type.QUEUE_NEW, self._queue(vhost.name, queue))
             for exchange in vhost.exchanges.values():
                 for binding in exchange.bindings():
-                    if exchange.durable and binding.destination.durable:
+                    if exchange.durable and self._stands(vhost, binding.destination):
                         append(Type.BOUND, self._binding(vhost.name, binding))
+
+    def _stands(self, vhost: Declared, destination: Destination) -> bool:
+        """Whether it is durable and there: what is being deleted loses its bindings only after that was recorded."""
+        if isinstance(destination, Exchange):
+            return destination.durable and vhost.exchanges.get(destination.name) is destination
+        return destination in self._numbers
 
     # ---- messages
 

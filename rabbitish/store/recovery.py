@@ -41,21 +41,30 @@ class Recovered(NamedTuple):
     cut: Cut | None
 
 
+class Declared(NamedTuple):
+    """What is declared at some point of the journal."""
+
+    vhosts: dict[str, None]
+    exchanges: dict[tuple[str, str], DeclaredExchange]
+    queues: dict[int, DeclaredQueue]
+    bindings: dict[bytes, Bound]
+
+
 class Replay:
     """What the records so far add up to."""
 
     def __init__(self, codec: Codec) -> None:
         self._codec = codec
-        self.vhosts: dict[str, None] = {}
-        self.exchanges: dict[tuple[str, str], DeclaredExchange] = {}
-        self.queues: dict[int, DeclaredQueue] = {}
-        self.bindings: dict[bytes, Bound] = {}
+        self.declared = Declared({}, {}, {}, {})
+        # What was declared before the snapshot that is being read, which may turn out to have no end.
+        self._before: Declared | None = None
         self.published: dict[int, bytes] = {}  # bodies of PUBLISH by their record's number
         self.copies: dict[int, int] = {}  # in how many queues that message still is
         self.contents: dict[int, dict[int, None]] = {}  # the messages that each queue still holds
         self.returns: dict[tuple[int, int], int] = {}  # by queue and message
         self._handlers: dict[Type, Callable[[int, bytes], None]] = {
             Type.SNAPSHOT: self._snapshot,
+            Type.SNAPSHOT_END: self._snapshot_end,
             Type.VHOST_NEW: self._vhost_new,
             Type.VHOST_GONE: self._vhost_gone,
             Type.EXCHANGE_NEW: self._exchange_new,
@@ -75,53 +84,60 @@ class Replay:
         if handler is not None:
             handler(record.lsn, record.body)
 
+    def finish(self) -> None:
+        """There are no more records: a snapshot that the end of the journal cuts short does not count."""
+        if self._before is not None:
+            self.declared, self._before = self._before, None
+
     def _snapshot(self, lsn: int, body: bytes) -> None:
-        for declared in (self.vhosts, self.exchanges, self.queues, self.bindings):
-            declared.clear()
+        if self._before is None:
+            self._before = self.declared
+        self.declared = Declared({}, {}, {}, {})
+
+    def _snapshot_end(self, lsn: int, body: bytes) -> None:
+        self._before = None
 
     def _vhost_new(self, lsn: int, body: bytes) -> None:
-        self.vhosts[Named.decode(body, self._codec).vhost] = None
+        self.declared.vhosts[Named.decode(body, self._codec).vhost] = None
 
     def _vhost_gone(self, lsn: int, body: bytes) -> None:
-        self.vhosts.pop(Named.decode(body, self._codec).vhost, None)
+        self.declared.vhosts.pop(Named.decode(body, self._codec).vhost, None)
 
     def _exchange_new(self, lsn: int, body: bytes) -> None:
         exchange = DeclaredExchange.decode(body, self._codec)
-        self.exchanges[exchange.vhost, exchange.name] = exchange
+        self.declared.exchanges[exchange.vhost, exchange.name] = exchange
 
     def _exchange_gone(self, lsn: int, body: bytes) -> None:
         vhost, name = Named.decode(body, self._codec)
-        self.exchanges.pop((vhost, name), None)
+        self.declared.exchanges.pop((vhost, name), None)
+        bindings = self.declared.bindings
+        for key in [key for key, bound in bindings.items() if (bound.vhost, bound.source) == (vhost, name)]:
+            del bindings[key]
         self._drop_bindings(vhost, name, to_exchange=True)
-        self.bindings = {
-            key: bound for key, bound in self.bindings.items() if (bound.vhost, bound.source) != (vhost, name)
-        }
 
     def _queue_new(self, lsn: int, body: bytes) -> None:
         queue = DeclaredQueue.decode(body, self._codec)
-        self.queues[queue.number] = queue
+        self.declared.queues[queue.number] = queue
 
     def _queue_gone(self, lsn: int, body: bytes) -> None:
         number = int.from_bytes(body, "big")
-        queue = self.queues.pop(number, None)
+        queue = self.declared.queues.pop(number, None)
         if queue is not None:
             self._drop_bindings(queue.vhost, queue.name, to_exchange=False)
         for message in list(self.contents.get(number, ())):
             self._drop(message, number)
 
     def _drop_bindings(self, vhost: str, destination: str, *, to_exchange: bool) -> None:
-        gone = (vhost, to_exchange, destination)
-        self.bindings = {
-            key: bound
-            for key, bound in self.bindings.items()
-            if (bound.vhost, bound.to_exchange, bound.destination) != gone
-        }
+        bindings, gone = self.declared.bindings, (vhost, to_exchange, destination)
+        for key, bound in list(bindings.items()):
+            if (bound.vhost, bound.to_exchange, bound.destination) == gone:
+                del bindings[key]
 
     def _bound(self, lsn: int, body: bytes) -> None:
-        self.bindings[body] = Bound.decode(body, self._codec)
+        self.declared.bindings[body] = Bound.decode(body, self._codec)
 
     def _unbound(self, lsn: int, body: bytes) -> None:
-        self.bindings.pop(body, None)
+        self.declared.bindings.pop(body, None)
 
     def _publish(self, lsn: int, body: bytes) -> None:
         numbers = Published.queues_of(body)
@@ -157,7 +173,8 @@ def recover(disk: Disk, broker: Broker, codec: Codec, now: int, *, segment_bytes
     """
     replay = Replay(codec)
     scanned = scan(disk, replay.visit)
-    recorder = JournalRecorder(codec, broker.vhosts.values())
+    replay.finish()
+    recorder = JournalRecorder(codec, broker.vhosts.values(), max(replay.contents, default=0))
     queues = _declare(replay, broker, recorder, now)
     journal = Journal(
         disk,
@@ -167,7 +184,7 @@ def recover(disk: Disk, broker: Broker, codec: Codec, now: int, *, segment_bytes
         snapshot=recorder.snapshot,
     )
     for sequence, first_lsn in scanned.segments:
-        journal.segments.begin(sequence, first_lsn, first_lsn)
+        journal.segments.begin(sequence, first_lsn)
     messages = _fill(replay, queues, codec, journal)
     recorder.attach(journal)
     journal.begin()
@@ -176,9 +193,9 @@ def recover(disk: Disk, broker: Broker, codec: Codec, now: int, *, segment_bytes
 
 
 def _declare(replay: Replay, broker: Broker, recorder: JournalRecorder, now: int) -> dict[int, Queue]:
-    for name in replay.vhosts:
+    for name in replay.declared.vhosts:
         broker.add_vhost(name)
-    for exchange in replay.exchanges.values():
+    for exchange in replay.declared.exchanges.values():
         broker.add_vhost(exchange.vhost).add_exchange(
             exchange.name,
             exchange.type,
@@ -188,7 +205,7 @@ def _declare(replay: Replay, broker: Broker, recorder: JournalRecorder, now: int
             arguments=exchange.arguments,
         )
     queues: dict[int, Queue] = {}
-    for number, declared in replay.queues.items():
+    for number, declared in replay.declared.queues.items():
         queues[number] = broker.add_vhost(declared.vhost).add_queue(
             declared.name,
             durable=True,
@@ -198,7 +215,7 @@ def _declare(replay: Replay, broker: Broker, recorder: JournalRecorder, now: int
             now=now,
         )
         recorder.know(queues[number], number)
-    for bound in replay.bindings.values():
+    for bound in replay.declared.bindings.values():
         vhost = broker.add_vhost(bound.vhost)
         destination = _destination(vhost, bound)
         if destination is not None and bound.source in vhost.exchanges:

@@ -61,7 +61,10 @@ class Scanned(NamedTuple):
 
 
 def scan(disk: Disk, visit: Callable[[int, Record], None]) -> Scanned:
-    """Read all in order and call `visit(sequence, record)`; cut a torn tail. JournalDamaged: it cannot be read."""
+    """Read all in order and call `visit(sequence, record)`; cut a torn tail. JournalDamaged: it cannot be read.
+
+    What was read is on disk when this returns, though the process that wrote it may have ended before it was synced.
+    """
     sequences = sorted(sequence for sequence in map(segment_sequence, disk.names()) if sequence is not None)
     segments: list[tuple[int, int]] = []
     last_lsn = 0
@@ -73,30 +76,33 @@ def scan(disk: Disk, visit: Callable[[int, Record], None]) -> Scanned:
             raise JournalDamaged(segment_name(segments[-1][0] + 1), 0, "the segment is missing")
         data = disk.read(name)
         try:
-            first_lsn = decode_segment_head(data).first_lsn
+            head = decode_segment_head(data)
         except Damage as damage:
             if not is_last or len(data) >= SEGMENT_HEAD_BYTES + 64:
                 raise JournalDamaged(name, damage.offset, damage.reason) from None
             cut = Cut(name, 0, len(data), damage.reason)
             disk.unlink(name)
             break
-        if segments and first_lsn != last_lsn + 1:
-            raise JournalDamaged(name, 0, f"the segment begins with record {first_lsn}, not {last_lsn + 1}")
-        segments.append((sequence, first_lsn))
-        last_lsn = first_lsn - 1
+        if head.sequence != sequence:
+            raise JournalDamaged(name, 0, f"the file is segment {head.sequence} by its head")
+        if segments and head.first_lsn != last_lsn + 1:
+            raise JournalDamaged(name, 0, f"the segment begins with record {head.first_lsn}, not {last_lsn + 1}")
+        segments.append((sequence, head.first_lsn))
+        last_lsn = head.first_lsn - 1
         offset = SEGMENT_HEAD_BYTES
         try:
             for record in decode_all(data, offset):
                 if record.lsn != last_lsn + 1:
-                    raise Damage(offset, f"record {record.lsn} where {last_lsn + 1} is due")
+                    raise Damage(offset, f"record {record.lsn} where {last_lsn + 1} is due", torn=False)
                 visit(sequence, record)
                 last_lsn, offset = record.lsn, record.end
         except Damage as damage:
-            if not is_last or _known_safe(data, damage.offset) > last_lsn:
+            if not is_last or not damage.torn or _known_safe(data, damage.offset) > last_lsn:
                 raise JournalDamaged(name, damage.offset, damage.reason) from None
             cut = Cut(name, damage.offset, len(data) - damage.offset, damage.reason)
-            disk.truncate(name, damage.offset)
-    return Scanned(segments, last_lsn, sequences[-1] if sequences else 0, cut)
+        if is_last:
+            disk.truncate(name, offset)
+    return Scanned(segments, last_lsn, segments[-1][0] if segments else 0, cut)
 
 
 def _known_safe(data: bytes, offset: int) -> int:

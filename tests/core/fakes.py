@@ -2,17 +2,20 @@
 
 `World` is a broker with one virtual host, a clock that only moves when told to, and an abbreviation for everything that
 a client may do. After whatever it does it settles, as the server does after a batch of input, and has the broker check
-itself; `batch` holds that back, for what arrives together.
+itself; `batch` holds that back, for what arrives together. Queues are durable and messages persistent unless a test
+says otherwise, and a `Ledger` keeps the books of what would be on disk, which are compared each time too.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
 from typing import NamedTuple, Self
 
 from rabbitish.core.broker import Broker
+from rabbitish.core.exchange import Binding, Exchange
 from rabbitish.core.lane import Lane
 from rabbitish.core.message import Address, Message, Stamp, Traits
 from rabbitish.core.queue import Queue
@@ -37,10 +40,12 @@ class PlainMessage(Message):
         priority: int = 0,
         expiration: int | None = None,
         size: int | None = None,
+        persistent: bool = False,
     ) -> None:
         self.body = body
+        self.lsn = 0
         self.size = len(body) if size is None else size
-        traits = Traits(priority=priority, expiration_ms=expiration)
+        traits = Traits(persistent=persistent, priority=priority, expiration_ms=expiration)
         self.stamp = Stamp(address or Address("", ""), traits, self.size)
         self.deadline = None
         self._headers: Table = headers or {}
@@ -60,7 +65,7 @@ class PlainMessage(Message):
     def derived(self, address: Address, headers: Table, *, keep_expiration: bool) -> PlainMessage:
         """See Message."""
         message = self.twin()
-        message._headers = headers
+        message._headers, message.lsn = headers, 0
         traits = self.traits
         if not keep_expiration:
             message._expiration = None
@@ -71,7 +76,7 @@ class PlainMessage(Message):
     def twin(self) -> Self:
         """See Message."""
         twin = type(self)(self.body, headers=self._headers)
-        twin.stamp, twin.size, twin._expiration = self.stamp, self.size, self._expiration
+        twin.stamp, twin.size, twin._expiration, twin.lsn = self.stamp, self.size, self._expiration, self.lsn
         return twin
 
 
@@ -145,6 +150,92 @@ class ListConsumer:
         self.told += 1
 
 
+class Ledger:
+    """A recorder that keeps what would be on disk, and is strict about what it is told."""
+
+    def __init__(self) -> None:
+        self.position = 0
+        self.exchanges: dict[tuple[str, str], Exchange] = {}
+        self.queues: dict[tuple[str, str], Queue] = {}
+        self.bindings: set[Binding] = set()
+        self.contents: dict[Queue, dict[int, int]] = {}  # the numbers of messages, and how often each came back
+
+    def exchange_declared(self, vhost: str, exchange: Exchange) -> None:
+        """See Recorder."""
+        assert exchange.durable and (vhost, exchange.name) not in self.exchanges
+        self.exchanges[vhost, exchange.name] = exchange
+
+    def exchange_deleted(self, vhost: str, exchange: Exchange) -> None:
+        """See Recorder."""
+        assert self.exchanges.pop((vhost, exchange.name)) is exchange
+        self._drop_bindings(exchange)
+
+    def queue_declared(self, vhost: str, queue: Queue) -> None:
+        """See Recorder."""
+        assert queue.durable and (vhost, queue.name) not in self.queues
+        self.queues[vhost, queue.name] = queue
+        self.contents[queue] = {}
+
+    def queue_deleted(self, queue: Queue) -> None:
+        """See Recorder."""
+        self.queues = {key: known for key, known in self.queues.items() if known is not queue}
+        del self.contents[queue]
+        self._drop_bindings(queue)
+
+    def _drop_bindings(self, end: Queue | Exchange) -> None:
+        self.bindings = {binding for binding in self.bindings if end not in (binding.source, binding.destination)}
+
+    def bound(self, vhost: str, binding: Binding) -> None:
+        """See Recorder."""
+        assert binding.source.durable and binding.destination.durable and binding not in self.bindings
+        self.bindings.add(binding)
+
+    def unbound(self, vhost: str, binding: Binding) -> None:
+        """See Recorder."""
+        self.bindings.remove(binding)
+
+    def published(self, queues: Sequence[Queue], messages: Sequence[Message], now: int) -> None:
+        """See Recorder."""
+        assert queues and len(set(queues)) == len(queues)
+        for message in messages:
+            assert message.stamp.persistent and not message.lsn
+            self.position += 1
+            message.lsn = self.position
+            for queue in queues:
+                self.contents[queue][message.lsn] = 0
+
+    def removed(self, queue: Queue, messages: Sequence[Message]) -> None:
+        """See Recorder."""
+        for message in messages:
+            del self.contents[queue][message.lsn]
+            self.position += 1
+
+    def returned(self, queue: Queue, message: Message, returns: int) -> None:
+        """See Recorder."""
+        assert self.contents[queue][message.lsn] < returns
+        self.contents[queue][message.lsn] = returns
+        self.position += 1
+
+    def compare(self, vhost: Vhost, held: Iterable[Held]) -> None:
+        """Assert that what is on disk is what there is: in the queues, and `held` by clients."""
+        exchanges = {name: exchange for name, exchange in vhost.exchanges.items() if exchange.durable}
+        ours = {name: exchange for (of, name), exchange in self.exchanges.items() if of == vhost.name}
+        assert ours == {name: one for name, one in exchanges.items() if name and not name.startswith("amq.")}
+        queues = {name: queue for name, queue in vhost.queues.items() if queue.durable}
+        assert queues == {name: queue for (of, name), queue in self.queues.items() if of == vhost.name}
+        bindings = {
+            binding for exchange in exchanges.values() for binding in exchange.bindings() if binding.destination.durable
+        }
+        assert bindings == {one for one in self.bindings if exchanges.get(one.source.name) is one.source}
+        unacked: dict[Queue, list[int]] = {}
+        for one in held:
+            unacked.setdefault(one.queue, []).append(one.message.lsn)
+        for queue in queues.values():
+            there = Counter(message.lsn for message in queue) + Counter(unacked.get(queue))
+            del there[0]
+            assert there == Counter(self.contents[queue].keys())
+
+
 class World:
     """A broker with one virtual host, and what clients do to it."""
 
@@ -152,10 +243,14 @@ class World:
         tokens = count(1)
         self.broker = Broker(token=lambda: f"{next(tokens):022}", settle_budget=settle_budget)
         self.vhost: Vhost = self.broker.add_vhost("/")
+        self.ledger = Ledger()
+        self.broker.record(self.ledger)
         self.now = START
         self.me: object = "me"
-        self.got: dict[str, Held] = {}  # what was fetched with `get` and not acknowledged, by body
+        self.got: list[Held] = []  # what was fetched with `get` and not acknowledged
+        self.consumers: list[ListConsumer] = []
         self._held_back = 0
+        self._steps = 0
 
     # ---- time
 
@@ -180,7 +275,15 @@ class World:
             self.broker.check()
         self.broker.check()
         assert not self.broker.restless
+        self._steps += 1
+        if self._steps % 64 == 0 or sum(queue.ready + queue.unacked for queue in self.vhost.queues.values()) < 64:
+            self.compare()
         return due
+
+    def compare(self) -> None:
+        """Assert that what is on disk is what there is."""
+        held = [*self.got, *(held for consumer in self.consumers for held in consumer.held)]
+        self.ledger.compare(self.vhost, held)
 
     def wait(self, ms: int) -> None:
         """Let time pass as it does for a server: it is called at every deadline that it asks for."""
@@ -201,7 +304,7 @@ class World:
         self,
         name: str = "q",
         *,
-        durable: bool = False,
+        durable: bool = True,
         exclusive: bool = False,
         auto_delete: bool = False,
         owner: object = None,
@@ -220,11 +323,13 @@ class World:
         self.settle()
         return queue
 
-    def exchange(self, name: str, kind: str = "direct", *, auto_delete: bool = False, **arguments: Value) -> None:
+    def exchange(
+        self, name: str, kind: str = "direct", *, durable: bool = True, auto_delete: bool = False, **arguments: Value
+    ) -> Exchange:
         """Declare an exchange; `alternate_exchange="e"` stands for that argument."""
         table = {key.replace("_", "-"): value for key, value in arguments.items()}
-        self.vhost.declare_exchange(
-            name, kind, durable=False, auto_delete=auto_delete, internal=False, arguments=table
+        return self.vhost.declare_exchange(
+            name, kind, durable=durable, auto_delete=auto_delete, internal=False, arguments=table
         )
 
     def bind(self, source: str, destination: str, key: str = "", *, exchange: bool = False) -> None:
@@ -251,6 +356,7 @@ class World:
         priority: int = 0,
         expiration: int | None = None,
         size: int | None = None,
+        persistent: bool = True,
     ) -> bool | None:
         """Publish a message: whether all queues took it, or None when there was no queue for it."""
         message = PlainMessage(
@@ -260,8 +366,10 @@ class World:
             priority=priority,
             expiration=expiration,
             size=size,
+            persistent=persistent,
         )
         targets = self.vhost.route(self.vhost.exchange(exchange), message.address.routing_keys, message.headers())
+        self.vhost.record_published(targets, message, self.now)
         accepted = [target.enqueue(message, self.now) for target in targets]
         self.settle()
         return all(accepted) if accepted else None
@@ -281,12 +389,15 @@ class World:
         queue = self.vhost.queue(name, self.me)
         taken = queue.take(self.now, no_ack=no_ack)
         queue.touch(self.now)
+        held = Held(queue, *taken) if taken is not None else None
+        if held is not None and not no_ack:
+            self.got.append(held)
         self.settle()
-        if taken is None:
-            return None
-        held = Held(queue, *taken)
-        if not no_ack:
-            self.got[held.body] = held
+        return held
+
+    def _fetched(self, body: str) -> Held:
+        held = next(held for held in self.got if held.body == body)
+        self.got.remove(held)
         return held
 
     def get_all(self, name: str = "q", *, no_ack: bool = False) -> str:
@@ -299,22 +410,25 @@ class World:
     def ack(self, *fetched: str) -> None:
         """Acknowledge what was fetched, by body."""
         for body in fetched:
-            held = self.got.pop(body)
-            held.queue.ack(1, held.message.size)
+            self._done(self._fetched(body))
         self.settle()
 
     def requeue(self, *fetched: str) -> None:
         """Give back what was fetched, by body."""
         for body in fetched:
-            self._give_back(self.got.pop(body))
+            self._give_back(self._fetched(body))
         self.settle()
 
     def reject(self, *fetched: str) -> None:
         """Reject what was fetched, by body, for the dead-letter exchange."""
         for body in fetched:
-            held = self.got.pop(body)
+            held = self._fetched(body)
             held.queue.reject(held.message, self.now)
         self.settle()
+
+    def _done(self, held: Held) -> None:
+        held.queue.ack(1, held.message.size)
+        held.queue.record_removed([held.message])
 
     def _give_back(self, held: Held) -> None:
         held.queue.requeue(held.lane, held.position, held.message, held.returns + 1, self.now)
@@ -334,6 +448,7 @@ class World:
         consumer = ListConsumer(prefetch=prefetch, no_ack=no_ack, exclusive=exclusive, priority=priority)
         consumer.queue = self.vhost.queue(name, self.me)
         self.vhost.consume(consumer.queue, consumer)
+        self.consumers.append(consumer)
         self.settle()
         return consumer
 
@@ -353,7 +468,7 @@ class World:
     def ack_by(self, consumer: ListConsumer, most: int = 1 << 30) -> None:
         """A consumer acknowledges its oldest messages."""
         for held in self._settled(consumer, most):
-            held.queue.ack(1, held.message.size)
+            self._done(held)
         self.settle()
 
     def requeue_by(self, consumer: ListConsumer, most: int = 1 << 30) -> None:

@@ -367,12 +367,13 @@ class Client:
         assert isinstance(answer, methods.QueueDeclareOk)
         return answer.queue
 
-    def consume(self, queue: str, tag: str = "t", *, channel: int = 1, arguments: Table | None = None, **flags: bool) -> None:
-        """Start a consumer; what it gets at once is left to be seen."""
+    def consume(self, queue: str, tag: str = "t", *, channel: int = 1, arguments: Table | None = None, **flags: bool) ->
+    None:
+        """Start a consumer; whatever else comes is left to be seen."""
         method = methods.BasicConsume(queue=queue, consumer_tag=tag, arguments=arguments or {}, **flags)
         self.send(method, channel=channel)
         self.world.settle()
-        assert self._inbox.pop(0) == Said(channel, methods.BasicConsumeOk(consumer_tag=tag))
+        self._inbox.remove(Said(channel, methods.BasicConsumeOk(consumer_tag=tag)))
 
     def get(self, queue: str, *, no_ack: bool = True, channel: int = 1) -> Said | None:
         """basic.get; None when there was nothing."""

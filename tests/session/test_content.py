@@ -22,7 +22,8 @@ NO_HEADER = "UNEXPECTED_FRAME - expected content header for class 60, got non co
 NO_METHOD = "UNEXPECTED_FRAME - expected method frame, got non method frame instead"
 
 
-def header(size: int, channel: int = 1, *, class_id: int = 60, weight: int = 0, properties: bytes = NO_PROPERTIES) -> bytes:
+def header(size: int, channel: int = 1, *, class_id: int = 60, weight: int = 0, properties: bytes = NO_PROPERTIES) ->
+bytes:
     payload = CONTENT_HEAD.pack(class_id, weight, size) + properties
     return HEAD.pack(2, channel, len(payload)) + payload + b"\xce"
 
@@ -91,11 +92,9 @@ def test_properties_come_out_as_they_went_in(q: Client) -> None:
 
 
 def test_channels_may_take_turns(world: World) -> None:
-    client = world.client(1, 2)
-    client.declare("q")
-    mine, yours = methods.BasicPublish(routing_key="q"), methods.BasicPublish(routing_key="q")
-    client.raw(mine.frame(1) + yours.frame(2) + header(4, 1) + header(2, 2) + body(b"AB", 1) + body(b"cd", 2) + body(b"CD"))
-    assert client.drain("q") == [b"cd", b"ABCD"]
+    client = world.client(1, 2) client.declare("q") mine, yours = methods.BasicPublish(routing_key="q"),
+    methods.BasicPublish(routing_key="q") client.raw(mine.frame(1) + yours.frame(2) + header(4, 1) + header(2, 2) +
+    body(b"AB", 1) + body(b"cd", 2) + body(b"CD")) assert client.drain("q") == [b"cd", b"ABCD"]
 
 
 def test_channel_0_may_have_a_word_in_between(q: Client) -> None:
@@ -145,8 +144,8 @@ def test_more_body_than_announced(q: Client) -> None:
     assert q.world.hub.partial_bytes == 0
 
 
-@pytest.mark.parametrize("properties", [b"", b"\0", b"\x80\0", b"\0\0x", b"\x20\0\0\0\0\x02\x01a", b"\x20\0\0\0\0\x03\x01aZ"])
-def test_properties_that_do_not_decode(q: Client, properties: bytes) -> None:
+@pytest.mark.parametrize("properties", [b"", b"\0", b"\x80\0", b"\0\0x", b"\x20\0\0\0\0\x02\x01a",
+b"\x20\0\0\0\0\x03\x01aZ"]) def test_properties_that_do_not_decode(q: Client, properties: bytes) -> None:
     q.raw(PUBLISH.frame(1) + header(0, properties=properties))
     q.expect_connection_close(541, "INTERNAL_ERROR")
 

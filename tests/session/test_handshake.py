@@ -93,8 +93,8 @@ def test_everything_in_one_read(world: World) -> None:
     assert names == ["connection.start", "connection.tune", "connection.open-ok", "channel.open-ok"]
 
 
-@pytest.mark.parametrize("header", [b"GET / HTTP/1.1\r\n", b"AMQP\0\0\x08\0", b"AMQP\3\1\0\0", b"\x16\x03\x01\x02\0\1\0\1"])
-def test_another_header_is_answered_with_ours(world: World, header: bytes) -> None:
+@pytest.mark.parametrize("header", [b"GET / HTTP/1.1\r\n", b"AMQP\0\0\x08\0", b"AMQP\3\1\0\0",
+b"\x16\x03\x01\x02\0\1\0\1"]) def test_another_header_is_answered_with_ours(world: World, header: bytes) -> None:
     client = world.connect()
     client.raw(header)
     world.settle()
@@ -256,9 +256,8 @@ def test_the_table_is_the_handshake() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong",
-    [LIMITS, methods.ConnectionOpen(), methods.ConnectionClose(), methods.ConnectionUpdateSecret(), methods.ChannelOpen()],
-    ids=lambda method: method.name,
+    "wrong", [LIMITS, methods.ConnectionOpen(), methods.ConnectionClose(), methods.ConnectionUpdateSecret(),
+    methods.ChannelOpen()], ids=lambda method: method.name,
 )
 def test_another_method_than_start_ok(world: World, wrong: Method) -> None:
     client = greeted(world)
@@ -273,8 +272,8 @@ def test_another_method_than_tune_ok(world: World, wrong: Method) -> None:
     assert_silence(client)
 
 
-@pytest.mark.parametrize("wrong", [start_ok("guest", "guest"), LIMITS, methods.ConnectionClose(), methods.ChannelOpen()])
-def test_another_method_than_open(world: World, wrong: Method) -> None:
+@pytest.mark.parametrize("wrong", [start_ok("guest", "guest"), LIMITS, methods.ConnectionClose(),
+methods.ChannelOpen()]) def test_another_method_than_open(world: World, wrong: Method) -> None:
     client = tuned(world)
     client.send(wrong, channel=0)
     text = "CHANNEL_ERROR - unexpected method in connection state opening"
@@ -345,8 +344,8 @@ def part_of_a_header(world: World) -> Client:
     return client
 
 
-@pytest.mark.parametrize("reach", [nothing_sent, part_of_a_header, greeted, logged_in, tuned], ids=lambda it: it.__name__)
-def test_whoever_says_nothing_more_is_cut_off(world: World, reach: Callable[[World], Client]) -> None:
+@pytest.mark.parametrize("reach", [nothing_sent, part_of_a_header, greeted, logged_in, tuned], ids=lambda it:
+it.__name__) def test_whoever_says_nothing_more_is_cut_off(world: World, reach: Callable[[World], Client]) -> None:
     client = reach(world)
     world.advance(5_000)
     client.raw(b"" if client.session.state == "header" else HEARTBEAT)

@@ -49,8 +49,8 @@ def test_exchanges(client: Client, exchange: str, key: str, queues: set[str]) ->
     bound(client, "amq.topic", "#", "both")
     for _ in range(3):
         client.publish(key, b"x", exchange=exchange)
-    client.world.settle()
-    assert {name: queue.ready for name, queue in client.world.vhost.queues.items() if queue.ready} == dict.fromkeys(queues, 3)
+    client.world.settle() assert {name: queue.ready for name, queue in client.world.vhost.queues.items() if queue.ready}
+    == dict.fromkeys(queues, 3)
 
 
 def test_headers(client: Client) -> None:
@@ -320,12 +320,8 @@ def test_room_that_a_waiting_consumer_makes(client: Client) -> None:
 
 
 def test_an_error_in_the_middle_leaves_the_other_channel_alone(world: World) -> None:
-    client = world.client(1, 2)
-    client.declare("q")
-    client.raw(publication("q", b"1", channel=1) + publication("q", exchange="nosuch") + publication("q", b"2", channel=2))
-    (closed,) = client.answers()
-    text = "NOT_FOUND - no exchange 'nosuch' in vhost '/'"
-    assert closed.method == close_of(methods.ChannelClose, 404, text, methods.BasicPublish)
-    client.send(methods.ChannelCloseOk(), methods.ChannelOpen())
-    client.expect(methods.ChannelOpenOk())
-    assert client.drain("q") == [b"1", b"2"]
+    client = world.client(1, 2) client.declare("q") client.raw(publication("q", b"1", channel=1) + publication("q",
+    exchange="nosuch") + publication("q", b"2", channel=2)) (closed,) = client.answers() text = "NOT_FOUND - no exchange
+    'nosuch' in vhost '/'" assert closed.method == close_of(methods.ChannelClose, 404, text, methods.BasicPublish)
+    client.send(methods.ChannelCloseOk(), methods.ChannelOpen()) client.expect(methods.ChannelOpenOk()) assert
+    client.drain("q") == [b"1", b"2"]
