@@ -88,7 +88,7 @@ def _key(death: Table) -> tuple[Value, Value]:
 
 
 def _folded(deaths: list[Value]) -> list[Table]:
-    """Entries of the same queue and reason folded into the first of them, which counts them if it does not count yet."""
+    """Entries of the same queue and reason folded into the first, which counts them if it does not count yet."""
     first: dict[tuple[str, str], Table] = {}
     times: dict[tuple[str, str], int] = {}
     for death in deaths:

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from .harness import Client, World
+from .client import Client
+from .harness import World
 
 
 @pytest.fixture

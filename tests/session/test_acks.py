@@ -9,7 +9,8 @@ import pytest
 from rabbitish.wire import methods
 from rabbitish.wire.method import Method
 
-from .harness import Client, Said, World
+from .client import Client, Said
+from .harness import World
 
 ACK, NACK, REJECT = methods.BasicAck, methods.BasicNack, methods.BasicReject
 

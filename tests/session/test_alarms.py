@@ -6,7 +6,8 @@ import pytest
 
 from rabbitish.wire import methods
 
-from .harness import Client, World, publication
+from .client import Client, publication
+from .harness import World
 
 LOW = "low on memory"
 BLOCKED, UNBLOCKED = methods.ConnectionBlocked(reason=LOW), methods.ConnectionUnblocked()

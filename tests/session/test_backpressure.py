@@ -9,7 +9,8 @@ import pytest
 from rabbitish.session.outbox import Outbox
 from rabbitish.wire import methods
 
-from .harness import Client, World
+from .client import Client
+from .harness import World
 
 KIB = 1024
 HIGH, LOW = 64 * KIB, 16 * KIB

@@ -7,7 +7,8 @@ import pytest
 from rabbitish.wire import methods
 from rabbitish.wire.method import Method
 
-from .harness import Client, World, close_of, publication
+from .client import Client, close_of, publication
+from .harness import World
 
 CLOSE = methods.ChannelClose(reply_code=200, reply_text="bye")
 NO_QUEUE = "NOT_FOUND - no queue 'nosuch' in vhost '/'"
@@ -37,13 +38,21 @@ def test_a_number_is_free_at_once_after_close_ok(client: Client) -> None:
 
 
 def test_a_reopened_channel_knows_nothing_of_the_last_one(client: Client) -> None:
-    client.declare("q") client.consume("q", "t") client.send(methods.TxSelect(), methods.BasicQos(prefetch_count=1),
-    methods.BasicQos(prefetch_count=1, global_=True)) assert len(client.answers()) == 3 client.send(CLOSE,
-    methods.ChannelOpen(), methods.ConfirmSelect(), methods.BasicConsume(queue="q", consumer_tag="t")) assert
-    len(client.answers()) == 4 client.publish("q", b"a", b"b") names = [(said.method.name, getattr(said.method,
-    "delivery_tag", 0)) for said in client.answers() if said.method] assert names == [("basic.ack", 2),
-    ("basic.deliver", 1), ("basic.deliver", 2)] client.send(methods.BasicGet()) client.expect_channel_close(404,
-    "NOT_FOUND - no previously declared queue", methods.BasicGet)
+    client.declare("q")
+    client.consume("q", "t")
+    client.send(
+        methods.TxSelect(), methods.BasicQos(prefetch_count=1), methods.BasicQos(prefetch_count=1, global_=True)
+    )
+    assert len(client.answers()) == 3
+    client.send(
+        CLOSE, methods.ChannelOpen(), methods.ConfirmSelect(), methods.BasicConsume(queue="q", consumer_tag="t")
+    )
+    assert len(client.answers()) == 4
+    client.publish("q", b"a", b"b")
+    names = [(said.method.name, getattr(said.method, "delivery_tag", 0)) for said in client.answers() if said.method]
+    assert names == [("basic.ack", 2), ("basic.deliver", 1), ("basic.deliver", 2)]
+    client.send(methods.BasicGet())
+    client.expect_channel_close(404, "NOT_FOUND - no previously declared queue", methods.BasicGet)
 
 
 def test_channel_max_is_how_many_and_not_the_highest(world: World) -> None:

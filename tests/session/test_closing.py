@@ -11,7 +11,8 @@ from rabbitish.wire import methods
 from rabbitish.wire.frames import HEAD, HEARTBEAT
 from rabbitish.wire.method import Method
 
-from .harness import Client, World, close_of, publication
+from .client import Client, close_of, publication
+from .harness import World
 
 CLOSE = methods.ConnectionClose(reply_code=200, reply_text="bye")
 SHUTDOWN = ConnectionFailure(ReplyCode.CONNECTION_FORCED, "broker forced connection closure with reason 'shutdown'")

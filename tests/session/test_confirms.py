@@ -9,7 +9,8 @@ from rabbitish.wire import methods
 from rabbitish.wire.frames import FrameParser
 from rabbitish.wire.method import Method
 
-from .harness import Client, World, close_of, publication
+from .client import Client, close_of, publication
+from .harness import World
 
 
 def ack(tag: int, *, multiple: bool = False) -> Method:

@@ -7,7 +7,8 @@ import pytest
 from rabbitish.wire import methods
 from rabbitish.wire.method import Method
 
-from .harness import Client, World
+from .client import Client
+from .harness import World
 
 CANCEL = methods.BasicCancel(consumer_tag="t")
 IN_USE = "ACCESS_REFUSED - queue 'q' in vhost '/' in exclusive use"
@@ -167,9 +168,14 @@ def test_without_an_answer(q: Client) -> None:
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        ({"x-priority": "high"}, 'invalid arg \'x-priority\' for queue \'q\' in vhost \'/\': "expected integer, got
-        longstr"'), ({"x-consumer-timeout": -1}, "invalid arg 'x-consumer-timeout' for queue 'q' in vhost '/':
-        {value_negative,-1}"),
+        (
+            {"x-priority": "high"},
+            "invalid arg 'x-priority' for queue 'q' in vhost '/': \"expected integer, got longstr\"",
+        ),
+        (
+            {"x-consumer-timeout": -1},
+            "invalid arg 'x-consumer-timeout' for queue 'q' in vhost '/': {value_negative,-1}",
+        ),
     ],
 )
 def test_arguments_are_checked(q: Client, arguments: dict[str, object], text: str) -> None:
@@ -303,9 +309,12 @@ def test_nobody_is_told_on_a_channel_that_is_closing(q: Client, other: Client) -
 
 @pytest.mark.parametrize("end", [CANCEL, methods.ChannelClose(), methods.BasicGet(queue="nosuch")])
 def test_a_queue_and_its_consumer_that_end_in_one_read(q: Client, end: Method) -> None:
-    q.consume("q") q.send(methods.QueueDelete(queue="q", nowait=True), end) names = [said.method.name for said in
-    q.answers() if said.method] assert names == [{"basic.cancel": "basic.cancel-ok", "channel.close":
-    "channel.close-ok"}.get(end.name, "channel.close")]
+    q.consume("q")
+    q.send(methods.QueueDelete(queue="q", nowait=True), end)
+    names = [said.method.name for said in q.answers() if said.method]
+    assert names == [
+        {"basic.cancel": "basic.cancel-ok", "channel.close": "channel.close-ok"}.get(end.name, "channel.close")
+    ]
 
 
 def test_a_tag_may_be_used_again_after_the_queue_went(q: Client) -> None:

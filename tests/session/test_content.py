@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import pytest
 
@@ -13,7 +13,8 @@ from rabbitish.wire.frames import CONTENT_HEAD, HEAD
 from rabbitish.wire.method import Method
 from rabbitish.wire.properties import Properties
 
-from .harness import Client, World, close_of, publication
+from .client import Client, close_of, publication
+from .harness import World
 
 PUBLISH = methods.BasicPublish(routing_key="q")
 NO_PROPERTIES = b"\0\0"
@@ -22,8 +23,9 @@ NO_HEADER = "UNEXPECTED_FRAME - expected content header for class 60, got non co
 NO_METHOD = "UNEXPECTED_FRAME - expected method frame, got non method frame instead"
 
 
-def header(size: int, channel: int = 1, *, class_id: int = 60, weight: int = 0, properties: bytes = NO_PROPERTIES) ->
-bytes:
+def header(
+    size: int, channel: int = 1, *, class_id: int = 60, weight: int = 0, properties: bytes = NO_PROPERTIES
+) -> bytes:
     payload = CONTENT_HEAD.pack(class_id, weight, size) + properties
     return HEAD.pack(2, channel, len(payload)) + payload + b"\xce"
 
@@ -65,7 +67,7 @@ def test_a_publish_may_come_byte_by_byte(q: Client) -> None:
 def test_a_body_in_any_frames(q: Client, cuts: tuple[int, ...]) -> None:
     """Empty frames among them too."""
     data, edges = b"abcdef", (0, *cuts, 6)
-    frames = [body(data[start:end]) for start, end in zip(edges, edges[1:], strict=False)]
+    frames = [body(data[start:end]) for start, end in pairwise(edges)]
     q.raw(PUBLISH.frame(1) + header(6) + b"".join(frames))
     if cuts and cuts[-1] == 6:
         q.expect_connection_close(505, NO_METHOD)
@@ -84,7 +86,7 @@ def test_a_body_of_any_size(q: Client, size: int) -> None:
 
 def test_properties_come_out_as_they_went_in(q: Client) -> None:
     """Not decoded and encoded again: here the table has a key twice, and a type that RabbitMQ writes as another."""
-    table = b"\x01at\x07" b"\x01aI\0\0\0\x01" b"\x01bL\0\0\0\0\0\0\0\x01"
+    table = b"\x01at\x07\x01aI\0\0\0\x01\x01bL\0\0\0\0\0\0\0\x01"
     raw = b"\x20\0" + len(table).to_bytes(4, "big") + table
     q.publish("q", b"x", properties=raw)
     said = q.get("q")
@@ -92,9 +94,13 @@ def test_properties_come_out_as_they_went_in(q: Client) -> None:
 
 
 def test_channels_may_take_turns(world: World) -> None:
-    client = world.client(1, 2) client.declare("q") mine, yours = methods.BasicPublish(routing_key="q"),
-    methods.BasicPublish(routing_key="q") client.raw(mine.frame(1) + yours.frame(2) + header(4, 1) + header(2, 2) +
-    body(b"AB", 1) + body(b"cd", 2) + body(b"CD")) assert client.drain("q") == [b"cd", b"ABCD"]
+    client = world.client(1, 2)
+    client.declare("q")
+    mine, yours = methods.BasicPublish(routing_key="q"), methods.BasicPublish(routing_key="q")
+    client.raw(
+        mine.frame(1) + yours.frame(2) + header(4, 1) + header(2, 2) + body(b"AB", 1) + body(b"cd", 2) + body(b"CD")
+    )
+    assert client.drain("q") == [b"cd", b"ABCD"]
 
 
 def test_channel_0_may_have_a_word_in_between(q: Client) -> None:
@@ -144,8 +150,10 @@ def test_more_body_than_announced(q: Client) -> None:
     assert q.world.hub.partial_bytes == 0
 
 
-@pytest.mark.parametrize("properties", [b"", b"\0", b"\x80\0", b"\0\0x", b"\x20\0\0\0\0\x02\x01a",
-b"\x20\0\0\0\0\x03\x01aZ"]) def test_properties_that_do_not_decode(q: Client, properties: bytes) -> None:
+@pytest.mark.parametrize(
+    "properties", [b"", b"\0", b"\x80\0", b"\0\0x", b"\x20\0\0\0\0\x02\x01a", b"\x20\0\0\0\0\x03\x01aZ"]
+)
+def test_properties_that_do_not_decode(q: Client, properties: bytes) -> None:
     q.raw(PUBLISH.frame(1) + header(0, properties=properties))
     q.expect_connection_close(541, "INTERNAL_ERROR")
 

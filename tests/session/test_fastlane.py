@@ -19,7 +19,8 @@ from rabbitish.wire import methods
 from rabbitish.wire.frames import CONTENT_HEAD, HEAD, content_frames
 from rabbitish.wire.properties import Properties
 
-from .harness import Client, World, close_of, publication
+from .client import Client, close_of, publication
+from .harness import World
 
 CHANNELS = (1, 2, 3)
 SEEDS = range(8 * max(int(os.environ.get("RABBITISH_EXPLORE", "0")), 1))
@@ -38,9 +39,18 @@ QUEUES: dict[str, Table] = {
         "x-dead-letter-exchange": "",
         "x-dead-letter-routing-key": "q3",
     },
-} BINDINGS = (("amq.fanout", "q0"), ("amq.direct", "q0"), ("amq.topic", "q3"), ("amq.topic", "q4"), ("x", "q2"), ("x",
-"q5")) KEYS = (*QUEUES, "q0", "q0", "a.b", "", "nowhere") EXCHANGES = ("", "", "", "", "amq.direct", "amq.fanout",
-"amq.topic", "amq.headers", "x", "x") SIZES = (0, 0, 1, 1, 10, 100, 100, 100, 4088, 4089, 10_000, 131_064, 140_000)
+}
+BINDINGS = (
+    ("amq.fanout", "q0"),
+    ("amq.direct", "q0"),
+    ("amq.topic", "q3"),
+    ("amq.topic", "q4"),
+    ("x", "q2"),
+    ("x", "q5"),
+)
+KEYS = (*QUEUES, "q0", "q0", "a.b", "", "nowhere")
+EXCHANGES = ("", "", "", "", "amq.direct", "amq.fanout", "amq.topic", "amq.headers", "x", "x")
+SIZES = (0, 0, 1, 1, 10, 100, 100, 100, 4088, 4089, 10_000, 131_064, 140_000)
 
 
 class Pair:
@@ -96,20 +106,25 @@ class Pair:
 
 def inside(session: Session) -> object:
     """What there is to a session, channel by channel."""
-    return session.state, session.blocked, session.outbox.size, [
-        (
-            channel.number,
-            channel.closing,
-            channel.confirms and (channel.confirms.published, channel.confirms.answered),
-            channel.last_delivery_tag,
-            channel.lowest_tag,
-            sorted(channel.unacked),
-            channel.consumer_unacked,
-            [(consumer.tag, consumer.unacked, consumer.waiting) for consumer in channel.consumers.values()],
-            channel.transaction and len(channel.transaction.publishes),
-        )
-        for channel in session.channels.values()
-    ]
+    return (
+        session.state,
+        session.blocked,
+        session.outbox.size,
+        [
+            (
+                channel.number,
+                channel.closing,
+                channel.confirms and (channel.confirms.published, channel.confirms.answered),
+                channel.last_delivery_tag,
+                channel.lowest_tag,
+                sorted(channel.unacked),
+                channel.consumer_unacked,
+                [(consumer.tag, consumer.unacked, consumer.waiting) for consumer in channel.consumers.values()],
+                channel.transaction and len(channel.transaction.publishes),
+            )
+            for channel in session.channels.values()
+        ],
+    )
 
 
 def contents(world: World, *, bodies: bool) -> object:
@@ -264,8 +279,14 @@ class Traffic:
             Properties(user_id="guest"),
             Properties(headers={"CC": ["q0", "q3"], "BCC": ["q4"]}),
             Properties(app_id="x" * 250, type="y" * 250, message_id="z" * 50),
-        ] rare = [Properties(expiration="soon"), Properties(user_id="joe"), Properties(delivery_mode=3),
-        Properties(headers={"CC": 1})] if random.random() < 0.004:
+        ]
+        rare = [
+            Properties(expiration="soon"),
+            Properties(user_id="joe"),
+            Properties(delivery_mode=3),
+            Properties(headers={"CC": 1}),
+        ]
+        if random.random() < 0.004:
             return random.choice(rare).encode()
         return usual[random.choice(self.kinds) if random.random() < 0.9 else random.randrange(len(usual))].encode()
 
@@ -278,8 +299,11 @@ class Traffic:
         tags = tags[: self.random.randint(1, 4)]
         if self.random.random() < 0.01:
             tags.append(self.random.choice([0, 1, 1_000_000]))
-        multiple = self.random.random() < 0.3 frames = [methods.BasicAck(delivery_tag=tag,
-        multiple=multiple).frame(channel) for tag in tags[: 1 if multiple else 4]] if self.random.random() < 0.05:
+        multiple = self.random.random() < 0.3
+        frames = [
+            methods.BasicAck(delivery_tag=tag, multiple=multiple).frame(channel) for tag in tags[: 1 if multiple else 4]
+        ]
+        if self.random.random() < 0.05:
             frames = [methods.BasicAck(delivery_tag=0, multiple=True).frame(channel)]
         return b"".join(frames)
 
@@ -306,11 +330,20 @@ class Traffic:
             exchange="x", type="direct", arguments={"alternate-exchange": "amq.fanout"}, nowait=True
         )
         choices = [
-            (6, [alternate, declare, bind]), (3, [declare]), (1, [declare, methods.QueuePurge(queue=name)]), (1,
-            [methods.QueueDelete(queue=name, nowait=True), declare]), (1, [alternate, declare,
-            methods.QueueUnbind(queue=name, exchange=exchange, routing_key=key, arguments=arguments)]), (1,
-            [methods.ExchangeDelete(exchange="x"), alternate]), (1, [alternate, methods.ExchangeBind(destination="x",
-            source="amq.topic", routing_key=key, nowait=True)]),
+            (6, [alternate, declare, bind]),
+            (3, [declare]),
+            (1, [declare, methods.QueuePurge(queue=name)]),
+            (1, [methods.QueueDelete(queue=name, nowait=True), declare]),
+            (
+                1,
+                [
+                    alternate,
+                    declare,
+                    methods.QueueUnbind(queue=name, exchange=exchange, routing_key=key, arguments=arguments),
+                ],
+            ),
+            (1, [methods.ExchangeDelete(exchange="x"), alternate]),
+            (1, [alternate, methods.ExchangeBind(destination="x", source="amq.topic", routing_key=key, nowait=True)]),
         ]
         weights, said = zip(*choices, strict=True)
         return b"".join(method.frame(channel) for method in random.choices(said, weights)[0])
@@ -346,10 +379,16 @@ class Traffic:
 
 def converse(monkeypatch: pytest.MonkeyPatch, seed: int, take_fast: Callable[[Session], None]) -> Pair:
     """One conversation through both worlds."""
-    pair = Pair(monkeypatch, take_fast) traffic = Traffic(seed, pair) pair.client(131_072, (1,)) pair.client(131_072,
-    (2, 3)) pair.client(4096, (1,)) pair.say(0, b"".join(methods.QueueDeclare(queue=name,
-    arguments=QUEUES[name]).frame(1) for name in QUEUES)) pair.say(0, methods.ExchangeDeclare(exchange="x",
-    type="direct", arguments={"alternate-exchange": "amq.fanout"}).frame(1)) for exchange, queue in BINDINGS:
+    pair = Pair(monkeypatch, take_fast)
+    traffic = Traffic(seed, pair)
+    pair.client(131_072, (1,))
+    pair.client(131_072, (2, 3))
+    pair.client(4096, (1,))
+    pair.say(0, b"".join(methods.QueueDeclare(queue=name, arguments=QUEUES[name]).frame(1) for name in QUEUES))
+    pair.say(
+        0, methods.ExchangeDeclare(exchange="x", type="direct", arguments={"alternate-exchange": "amq.fanout"}).frame(1)
+    )
+    for exchange, queue in BINDINGS:
         pair.say(0, methods.QueueBind(queue=queue, exchange=exchange, routing_key=queue).frame(1))
     for _ in range(STEPS):
         traffic.step()

@@ -10,7 +10,8 @@ from rabbitish.wire import methods
 from rabbitish.wire.frames import FrameParser
 from rabbitish.wire.properties import Properties
 
-from .harness import Client, World, publication
+from .client import Client, publication
+from .harness import World
 
 
 def consumer(world: World, queue: str, *, channel: int = 1, frame_max: int = 131_072) -> Client:
@@ -86,10 +87,16 @@ def test_a_header_larger_than_the_frame_is_sent_all_the_same(world: World) -> No
 
 
 def test_dead_letters_are_cut_as_well(world: World) -> None:
-    publisher = world.client() publisher.declare("dead") publisher.declare("q", arguments={"x-dead-letter-exchange": "",
-    "x-dead-letter-routing-key": "dead", "x-max-length": 0}) small = consumer(world, "dead", channel=3, frame_max=4096)
-    publisher.publish("q", bytes(9000), headers={"a": 1}) (said,) = small.answers() assert said.sizes == (4088, 4088,
-    824) assert said.props.headers is not None and said.props.headers["a"] == 1
+    publisher = world.client()
+    publisher.declare("dead")
+    publisher.declare(
+        "q", arguments={"x-dead-letter-exchange": "", "x-dead-letter-routing-key": "dead", "x-max-length": 0}
+    )
+    small = consumer(world, "dead", channel=3, frame_max=4096)
+    publisher.publish("q", bytes(9000), headers={"a": 1})
+    (said,) = small.answers()
+    assert said.sizes == (4088, 4088, 824)
+    assert said.props.headers is not None and said.props.headers["a"] == 1
 
 
 # --- a message by itself ---------------------------------------------------------------------------------------------

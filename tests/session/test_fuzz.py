@@ -6,6 +6,7 @@ nothing of ours may have gone wrong, and when the bad one is gone nothing of it 
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -20,7 +21,8 @@ from rabbitish.wire.method import METHODS, Method
 from rabbitish.wire.properties import Properties
 from rabbitish.wire.table import encode_table
 
-from .harness import Client, World, examples, publication, start_ok
+from .client import Client, publication, start_ok
+from .harness import World, examples
 
 KIB = 1024
 CODES = {int(code) for code in ReplyCode}
@@ -83,8 +85,10 @@ class Stage:
 
     def __init__(self, reached: int = len(LOGIN)) -> None:
         self.world = World(
-            outbox_bytes_high=64 * KIB, outbox_bytes_low=16 * KIB, max_message_bytes=KIB * KIB, partial_content_bytes=2
-            * KIB * KIB
+            outbox_bytes_high=64 * KIB,
+            outbox_bytes_low=16 * KIB,
+            max_message_bytes=KIB * KIB,
+            partial_content_bytes=2 * KIB * KIB,
         )
         self.good = self.world.client(heartbeat=0)
         self.good.declare("good")
@@ -126,7 +130,7 @@ class Stage:
 
 def chop(data: bytes, cuts: list[int]) -> list[bytes]:
     edges = sorted({0, len(data), *(cut % (len(data) + 1) for cut in cuts)})
-    return [data[start:end] for start, end in zip(edges, edges[1:], strict=False)]
+    return [data[start:end] for start, end in pairwise(edges)]
 
 
 def send(stage: Stage, pieces: list[bytes], cuts: list[int], *, together: bool = True) -> None:
@@ -188,8 +192,12 @@ def test_known_methods_with_random_arguments(ids: list[tuple[int, bytes, int]], 
 
 Change = tuple[str, int, int]
 changes = st.lists(
-    st.tuples(st.sampled_from(["flip", "set", "cut", "insert", "drop", "double", "swap", "number", "size"]),
-    *[st.integers(0, 10_000)] * 2), min_size=1, max_size=5,
+    st.tuples(
+        st.sampled_from(["flip", "set", "cut", "insert", "drop", "double", "swap", "number", "size"]),
+        *[st.integers(0, 10_000)] * 2,
+    ),
+    min_size=1,
+    max_size=5,
 )
 
 
@@ -267,22 +275,29 @@ def test_eof_anywhere() -> None:
 
 # --- methods that make sense, in no order at all ---------------------------------------------------------------------
 
-names = st.sampled_from(["", "q", "p", "dead", "x", "t", "amq.direct", "amq.fanout", "amq.headers",
-"amq.rabbitmq.reply-to", "amq.q"]) scalars = st.one_of(
+names = st.sampled_from(
+    ["", "q", "p", "dead", "x", "t", "amq.direct", "amq.fanout", "amq.headers", "amq.rabbitmq.reply-to", "amq.q"]
+)
+scalars = st.one_of(
     st.none(),
     st.booleans(),
     st.integers(-(2**31), 2**31 - 1),
     st.sampled_from([Int64(2**63 - 1), Int64(-(2**63)), Timestamp(2**64 - 1), 0, 1, -1]),
     st.floats(allow_nan=False, allow_infinity=False),
     st.sampled_from(["q", "all", "any", "x" * 300, "reject-publish", "drop-head", "dead", "\udcff"]),
-) values = st.recursive(scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=3),
-max_leaves=6) queue_arguments = st.dictionaries(
-    st.sampled_from(
-        ["x-message-ttl", "x-expires", "x-max-length", "x-max-length-bytes", "x-max-priority", "x-overflow",
-        "x-delivery-limit"] + ["x-dead-letter-exchange", "x-dead-letter-routing-key", "x-single-active-consumer",
-        "x-consumer-timeout"] + ["x-match", "alternate-exchange", "x-priority", "x-queue-type", "a"]
-    ), st.one_of(st.integers(0, 5), st.sampled_from(["", "amq.fanout", "dead", "reject-publish", "classic", True]),
-    values), max_size=3,
+)
+values = st.recursive(
+    scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=3), max_leaves=6
+)
+QUEUE_ARGUMENTS = """x-message-ttl x-expires x-max-length x-max-length-bytes x-max-priority x-overflow x-delivery-limit
+    x-dead-letter-exchange x-dead-letter-routing-key x-single-active-consumer x-consumer-timeout
+    x-match alternate-exchange x-priority x-queue-type a"""
+queue_arguments = st.dictionaries(
+    st.sampled_from(QUEUE_ARGUMENTS.split()),
+    st.one_of(
+        st.integers(0, 5), st.sampled_from(["", "amq.fanout", "dead", "reject-publish", "classic", True]), values
+    ),
+    max_size=3,
 )
 fields: dict[str, st.SearchStrategy[Any]] = {
     "bit": st.sampled_from([False, False, True]),
@@ -332,10 +347,15 @@ def encoded(method: Method, properties: Properties, body: bytes, number: int) ->
 
 @examples(250)
 @given(
-    said=st.lists(st.tuples(any_method, properties, st.binary(max_size=30), st.sampled_from([1, 1, 1, 2])),
-    max_size=20), cuts=cuts, pause=st.sampled_from([0, 1, 5, 20]),
-) def test_any_methods_in_any_order(said: list[tuple[Method, Properties, bytes, int]], cuts: list[int], pause: int) ->
-None:
+    said=st.lists(
+        st.tuples(any_method, properties, st.binary(max_size=30), st.sampled_from([1, 1, 1, 2])), max_size=20
+    ),
+    cuts=cuts,
+    pause=st.sampled_from([0, 1, 5, 20]),
+)
+def test_any_methods_in_any_order(
+    said: list[tuple[Method, Properties, bytes, int]], cuts: list[int], pause: int
+) -> None:
     stage = Stage()
     opened = methods.ChannelOpen().frame(1) + methods.ChannelOpen().frame(2)
     agreed = methods.ChannelCloseOk()
@@ -363,19 +383,35 @@ None:
     published=st.lists(st.tuples(properties, st.sampled_from(["q", "dead"])), max_size=4),
 )
 def test_hostile_headers_on_messages_that_die(arguments: Table, published: list[tuple[Properties, str]]) -> None:
-    stage = Stage() bad = stage.bad bad.send(methods.ChannelOpen(), methods.QueueDeclare(queue="dead"),
-    methods.QueueDeclare(queue="q", arguments=arguments)) for about, key in published:
-        bad.raw(encoded(methods.BasicPublish(routing_key=key), about, b"x", 1)) bad.send(methods.BasicGet(queue="q"),
-        methods.BasicGet(queue="q"), methods.BasicNack(delivery_tag=0, requeue=True))
-        bad.send(methods.BasicGet(queue="q"), methods.BasicNack(delivery_tag=0, requeue=False)) stage.world.advance(3)
+    stage = Stage()
+    bad = stage.bad
+    bad.send(
+        methods.ChannelOpen(), methods.QueueDeclare(queue="dead"), methods.QueueDeclare(queue="q", arguments=arguments)
+    )
+    for about, key in published:
+        bad.raw(encoded(methods.BasicPublish(routing_key=key), about, b"x", 1))
+        bad.send(
+            methods.BasicGet(queue="q"), methods.BasicGet(queue="q"), methods.BasicNack(delivery_tag=0, requeue=True)
+        )
+        bad.send(methods.BasicGet(queue="q"), methods.BasicNack(delivery_tag=0, requeue=False))
+        stage.world.advance(3)
     bad.send(methods.BasicConsume(queue="dead", no_ack=True))
     stage.world.advance(20)
     stage.end()
 
 
 @pytest.mark.parametrize(
-    ("count", "next_count"), [(1, 2), (-5, -4), (Int64(2**63 - 1), 2**63 - 1), (Timestamp(2**64 - 1), 2**63 - 1), (True,
-    2), (1.5, 1), ("x", 1), (None, 1)],
+    ("count", "next_count"),
+    [
+        (1, 2),
+        (-5, -4),
+        (Int64(2**63 - 1), 2**63 - 1),
+        (Timestamp(2**64 - 1), 2**63 - 1),
+        (True, 2),
+        (1.5, 1),
+        ("x", 1),
+        (None, 1),
+    ],
 )
 def test_death_counts_that_were_made_up(count: object, next_count: int) -> None:
     stage = Stage()

@@ -14,7 +14,8 @@ from rabbitish.wire.frames import HEARTBEAT, LEGACY_PROTOCOL_HEADER, PROTOCOL_HE
 from rabbitish.wire.method import Method
 from rabbitish.wire.table import encode_table
 
-from .harness import Client, World, close_of, start_ok
+from .client import Client, close_of, start_ok
+from .harness import World
 
 REFUSED = "ACCESS_REFUSED - Login was refused using authentication mechanism {}. For details see the broker logfile."
 TELLING: Table = {"capabilities": {"authentication_failure_close": True}}
@@ -93,8 +94,10 @@ def test_everything_in_one_read(world: World) -> None:
     assert names == ["connection.start", "connection.tune", "connection.open-ok", "channel.open-ok"]
 
 
-@pytest.mark.parametrize("header", [b"GET / HTTP/1.1\r\n", b"AMQP\0\0\x08\0", b"AMQP\3\1\0\0",
-b"\x16\x03\x01\x02\0\1\0\1"]) def test_another_header_is_answered_with_ours(world: World, header: bytes) -> None:
+@pytest.mark.parametrize(
+    "header", [b"GET / HTTP/1.1\r\n", b"AMQP\0\0\x08\0", b"AMQP\3\1\0\0", b"\x16\x03\x01\x02\0\1\0\1"]
+)
+def test_another_header_is_answered_with_ours(world: World, header: bytes) -> None:
     client = world.connect()
     client.raw(header)
     world.settle()
@@ -199,9 +202,7 @@ def test_the_offer_is_the_settings(make_world: Callable[..., World]) -> None:
     client.expect(methods.ConnectionTune(channel_max=5, frame_max=8192, heartbeat=0), channel=0)
 
 
-@pytest.mark.parametrize(
-    "limits", [(0, 131_072), (2048, 131_072), (2047, 0), (2047, 131_073), (2047, 4095)], ids=str
-)
+@pytest.mark.parametrize("limits", [(0, 131_072), (2048, 131_072), (2047, 0), (2047, 131_073), (2047, 4095)], ids=str)
 def test_limits_that_raise_ours_get_no_answer(world: World, limits: tuple[int, int]) -> None:
     client = logged_in(world)
     client.send(methods.ConnectionTuneOk(channel_max=limits[0], frame_max=limits[1], heartbeat=60), channel=0)
@@ -256,8 +257,15 @@ def test_the_table_is_the_handshake() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [LIMITS, methods.ConnectionOpen(), methods.ConnectionClose(), methods.ConnectionUpdateSecret(),
-    methods.ChannelOpen()], ids=lambda method: method.name,
+    "wrong",
+    [
+        LIMITS,
+        methods.ConnectionOpen(),
+        methods.ConnectionClose(),
+        methods.ConnectionUpdateSecret(),
+        methods.ChannelOpen(),
+    ],
+    ids=lambda method: method.name,
 )
 def test_another_method_than_start_ok(world: World, wrong: Method) -> None:
     client = greeted(world)
@@ -272,8 +280,10 @@ def test_another_method_than_tune_ok(world: World, wrong: Method) -> None:
     assert_silence(client)
 
 
-@pytest.mark.parametrize("wrong", [start_ok("guest", "guest"), LIMITS, methods.ConnectionClose(),
-methods.ChannelOpen()]) def test_another_method_than_open(world: World, wrong: Method) -> None:
+@pytest.mark.parametrize(
+    "wrong", [start_ok("guest", "guest"), LIMITS, methods.ConnectionClose(), methods.ChannelOpen()]
+)
+def test_another_method_than_open(world: World, wrong: Method) -> None:
     client = tuned(world)
     client.send(wrong, channel=0)
     text = "CHANNEL_ERROR - unexpected method in connection state opening"
@@ -344,8 +354,10 @@ def part_of_a_header(world: World) -> Client:
     return client
 
 
-@pytest.mark.parametrize("reach", [nothing_sent, part_of_a_header, greeted, logged_in, tuned], ids=lambda it:
-it.__name__) def test_whoever_says_nothing_more_is_cut_off(world: World, reach: Callable[[World], Client]) -> None:
+@pytest.mark.parametrize(
+    "reach", [nothing_sent, part_of_a_header, greeted, logged_in, tuned], ids=lambda it: it.__name__
+)
+def test_whoever_says_nothing_more_is_cut_off(world: World, reach: Callable[[World], Client]) -> None:
     client = reach(world)
     world.advance(5_000)
     client.raw(b"" if client.session.state == "header" else HEARTBEAT)

@@ -7,7 +7,8 @@ import pytest
 from rabbitish.wire import methods
 from rabbitish.wire.frames import HEARTBEAT
 
-from .harness import Client, Said, World, publication
+from .client import Client, Said, publication
+from .harness import World
 
 BEAT = Said(0, None)
 

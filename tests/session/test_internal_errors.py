@@ -11,7 +11,8 @@ from rabbitish.session.channel import Channel
 from rabbitish.wire import methods
 from rabbitish.wire.frames import PROTOCOL_HEADER
 
-from .harness import Client, World, close_of, publication, start_ok
+from .client import Client, close_of, publication, start_ok
+from .harness import World
 
 FAILED = close_of(methods.ConnectionClose, 541, "INTERNAL_ERROR", None)
 

@@ -6,7 +6,8 @@ import pytest
 
 from rabbitish.wire import methods
 
-from .harness import Client, World
+from .client import Client
+from .harness import World
 
 
 def qos(client: Client, count: int, *, global_: bool = False, channel: int = 1) -> None:

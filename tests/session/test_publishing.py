@@ -9,7 +9,8 @@ import pytest
 from rabbitish.values import Table
 from rabbitish.wire import methods
 
-from .harness import Client, World, close_of, publication
+from .client import Client, close_of, publication
+from .harness import World
 
 NOWHERE = methods.BasicReturn(reply_code=312, reply_text="NO_ROUTE", exchange="", routing_key="nowhere")
 
@@ -49,8 +50,9 @@ def test_exchanges(client: Client, exchange: str, key: str, queues: set[str]) ->
     bound(client, "amq.topic", "#", "both")
     for _ in range(3):
         client.publish(key, b"x", exchange=exchange)
-    client.world.settle() assert {name: queue.ready for name, queue in client.world.vhost.queues.items() if queue.ready}
-    == dict.fromkeys(queues, 3)
+    client.world.settle()
+    ready = {name: queue.ready for name, queue in client.world.vhost.queues.items() if queue.ready}
+    assert ready == dict.fromkeys(queues, 3)
 
 
 def test_headers(client: Client) -> None:
@@ -320,8 +322,14 @@ def test_room_that_a_waiting_consumer_makes(client: Client) -> None:
 
 
 def test_an_error_in_the_middle_leaves_the_other_channel_alone(world: World) -> None:
-    client = world.client(1, 2) client.declare("q") client.raw(publication("q", b"1", channel=1) + publication("q",
-    exchange="nosuch") + publication("q", b"2", channel=2)) (closed,) = client.answers() text = "NOT_FOUND - no exchange
-    'nosuch' in vhost '/'" assert closed.method == close_of(methods.ChannelClose, 404, text, methods.BasicPublish)
-    client.send(methods.ChannelCloseOk(), methods.ChannelOpen()) client.expect(methods.ChannelOpenOk()) assert
-    client.drain("q") == [b"1", b"2"]
+    client = world.client(1, 2)
+    client.declare("q")
+    client.raw(
+        publication("q", b"1", channel=1) + publication("q", exchange="nosuch") + publication("q", b"2", channel=2)
+    )
+    (closed,) = client.answers()
+    text = "NOT_FOUND - no exchange 'nosuch' in vhost '/'"
+    assert closed.method == close_of(methods.ChannelClose, 404, text, methods.BasicPublish)
+    client.send(methods.ChannelCloseOk(), methods.ChannelOpen())
+    client.expect(methods.ChannelOpenOk())
+    assert client.drain("q") == [b"1", b"2"]

@@ -8,7 +8,8 @@ import pytest
 
 from rabbitish.wire import methods
 
-from .harness import Client, World
+from .client import Client
+from .harness import World
 
 REPLY_TO = "amq.rabbitmq.reply-to"
 ASK = methods.BasicConsume(queue=REPLY_TO, consumer_tag="answers", no_ack=True)

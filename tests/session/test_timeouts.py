@@ -8,7 +8,8 @@ import pytest
 
 from rabbitish.wire import methods
 
-from .harness import Client, World
+from .client import Client
+from .harness import World
 
 GONE = methods.BasicCancel(consumer_tag="t", nowait=True)
 HOUR = 3_600_000

@@ -10,12 +10,13 @@ from rabbitish.core.queue import Queue
 from rabbitish.wire import methods
 from rabbitish.wire.method import Method
 
-from .harness import Client, World
+from .client import Client
+from .harness import World
 
 DEFAULT = "ACCESS_REFUSED - operation not permitted on the default exchange"
 LOCKED = (
-    "RESOURCE_LOCKED - cannot obtain exclusive access to locked queue 'mine' in vhost '/'. It could be originally
-    declared " "on another connection or the exclusive property value does not match that of the original declaration."
+    "RESOURCE_LOCKED - cannot obtain exclusive access to locked queue 'mine' in vhost '/'. It could be originally "
+    "declared on another connection or the exclusive property value does not match that of the original declaration."
 )
 
 
@@ -47,14 +48,18 @@ PAIRS: list[tuple[Method, Method]] = [
 ]
 
 
-@pytest.mark.parametrize(("method", "answer"), PAIRS, ids=[f"{pair[0].name} {index}" for index, pair in
-enumerate(PAIRS)]) def test_answers(q: Client, method: Method, answer: Method) -> None:
+@pytest.mark.parametrize(
+    ("method", "answer"), PAIRS, ids=[f"{pair[0].name} {index}" for index, pair in enumerate(PAIRS)]
+)
+def test_answers(q: Client, method: Method, answer: Method) -> None:
     assert q.ask(method) == answer
     q.open(2)
 
 
-@pytest.mark.parametrize(("method", "answer"), PAIRS, ids=[f"{pair[0].name} {index}" for index, pair in
-enumerate(PAIRS)]) def test_nowait_leaves_the_answer_out(q: Client, method: Method, answer: Method) -> None:
+@pytest.mark.parametrize(
+    ("method", "answer"), PAIRS, ids=[f"{pair[0].name} {index}" for index, pair in enumerate(PAIRS)]
+)
+def test_nowait_leaves_the_answer_out(q: Client, method: Method, answer: Method) -> None:
     said = {name: getattr(method, name) for name in type(method).fields}
     q.send(type(method)(**{**said, "nowait": True}))
     assert q.answers() == []
@@ -139,19 +144,27 @@ def test_no_queue_was_declared(client: Client, method: Method) -> None:
 @pytest.mark.parametrize(
     ("method", "code", "text"),
     [
-        (methods.ExchangeDeclare(exchange="", type="direct"), 403, DEFAULT), (methods.ExchangeDeclare(exchange="",
-        passive=True), 403, DEFAULT), (methods.ExchangeDelete(exchange=""), 403, DEFAULT),
-        (methods.ExchangeBind(destination="", source="x"), 403, DEFAULT), (methods.ExchangeBind(destination="x",
-        source=""), 403, DEFAULT), (methods.ExchangeUnbind(destination="", source="x"), 403, DEFAULT),
-        (methods.ExchangeUnbind(destination="x", source=""), 403, DEFAULT), (methods.QueueBind(queue="q"), 403,
-        DEFAULT), (methods.QueueUnbind(queue="q"), 403, DEFAULT), (methods.ExchangeDeclare(exchange="nosuch",
-        passive=True), 404, "NOT_FOUND - no exchange 'nosuch' in vhost '/'"), (methods.ExchangeBind(destination="x",
-        source="nosuch"), 404, "NOT_FOUND - no exchange 'nosuch' in vhost '/'"),
+        (methods.ExchangeDeclare(exchange="", type="direct"), 403, DEFAULT),
+        (methods.ExchangeDeclare(exchange="", passive=True), 403, DEFAULT),
+        (methods.ExchangeDelete(exchange=""), 403, DEFAULT),
+        (methods.ExchangeBind(destination="", source="x"), 403, DEFAULT),
+        (methods.ExchangeBind(destination="x", source=""), 403, DEFAULT),
+        (methods.ExchangeUnbind(destination="", source="x"), 403, DEFAULT),
+        (methods.ExchangeUnbind(destination="x", source=""), 403, DEFAULT),
+        (methods.QueueBind(queue="q"), 403, DEFAULT),
+        (methods.QueueUnbind(queue="q"), 403, DEFAULT),
+        (
+            methods.ExchangeDeclare(exchange="nosuch", passive=True),
+            404,
+            "NOT_FOUND - no exchange 'nosuch' in vhost '/'",
+        ),
+        (methods.ExchangeBind(destination="x", source="nosuch"), 404, "NOT_FOUND - no exchange 'nosuch' in vhost '/'"),
         (methods.ExchangeBind(destination="nosuch", source="x"), 404, "NOT_FOUND - no exchange 'nosuch' in vhost '/'"),
         (methods.QueueBind(queue="q", exchange="nosuch"), 404, "NOT_FOUND - no exchange 'nosuch' in vhost '/'"),
         (methods.QueueBind(queue="nosuch", exchange="x"), 404, "NOT_FOUND - no queue 'nosuch' in vhost '/'"),
         (methods.QueueDeclare(queue="nosuch", passive=True), 404, "NOT_FOUND - no queue 'nosuch' in vhost '/'"),
-        (methods.QueuePurge(queue="nosuch"), 404, "NOT_FOUND - no queue 'nosuch' in vhost '/'"), (
+        (methods.QueuePurge(queue="nosuch"), 404, "NOT_FOUND - no queue 'nosuch' in vhost '/'"),
+        (
             methods.QueueDeclare(queue="q", durable=True),
             406,
             "PRECONDITION_FAILED - inequivalent arg 'durable' for queue 'q' in vhost '/': "

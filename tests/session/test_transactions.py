@@ -7,7 +7,8 @@ import pytest
 from rabbitish.wire import methods
 from rabbitish.wire.method import Method
 
-from .harness import Client, World, publication
+from .client import Client, publication
+from .harness import World
 
 COMMIT, ROLLBACK = methods.TxCommit(), methods.TxRollback()
 
