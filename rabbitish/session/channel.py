@@ -283,6 +283,7 @@ class Channel:
         self._assembler.discard()
         self.plain = False
         self.session.hub.unsafe.pop(self, None)
+        self.confirms = None  # its number may soon be another channel's, which must not hear of these publishes
         for consumer in list(self.consumers.values()):
             self.drop_consumer(consumer)
             consumer.waiting = False

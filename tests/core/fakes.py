@@ -29,7 +29,7 @@ START = 1_700_000_000_000  # a moment in wall milliseconds at which the worlds b
 class PlainMessage(Message):
     """A message over plain values; tests know it by its body."""
 
-    __slots__ = ("_expiration", "_headers", "body")
+    __slots__ = ("_expiration", "_headers", "body", "origin")
 
     def __init__(
         self,
@@ -44,6 +44,7 @@ class PlainMessage(Message):
     ) -> None:
         self.body = body
         self.lsn = 0
+        self.origin = 0  # the number of the message that it was derived from
         self.size = len(body) if size is None else size
         traits = Traits(persistent=persistent, priority=priority, expiration_ms=expiration)
         self.stamp = Stamp(address or Address("", ""), traits, self.size)
@@ -65,7 +66,7 @@ class PlainMessage(Message):
     def derived(self, address: Address, headers: Table, *, keep_expiration: bool) -> PlainMessage:
         """See Message."""
         message = self.twin()
-        message._headers, message.lsn = headers, 0
+        message._headers, message.lsn, message.origin = headers, 0, self.lsn
         traits = self.traits
         if not keep_expiration:
             message._expiration = None
@@ -76,7 +77,8 @@ class PlainMessage(Message):
     def twin(self) -> Self:
         """See Message."""
         twin = type(self)(self.body, headers=self._headers)
-        twin.stamp, twin.size, twin._expiration, twin.lsn = self.stamp, self.size, self._expiration, self.lsn
+        twin.stamp, twin.size, twin._expiration = self.stamp, self.size, self._expiration
+        twin.lsn, twin.origin = self.lsn, self.origin
         return twin
 
 

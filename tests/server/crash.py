@@ -87,6 +87,7 @@ class Peer:
         self._method: Method | None = None
         self._left = 0
         self._body = b""
+        self.confirmed = 0  # the last publish that `confirm` waited for
         self._send(PROTOCOL_HEADER)
         self._expect(methods.ConnectionStart)
         self.send(methods.ConnectionStartOk(mechanism="PLAIN", response=b"\0guest\0guest"), channel=0)
@@ -175,8 +176,6 @@ class Peer:
             if last - self.confirmed == len(bodies):
                 break
         self.confirmed = last
-
-    confirmed = 0
 
     def drain(self, queue: str) -> Iterator[bytes]:
         """Take all there is."""

@@ -43,14 +43,15 @@ class Ledger:
         self.acked: set[int] = set()
         self.surely_acked: set[int] = set()
         self.rejected: set[int] = set()
+        self.publishing = threading.Event()  # something was confirmed in this round
+        self.consuming = threading.Event()  # something was settled
 
     def body(self, number: int) -> bytes:
         return b"%d " % number + b"." * (number % 700)
 
-    def publish(self, port: int) -> None:
+    def publish(self, peer: Peer) -> None:
         """Publish with confirms, some at a time, until the broker is gone."""
         try:
-            peer = Peer(port)
             peer.ask(methods.ConfirmSelect())
             first = self.sent + 1
             answered = 0
@@ -63,13 +64,15 @@ class Ledger:
                     assert isinstance(ack, methods.BasicAck)
                     self.confirmed.update(range(first + answered, first + ack.delivery_tag))
                     answered = ack.delivery_tag
+                    self.publishing.set()
         except Ended:
+            pass
+        finally:
             peer.close()
 
-    def consume(self, port: int) -> None:
+    def consume(self, peer: Peer) -> None:
         """Acknowledge, give back and reject until the broker is gone; now and then make sure of the acks."""
         try:
-            peer = Peer(port)
             peer.ask(methods.BasicQos(prefetch_count=20))
             peer.ask(methods.BasicConsume(queue="q"))
             count = 0
@@ -93,9 +96,12 @@ class Ledger:
                     self.acked.add(number)
                     peer.send(methods.BasicAck(delivery_tag=tag))
                 if count % 50 == 0:
+                    self.consuming.set()
                     asked.append(set(self.acked))
                     peer.send(methods.QueueDeclare(queue="q", passive=True))
         except Ended:
+            pass
+        finally:
             peer.close()
 
     def check(self, queued: list[int], dead: list[int]) -> None:
@@ -118,19 +124,22 @@ def test_kills_while_clients_are_at_work(data_dir: Path) -> None:
     peer.close()
     for round_ in range(KILLS):
         threads = [
-            threading.Thread(target=target, args=(broker.port,), daemon=True)
+            threading.Thread(target=target, args=(Peer(broker.port),), daemon=True)
             for target in (ledger.publish, ledger.consume)
         ]
         for thread in threads:
             thread.start()
-        threads[0].join(random.Random(round_).uniform(0.1, 0.4))
+        for event in (ledger.publishing, ledger.consuming):
+            assert event.wait(20)
+            event.clear()
+        threads[0].join(random.Random(round_).uniform(0, 0.4))
         assert threads[0].is_alive() and threads[1].is_alive()
         broker.kill()
         for thread in threads:
             thread.join(20)
             assert not thread.is_alive()
         broker = Process(data_dir, *SMALL_SEGMENTS)
-    assert len(ledger.confirmed) > 10 * KILLS and len(ledger.acked) > 10 * KILLS
+    assert len(ledger.confirmed) >= 10 * KILLS and len(ledger.acked) >= 10 * KILLS
     peer = Peer(broker.port)
     queued = [int(body.split()[0]) for body in peer.drain("q")]
     dead = [int(body.split()[0]) for body in peer.drain("dead")]
@@ -326,7 +335,7 @@ def test_answers_wait_behind_what_is_still_being_sent(data_dir: Path, gate: thre
         async with broker(data_dir=str(data_dir)) as running:
             client = await running.connect()
             await client.ask(methods.QueueDeclare(queue="t"), methods.QueueDeclareOk)
-            await client.publish("t", b"x" * 120_000, times=400)
+            await client.publish("t", b"x" * 2000, times=10_000)
             await client.send(methods.BasicConsume(queue="t", no_ack=True, consumer_tag="c"))
             (session,) = running.node.links
             await until(lambda: running.node.links[session]._writing)

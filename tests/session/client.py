@@ -91,12 +91,16 @@ class Client:
 
     def collect(self) -> None:
         """The broker has bytes for us, or closed the socket."""
-        outbox = self.session.outbox
-        if not self._in_flight and outbox.parts:
-            self._in_flight = outbox.take()
+        self._fetch()
         if self.reading:
             self.read(len(self._in_flight))
         self.hung_up = self.session.ended
+
+    def _fetch(self) -> None:
+        """As server/link.py: what is in flight first, and nothing that must wait for the journal."""
+        outbox = self.session.outbox
+        if not self._in_flight and outbox.parts and outbox.held_until <= self.session.hub.durable:
+            self._in_flight = outbox.take()
 
     def read(self, count: int) -> None:
         """Read that many bytes of what the broker has sent."""
@@ -106,10 +110,9 @@ class Client:
             if not self.received.startswith(b"AMQP"):
                 self._take(data)
             self.session.outbox.sent(len(data), self.world.now)
-        if not self._in_flight and self.session.outbox.parts:
-            self._in_flight = self.session.outbox.take()
-            if self.reading:
-                self.read(len(self._in_flight))
+        self._fetch()
+        if self._in_flight and self.reading:
+            self.read(len(self._in_flight))
 
     def read_on(self) -> None:
         """Read everything from now on."""

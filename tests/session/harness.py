@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import os
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from hypothesis import HealthCheck
@@ -17,6 +18,7 @@ from hypothesis import settings as hypothesis_settings
 from rabbitish.config import Settings
 from rabbitish.core.access import Access
 from rabbitish.core.broker import Broker
+from rabbitish.core.message import Message
 from rabbitish.core.queue import Queue
 from rabbitish.session.connection import Session
 from rabbitish.session.hub import Hub
@@ -76,6 +78,23 @@ class Peer(NamedTuple):
     loopback: bool
 
 
+class Journal:
+    """Numbers changes like a journal, and keeps none."""
+
+    def __init__(self) -> None:
+        self.position = 0
+
+    def published(self, queues: Sequence[Queue], messages: Sequence[Message], now: int) -> None:
+        for message in messages:
+            self.position += 1
+            message.lsn = self.position
+
+    def _told(self, *change: object) -> None:
+        self.position += 1
+
+    exchange_declared = exchange_deleted = queue_declared = queue_deleted = bound = unbound = removed = returned = _told
+
+
 class World:
     """One broker and its clients. Keyword arguments are settings."""
 
@@ -113,6 +132,22 @@ class World:
     def queue(self, name: str) -> Queue:
         """The queue of that name."""
         return self.vhost.queues[name]
+
+    # ---- the journal
+
+    def keep_journal(self) -> Journal:
+        """From now on what must survive waits for `synced`."""
+        journal = self.vhost.recorder = Journal()
+        return journal
+
+    def synced(self, up_to: int | None = None) -> None:
+        """The journal is on disk, all of it or up to a number; as server/node.py tells it."""
+        recorder = self.vhost.recorder
+        assert recorder is not None
+        self.hub.now_durable(recorder.position if up_to is None else up_to)
+        for client in self.clients.values():
+            client.collect()
+        self.settle()
 
     # ---- time
 

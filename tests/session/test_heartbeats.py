@@ -147,3 +147,20 @@ def test_a_year_of_them(world: World) -> None:
         client.raw(HEARTBEAT)
     assert not client.hung_up
     assert client.answers().count(BEAT) == 300 * 105_000_000 // 32_767_500
+
+
+def test_called_before_its_time(world: World) -> None:
+    """A deadline may come early; whoever is called looks at the clock, and asks again."""
+    fresh, idle, closing, quiet = world.connect(), world.client(heartbeat=10), world.client(), world.client()
+    closing.send(methods.ConnectionClose(), channel=0)
+    assert len(closing.answers()) == 1
+    for client in (fresh, idle, closing, quiet):
+        client.session.due(world.now + 1)
+        assert client.answers() == [] and not client.session.ended
+    world.advance(10_000)
+    assert fresh.hung_up and idle.answers() == [BEAT, BEAT] and not closing.hung_up
+    world.advance(20_000)
+    assert closing.hung_up and idle.hung_up and not quiet.hung_up
+    for client in (fresh, idle, closing):
+        client.session.due(world.now)
+        assert client.session.ended

@@ -16,7 +16,7 @@ import pytest
 from rabbitish.store.record import SEGMENT_HEAD_BYTES, Type, decode_all
 from rabbitish.wire import methods
 from rabbitish.wire.method import Method
-from tests.session.harness import publication
+from tests.session.client import publication
 
 from .driver import Durable, state_of
 from .fake_disk import CREATE, SYNC, UNLINK, WRITE, FakeDisk
