@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from rabbitish.core.message import Message
 
@@ -34,7 +34,8 @@ class Lane:
         self._order: list[int] = []  # heap of the positions in _back; may hold some that are there no more
         self._holes: set[int] = set()
         self._late: list[tuple[int, int]] = []  # heap of deadlines and positions
-        self._late_messages: dict[int, Message] = {}  # by position; one for each entry of _late
+        # by position, one for each entry of _late; None when it was taken
+        self._late_messages: dict[int, Message | None] = {}
         self._highest = -1  # the latest deadline among the fresh ones that came in order
 
     def __len__(self) -> int:
@@ -91,7 +92,16 @@ class Lane:
             popleft = fresh.popleft
             taken = [popleft() for _ in range(most)]
         self.head = first + len(taken)
+        if self._late:
+            self._let_go(range(first, self.head))
         return first, taken
+
+    def _let_go(self, positions: Iterable[int]) -> None:
+        """Keep no message alive that was taken, though its entry in _late outlives it."""
+        messages = self._late_messages
+        for position in positions:
+            if position in messages:
+                messages[position] = None
 
     def take(self) -> tuple[int, Message, int]:
         """Take the first message: its position, the message, how often it came back. Raises IndexError when empty."""
@@ -99,12 +109,14 @@ class Lane:
             position = heapq.heappop(self._order)
             returned = self._back.pop(position, None)
             if returned is not None:
+                self._let_go((position,))
                 return position, *returned
         while True:
             message = self.fresh.popleft()
             position = self.head
             self.head += 1
             if position not in self._holes:
+                self._let_go((position,))
                 return position, message, 0
             self._holes.discard(position)
 
@@ -163,6 +175,7 @@ class Lane:
             return first
         position = heapq.heappop(late)[1]
         message = self._late_messages.pop(position)
+        assert message is not None
         if position < self.head:
             self._drop_back(position)
         else:

@@ -23,8 +23,10 @@ from rabbitish.values import Int64, Table
 MESSAGE_OVERHEAD_BYTES = 400
 # At most so many messages are expired or dropped at a stretch, so that a million of them never hold the loop.
 SWEEP_MESSAGES = 4096
-# At most so many messages go to a consumer before it is asked for its room again, which depends on their sizes.
+# At most so many messages, and about so many bytes, go to a consumer before it is asked for its room again, which
+# depends on their sizes.
 HANDFUL_MESSAGES = 128
+HANDFUL_BYTES = 1024 * 1024
 
 EXPIRED, REJECTED, MAXLEN, DELIVERY_LIMIT = "expired", "rejected", "maxlen", "delivery_limit"
 
@@ -254,10 +256,16 @@ class Queue:
             if budget <= 0:
                 return True
             consumer, room = turn
-            given = self._hand_to(consumer, min(room, budget, HANDFUL_MESSAGES) if consumers.alone() else 1)
+            given = self._hand_to(consumer, min(room, budget, self._handful()) if consumers.alone() else 1)
             budget -= given
             consumers.rotate()
         return False
+
+    def _handful(self) -> int:
+        size = self.ready_bytes
+        if size <= HANDFUL_BYTES:
+            return HANDFUL_MESSAGES
+        return min(HANDFUL_MESSAGES, max(1, HANDFUL_BYTES * self.ready // size))
 
     def _hand_to(self, consumer: Consumer, most: int) -> int:
         lane = self._top()

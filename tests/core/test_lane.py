@@ -276,6 +276,29 @@ def test_nothing_is_kept_for_a_message_that_comes_back_again_and_again() -> None
     assert expired(lane, MANY + 1) == ["0", "1"]
 
 
+@pytest.mark.parametrize("at_once", [True, False])
+def test_what_was_taken_is_freed_though_its_deadline_is_to_come(at_once: bool) -> None:
+    lane = lane_of(*[None] * 500)
+    alive: WeakSet[Watched] = WeakSet()
+    for number in range(100):
+        one = Watched(str(number))
+        one.deadline = MANY - number
+        alive.add(one)
+        lane.append(one)
+        del one
+    if at_once:
+        lane.take_fresh(550)
+    else:
+        for _ in range(550):
+            position, taken, _ = lane.take()
+        lane.give_back(position, taken, 1)
+        lane.take()
+        del taken
+    assert (len(lane), len(alive)) == (50, 50)
+    assert lane.next_deadline() == MANY - 99
+    assert len(expired(lane, MANY)) == 50
+
+
 def test_what_expires_behind_a_head_that_stays_is_freed() -> None:
     lane = Lane()
     alive: WeakSet[Watched] = WeakSet()

@@ -528,7 +528,7 @@ class Simulation:
             assert self.due is not None and self.now < self.due <= min(deadlines)
         for client in self.clients:
             listed = client in list(client.queue.consumers)
-            assert listed is not client.cancelled or client.queue.deleted
+            assert client.cancelled if client.queue.deleted else listed is not client.cancelled
         assert not {key: text for key, text in self.ledger.doubtful.items() if key not in self.taken}
         self.ledger.doubtful.clear()
         self.taken.clear()

@@ -144,6 +144,26 @@ def test_who_sends_and_does_not_read_is_not_read_from(world: World) -> None:
     assert len(client.answers()) == 10_000
 
 
+@pytest.mark.parametrize("first", ["the messages", "the consumer"])
+def test_large_messages_go_one_by_one(first: str, make_world: Callable[..., World]) -> None:
+    """The marks hold for them too, give or take one."""
+    world = make_world(outbox_bytes_high=1024 * KIB, outbox_bytes_low=16 * KIB)
+    client, other = world.client(), world.client()
+    client.declare("q")
+    client.reading = False
+    consume = methods.BasicConsume(queue="q", no_ack=True)
+    if first == "the consumer":
+        client.send(consume)
+    other.publish("q", *[bytes(800 * KIB)] * 50)
+    if first == "the messages":
+        client.send(consume)
+    world.settle()
+    assert client.session.outbox.size <= 2048 * KIB
+    assert world.queue("q").ready >= 47
+    client.read_on()
+    assert len([said for said in client.answers() if said.body]) == 50
+
+
 def test_gets_and_returns_are_counted(world: World) -> None:
     client = world.client()
     client.declare("q")

@@ -14,7 +14,7 @@ from .harness import World
 from .pair import Pair
 from .traffic import converse, oddities
 
-SEEDS = range(8 * max(int(os.environ.get("RABBITISH_EXPLORE", "0")), 1))
+SEEDS = range(6 * max(int(os.environ.get("RABBITISH_EXPLORE", "0")), 1))
 SEEDS_A_TEST = 6
 
 

@@ -24,7 +24,7 @@ def test_the_conversation_is_valid() -> None:
 # --- bytes -----------------------------------------------------------------------------------------------------------
 
 
-@examples(150)
+@examples(100)
 @given(reached=st.integers(0, len(LOGIN)), data=st.binary(max_size=600), cuts=cuts)
 def test_random_bytes(reached: int, data: bytes, cuts: list[int]) -> None:
     stage = Stage(reached)
@@ -32,7 +32,7 @@ def test_random_bytes(reached: int, data: bytes, cuts: list[int]) -> None:
     stage.end()
 
 
-@examples(150)
+@examples(100)
 @given(
     reached=st.integers(0, len(LOGIN)),
     frames=st.lists(st.tuples(st.sampled_from([1, 1, 2, 3, 8, 4, 0]), numbers, st.binary(max_size=60)), max_size=8),
@@ -45,7 +45,7 @@ def test_random_frames(reached: int, frames: list[tuple[int, int, bytes]], cuts:
     stage.end()
 
 
-@examples(150)
+@examples(100)
 @given(
     ids=st.lists(st.tuples(st.sampled_from(sorted(METHODS)), st.binary(max_size=40), numbers), max_size=8), cuts=cuts
 )
@@ -103,7 +103,7 @@ def spoilt(pieces: list[bytes], change: Change) -> list[bytes]:
     return pieces
 
 
-@examples(200)
+@examples(100)
 @given(changes=changes, cuts=cuts, together=st.booleans())
 def test_a_spoilt_conversation(changes: list[Change], cuts: list[int], together: bool) -> None:
     pieces = CONVERSATION

@@ -88,7 +88,7 @@ def encoded(method: Method, properties: Properties, body: bytes, number: int) ->
     return method.frame(number) + content
 
 
-@examples(250)
+@examples(150)
 @given(
     said=st.lists(
         st.tuples(any_method, properties, st.binary(max_size=30), st.sampled_from([1, 1, 1, 2])), max_size=20
@@ -114,7 +114,7 @@ def test_any_methods_in_any_order(
     stage.end()
 
 
-@examples(200)
+@examples(100)
 @given(
     arguments=st.fixed_dictionaries(
         {"x-dead-letter-exchange": st.just("")},
