@@ -20,10 +20,13 @@ class Broker:
     """All virtual hosts of a node, and what is common to them.
 
     `token` makes 22 random characters for names that the broker makes up; `settle_budget` is how many messages at most
-    a queue hands out before others get their turn.
+    a queue hands out before others get their turn. `on_fault` is told of an exception, a bug of ours, that settling a
+    queue or a deadline raised, so that it costs no other queue anything; without one it is raised.
     """
 
-    def __init__(self, *, token: Callable[[], str], settle_budget: int) -> None:
+    def __init__(
+        self, *, token: Callable[[], str], settle_budget: int, on_fault: Callable[[Exception], None] | None = None
+    ) -> None:
         self.token = token
         self.now = 0  # of the call that is being handled, for whom it reaches without having been called itself
         self.deadlines = Deadlines()
@@ -32,6 +35,7 @@ class Broker:
         self.recorder: Recorder | None = None
         self._dirty: list[Queue] = []
         self._settle_budget = settle_budget
+        self._on_fault = on_fault
 
     def add_vhost(self, name: str) -> Vhost:
         """Make a virtual host, or find it."""
@@ -46,7 +50,7 @@ class Broker:
     def settle(self, now: int) -> int | None:
         """Do what is due and hand out messages; the moment of the next call at the latest (`now` if work is left)."""
         self.now = now
-        self.deadlines.fire(now)
+        self.deadlines.fire(now, self._on_fault)
         more = False
         dirty = self._dirty
         if dirty:
@@ -54,8 +58,13 @@ class Broker:
             unfinished: list[Queue] = []
             for queue in dirty:
                 queue.dirty = False
-                if not queue.deleted and queue.settle(now, self._settle_budget):
-                    unfinished.append(queue)
+                try:
+                    if not queue.deleted and queue.settle(now, self._settle_budget):
+                        unfinished.append(queue)
+                except Exception as fault:
+                    if self._on_fault is None:
+                        raise
+                    self._on_fault(fault)
             dirty.clear()
             for queue in unfinished:
                 queue.mark()

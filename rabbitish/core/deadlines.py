@@ -8,6 +8,7 @@ clock itself and ask again; that makes a deadline that moves later on every mess
 from __future__ import annotations
 
 import heapq
+from collections.abc import Callable
 from typing import Protocol
 
 
@@ -59,9 +60,14 @@ class Deadlines:
             heapq.heappop(heap)
         return heap[0][0] if heap else None
 
-    def fire(self, now: int) -> None:
-        """Call every owner whose moment has come, in order of their moments."""
+    def fire(self, now: int, on_fault: Callable[[Exception], None] | None = None) -> None:
+        """Call every owner whose moment has come, in order of their moments; tell `on_fault` of what one raises."""
         while (when := self.next_due()) is not None and when <= now:
             owner = heapq.heappop(self._heap)[2]
             self.forget(owner)
-            owner.due(now)
+            try:
+                owner.due(now)
+            except Exception as fault:
+                if on_fault is None:
+                    raise
+                on_fault(fault)

@@ -48,13 +48,17 @@ class Node:
     def __init__(self, settings: Settings, nursery: trio.Nursery) -> None:
         self.settings = settings
         self.nursery = nursery
-        self.broker = Broker(token=lambda: secrets.token_urlsafe(16), settle_budget=settings.settle_budget_messages)
+        self._log = get_log()
+        self.broker = Broker(
+            token=lambda: secrets.token_urlsafe(16),
+            settle_budget=settings.settle_budget_messages,
+            on_fault=lambda fault: self._log.exception("internal error", fault),
+        )
         self.broker.add_vhost(settings.default_vhost)
         access = Access(frozenset(settings.loopback_users))
         access.add_user(settings.default_user, settings.default_pass, frozenset({"administrator"}))
         self.hub = Hub(self.broker, access, settings)
         self.links: dict[Session, Link] = {}
-        self._log = get_log()
         self._memory_limit = memory_limit_bytes(settings)
         self._started_wall_ms = time.time_ns() // 1_000_000
         self._started = trio.current_time()

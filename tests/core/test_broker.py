@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from rabbitish.core.broker import Broker
 
-from .fakes import START, World
+from .fakes import START, ListConsumer, PlainMessage, World
 
 
 class Alarm:
@@ -122,3 +124,69 @@ def test_usage_is_of_all_virtual_hosts() -> None:
     other.drop_queue(queue)
     world.delete()
     assert world.broker.usage.bytes == 0
+
+
+class Broken(ListConsumer):
+    """A consumer with a bug of ours in it."""
+
+    def room(self) -> int:
+        raise RuntimeError("a bug")
+
+
+def test_a_bug_in_one_queue_costs_no_other_anything() -> None:
+    world = World()
+    faults: list[Exception] = []
+    broker = Broker(token=lambda: "t", settle_budget=10, on_fault=faults.append)
+    vhost = broker.add_vhost("/")
+    queues = [
+        vhost.declare_queue(
+            name, durable=False, exclusive=False, auto_delete=False, arguments={}, owner=None, now=world.now
+        )
+        for name in ("one", "two")
+    ]
+    good = ListConsumer(no_ack=True)
+    queues[0].add_consumer(Broken())
+    good.queue = queues[1]
+    queues[1].add_consumer(good)
+    for queue in queues:
+        queue.enqueue(PlainMessage("m"), world.now)
+    assert broker.settle(world.now) is None
+    assert [str(fault) for fault in faults] == ["a bug"]
+    assert good.got == ["m"]
+    assert not broker.restless
+
+
+class BrokenOwner:
+    """Whoever asked for a deadline, with a bug of ours in it."""
+
+    due_at: int | None = None
+
+    def due(self, now: int) -> None:
+        raise RuntimeError("late")
+
+
+def test_a_bug_in_one_deadline_costs_no_other_anything() -> None:
+    world = World()
+    faults: list[Exception] = []
+    broker = Broker(token=lambda: "t", settle_budget=10, on_fault=faults.append)
+    broker.deadlines.ask(BrokenOwner(), world.now)
+    queue = broker.add_vhost("/").declare_queue(
+        "q", durable=False, exclusive=False, auto_delete=False, arguments={"x-expires": 5}, owner=None, now=world.now
+    )
+    broker.settle(world.now + 5)
+    assert [str(fault) for fault in faults] == ["late"]
+    assert queue.deleted
+
+
+def test_without_anybody_to_tell_a_bug_is_raised() -> None:
+    broker = Broker(token=lambda: "t", settle_budget=10)
+    broker.deadlines.ask(BrokenOwner(), 1)
+    with pytest.raises(RuntimeError, match="late"):
+        broker.settle(1)
+    queue = broker.add_vhost("/").declare_queue(
+        "q", durable=False, exclusive=False, auto_delete=False, arguments={}, owner=None, now=1
+    )
+    queue.add_consumer(Broken())
+    queue.enqueue(PlainMessage("m"), 1)
+    with pytest.raises(RuntimeError, match="a bug"):
+        broker.settle(1)
