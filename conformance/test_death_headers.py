@@ -15,7 +15,7 @@ from pika.compat import long
 
 from conformance.clients import Message, drain, must_get, publish
 from conformance.rawpeer import RawPeer, headers_property, longstr, shortstr, table
-from conformance.support import Names, differs
+from conformance.support import Names, differs, eventually
 
 FRESH = ["count", "reason", "queue", "time", "exchange", "routing-keys"]
 FIRST = ["x-first-death-exchange", "x-first-death-queue", "x-first-death-reason"]
@@ -176,9 +176,8 @@ def test_values_keep_their_type_on_the_wire(peer: RawPeer, name: Names, tag: str
     arguments = {"x-max-length": 0, "x-dead-letter-exchange": "", "x-dead-letter-routing-key": dead}
     queue = peer.declare(1, name(), arguments)
     peer.publish(1, "", queue, b"m", headers_property(table(("the key", ENCODED[tag]))))
-    peer.sync()
-    got = peer.get(1, dead)
-    assert got is not None
+    got = eventually(lambda: peer.get(1, dead))
+    assert got
     assert shortstr("the key") + ENCODED[tag] in got.properties
 
 

@@ -426,9 +426,13 @@ class Simulation:
     def cancel(self, vhost: Vhost) -> None:
         """A client stops consuming; what it has it may still acknowledge."""
         client = self.some_client()
-        if client is not None and not client.cancelled:
-            if not client.queue.deleted:  # else it is about to be told
-                client.cancelled = True
+        if client is not None:
+            self.stop(client)
+
+    def stop(self, client: Client) -> None:
+        """Cancel a consumer that is not cancelled."""
+        if not client.cancelled:
+            client.cancelled = not client.queue.deleted  # else it is about to be told
             client.vhost.cancel(client.queue, client, self.now)
 
     def die(self, vhost: Vhost) -> None:
@@ -439,10 +443,7 @@ class Simulation:
 
     def kill(self, client: Client) -> None:
         """End a client."""
-        if not client.cancelled:
-            client.waiting = False
-            client.vhost.cancel(client.queue, client, self.now)
-            client.cancelled = not client.queue.deleted or client.queue.name in client.vhost.queues
+        self.stop(client)
         held, client.held = client.held, []
         self.finish(client.vhost, held, "requeue")
         self.clients.remove(client)
