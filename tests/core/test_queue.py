@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
-from rabbitish.core.queue import MESSAGE_OVERHEAD_BYTES, SWEEP_MESSAGES
+from rabbitish.core.lane import Lane
+from rabbitish.core.message import Message
+from rabbitish.core.queue import HANDFUL_BYTES, HANDFUL_MESSAGES, MESSAGE_OVERHEAD_BYTES, SWEEP_MESSAGES
 
-from .fakes import PlainMessage, World
+from .fakes import ListConsumer, PlainMessage, World
 
 
 def counters(world: World, name: str = "q") -> tuple[int, int, int, int]:
@@ -273,6 +277,26 @@ def test_a_flooded_queue_leaves_others_their_turn() -> None:
         world.publish("a", "q")
         world.broker.settle(world.now)
         assert (len(flooded.got), consumer.got) == (10, ["a"])
+
+
+@pytest.mark.parametrize(("size", "most"), [(10, HANDFUL_MESSAGES), (HANDFUL_BYTES // 10, 10), (3 * HANDFUL_BYTES, 1)])
+def test_a_consumer_is_asked_for_its_room_again_after_a_handful(size: int, most: int) -> None:
+    world = World()
+    world.queue()
+    handfuls: list[int] = []
+
+    class Noting(ListConsumer):
+        def deliver(self, lane: Lane, first: int, messages: Sequence[Message], returns: int) -> int:
+            handfuls.append(len(messages))
+            return super().deliver(lane, first, messages, returns)
+
+    consumer = world.consume()
+    consumer.__class__ = Noting
+    with world.batch():
+        for number in range(300):
+            world.publish(str(number), size=size)
+    assert consumer.got == [str(number) for number in range(300)]
+    assert max(handfuls) == handfuls[0] == most
 
 
 def test_a_budget_is_not_used_up_by_consumers_without_room() -> None:
