@@ -1,7 +1,8 @@
 """One AMQP connection, from its first byte to its last: the seam between sockets and the broker.
 
-    receive_data(data, now)    bytes came          outbox.take(), outbox.sent(n, now)   bytes go receive_eof(now)
-    the peer is gone    reading, ended                       what the server does with the socket
+    receive_data(data, now)    bytes came          outbox.take(), outbox.sent(n, now)   bytes go
+
+    receive_eof(now)           the peer is gone    reading, ended                       what becomes of the socket
 
 Nothing that a peer sends raises out of `receive_data`: it queues the right close, and from then on looks only for the
 peer's agreement. Any other exception is a bug of ours: it is logged, answered with 541, and costs only this connection.
@@ -10,6 +11,7 @@ The server learns of anything to do (bytes to send, a socket to close) through `
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from rabbitish.core.access import User
@@ -32,7 +34,7 @@ from rabbitish.wire.frames import (
     FrameParser,
     Opening,
     classify_opening,
-    erlang_binary,
+    frame_text,
 )
 from rabbitish.wire.method import Method, decode_method
 
@@ -167,8 +169,11 @@ class Session:
         if kind != FRAME_METHOD:
             raise _unexpected(kind, payload)
         method = _decode_on_0(payload)
-        handler = handshake.HANDLERS.get((self.state, type(method))) or _ANY_STATE.get(type(method))
-        if handler is None or (self.state != "running" and type(method) in _ANY_STATE):
+        if self.state == "running":
+            handler = _RUNNING.get(type(method))
+        else:
+            handler = handshake.HANDLERS.get((self.state, type(method)))
+        if handler is None:
             raise ConnectionFailure(ReplyCode.CHANNEL_ERROR, f"unexpected method in connection state {self.state}").of(
                 method
             )
@@ -396,10 +401,7 @@ class Session:
 
 
 def _unexpected(kind: int, payload: bytes) -> ConnectionFailure:
-    extent = "all" if len(payload) <= 16 else "first 16"
-    return ConnectionFailure(
-        ReplyCode.UNEXPECTED_FRAME, f"type {kind}, {extent} octets = {erlang_binary(payload[:16])}"
-    )
+    return ConnectionFailure(ReplyCode.UNEXPECTED_FRAME, frame_text(kind, payload))
 
 
 def _decode_on_0(payload: bytes) -> Method:
@@ -418,18 +420,12 @@ def _close(session: Session, method: methods.ConnectionClose) -> None:
     session.closed_by_peer()
 
 
-def _close_ok(session: Session, method: methods.ConnectionCloseOk) -> None:
-    """An answer to nothing; RabbitMQ calls it unexpected."""
-    raise ConnectionFailure(ReplyCode.CHANNEL_ERROR, "unexpected method in connection state running")
-
-
 def _update_secret(session: Session, method: methods.ConnectionUpdateSecret) -> None:
     """A password does not expire, so there is nothing to renew; clients call it all the same."""
     session.send(methods.ConnectionUpdateSecretOk())
 
 
-_ANY_STATE: dict[type[Method], Any] = {
+_RUNNING: dict[type[Method], Callable[[Session, Any], None]] = {
     methods.ConnectionClose: _close,
-    methods.ConnectionCloseOk: _close_ok,
     methods.ConnectionUpdateSecret: _update_secret,
 }

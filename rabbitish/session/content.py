@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple, Self, cast
 
+from rabbitish.core.arguments import EXPIRY_MS_MAX
 from rabbitish.core.message import Address, Message, Stamp, Traits
 from rabbitish.core.vhost import REPLY_TO
 from rabbitish.errors import ChannelError, ReplyCode
@@ -27,7 +28,6 @@ _PROPERTIES_AT = HEAD.size + CONTENT_HEAD.size
 _END = b"\xce"
 _BODY_HEAD = bytes((FRAME_BODY,))
 _LONGEST_KNOWN = 512  # longer properties hardly ever repeat
-_MAX_EXPIRATION_MS = 315_360_000_000  # ten years: RabbitMQ's limit for TTLs (rabbit_misc:check_expiry)
 
 
 def address_suffix(address: Address) -> bytes:
@@ -187,7 +187,7 @@ class Summary(NamedTuple):
     traits: Traits
     digest: Digest
     plain: bool
-    """Nothing in them needs a closer look when a message is published: `check` and `copy_keys` have nothing to say."""
+    """Nothing in them needs a closer look when a message is published (publish.py: `_route_by_headers`)."""
 
 
 class PropertyCache:
@@ -242,7 +242,7 @@ def parse_expiration(text: str) -> int:
     value = -int(number) if text[0] == "-" else int(number)
     if value < 0:
         raise _invalid_expiration(text, f"{{value_negative,{value}}}")
-    if value > _MAX_EXPIRATION_MS:
+    if value > EXPIRY_MS_MAX:
         raise _invalid_expiration(text, f"{{value_too_large,{value}}}")
     return value
 

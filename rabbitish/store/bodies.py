@@ -1,8 +1,8 @@
 """What stands in a record's body, type by type: both directions side by side.
 
 Names are UTF-8 with a length before them (32 bits, since keys in CC headers may be long), any other bytes kept
-(surrogateescape). Field tables and message contents are
-the wire's business; a `Codec` that the server hands in turns them into bytes and back.
+(surrogateescape). Field tables and message contents are the wire's business; a `Codec` that the server hands in turns
+them into bytes and back.
 """
 
 from __future__ import annotations

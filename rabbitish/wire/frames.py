@@ -128,9 +128,13 @@ class FrameParser:
 
 
 def _frame_error(kind: int, payload: bytes, reason: str) -> ConnectionFailure:
+    return ConnectionFailure(ReplyCode.FRAME_ERROR, f"{frame_text(kind, payload)}: {reason}")
+
+
+def frame_text(kind: int, payload: bytes) -> str:
+    """A frame at fault as RabbitMQ's texts show it: its type and how its payload begins."""
     extent = "all" if len(payload) <= 16 else "first 16"
-    detail = f"type {kind}, {extent} octets = {erlang_binary(payload[:16])}: {reason}"
-    return ConnectionFailure(ReplyCode.FRAME_ERROR, detail)
+    return f"type {kind}, {extent} octets = {erlang_binary(payload[:16])}"
 
 
 def erlang_binary(raw: bytes) -> str:
