@@ -2,7 +2,7 @@
 
 Every case makes its own queues and exchanges with `name`, so that cases do not see each other and a failed one leaves
 nothing behind. A case that hangs is cut off by an alarm. The broker is either given with --broker or it is rabbitish,
-started on a free port and watched until its end: exit code 0 on SIGTERM and no traceback in its log.
+started with its data in a temporary folder and watched until its end: exit code 0 on SIGTERM, no traceback in its log.
 """
 
 from __future__ import annotations
@@ -83,8 +83,10 @@ def _address(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     if given:
         yield parse_url(given)
         return
-    log = tmp_path_factory.mktemp("rabbitish") / "stderr"
+    folder = tmp_path_factory.mktemp("rabbitish")
+    log = folder / "stderr"
     command = [sys.executable, "-m", "rabbitish", "serve", "--listen", "amqp://127.0.0.1:0"]
+    command += ["--data-dir", str(folder / "data")]
     with log.open("wb") as stderr:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, cwd=HERE.parent)
     try:

@@ -1,6 +1,6 @@
 """Hello, world: publish one message with pika and get it back. Needs a broker on localhost and `pip install pika`.
 
-rabbitish serve &
+rabbitish serve --ephemeral &
 python examples/hello_pika.py [amqp://guest:guest@localhost:5672/]
 """
 

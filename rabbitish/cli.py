@@ -18,6 +18,7 @@ import click
 
 from rabbitish import __version__
 from rabbitish.config import DEFAULT_PORT, LOG_LEVELS, Address
+from rabbitish.tools.journal import journal
 
 if TYPE_CHECKING:
     from rabbitish.server.settings_file import Given, Loaded
@@ -26,7 +27,21 @@ EXIT_CANNOT = 1
 EXIT_UNUSABLE = 2
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Main(click.Group):
+    """The commands below, and those that are imported when somebody asks for them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted((*super().list_commands(ctx), "perf"))
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name == "perf":
+            from rabbitish.perf.command import perf
+
+            return perf
+        return super().get_command(ctx, cmd_name)
+
+
+@click.group(cls=_Main, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, message="rabbitish %(version)s")
 def main() -> None:
     """A message broker that RabbitMQ's clients use without noticing."""
@@ -38,7 +53,8 @@ def with_settings(command: Callable[[Loaded], None]) -> Callable[..., None]:
         click.option("--host", help="Address to listen on.  [default: localhost]"),
         click.option("--port", type=click.IntRange(0, 65_535), help="Port to listen on.  [default: 5672]"),
         click.option("--listen", multiple=True, metavar="URL", help="amqp://host:port; may be given several times."),
-        click.option("--data-dir", help="Folder for the journal; without one nothing survives the process."),
+        click.option("--data-dir", help="Folder for what is durable.  [default: ~/.local/state/rabbitish]"),
+        click.option("--ephemeral", is_flag=True, help="Keep nothing on disk: nothing survives the process."),
         click.option("--log-level", type=click.Choice(LOG_LEVELS)),
         click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Any setting by its key."),
         click.option(
@@ -53,10 +69,11 @@ def with_settings(command: Callable[[Loaded], None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def run(config_file: Path | None, **given: Any) -> None:
-        from rabbitish.server.settings_file import ConfigError, load
+        from rabbitish.server.settings_file import ConfigError, load, with_data_dir
 
         try:
-            command(load(config_file, os.environ, _from_options(**given)))
+            loaded = load(config_file, os.environ, _from_options(**given))
+            command(loaded if loaded.settings.ephemeral else with_data_dir(loaded, os.environ))
         except ConfigError as error:
             _fail(str(error), EXIT_UNUSABLE)
 
@@ -72,18 +89,25 @@ def serve(loaded: Loaded) -> None:
     import trio
 
     from rabbitish.server import log
+    from rabbitish.server.keeper import JournalError
     from rabbitish.server.listener import ListenError
-    from rabbitish.server.node import JournalError
+    from rabbitish.server.node import DataDirError
     from rabbitish.server.node import serve as serve_node
+    from rabbitish.server.settings_file import OTHER_WAYS
 
     log.configure(loaded.settings.log_level)
     refused: list[str] = []
     try:
         trio.run(serve_node, loaded.settings, _announce)
-    except* (ListenError, JournalError) as group:  # trio's nurseries raise groups
+    except* DataDirError as group:  # trio's nurseries raise groups
+        refused = [*_messages(group), OTHER_WAYS]
+    except* (ListenError, JournalError) as group:
         refused = _messages(group)
     if refused:
         _fail("; ".join(refused), EXIT_CANNOT)
+
+
+main.add_command(journal)
 
 
 @main.group()
@@ -105,6 +129,7 @@ def _from_options(
     port: int | None,
     listen: tuple[str, ...],
     data_dir: str | None,
+    ephemeral: bool,
     log_level: str | None,
     assignments: tuple[str, ...],
 ) -> dict[str, Given]:
@@ -125,6 +150,12 @@ def _from_options(
         address = Address("amqp", host or "localhost", DEFAULT_PORT if port is None else port)
         names = [name for name, value in (("--host", host), ("--port", port)) if value is not None]
         given["listen"] = Given((str(address),), " and ".join(names))
+    if data_dir is not None and ephemeral:
+        raise click.UsageError("--data-dir says where to keep data, --ephemeral to keep none; give one of them.")
+    if data_dir == "":
+        raise click.UsageError("--data-dir needs the name of a folder; to keep nothing there is --ephemeral.")
+    if ephemeral:
+        given["ephemeral"] = Given(True, "--ephemeral")
     if data_dir is not None:
         given["data_dir"] = Given(data_dir, "--data-dir")
     if log_level is not None:

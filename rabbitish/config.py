@@ -165,6 +165,10 @@ class Settings:
     # The same as a number of bytes; 0 leaves it to the share.
     memory_high_watermark_bytes: int = within(0, 1024 * GIB, 0)
 
+    # What a queue keeps in memory of what it holds while there is a journal; the middle of a longer one is read back
+    # from disk when its turn comes. Some ten thousand small messages, so that short queues never touch the disk.
+    queue_window_bytes: int = within(64 * KIB, 64 * GIB, 16 * MIB)
+
     # --- Caches ------------------------------------------------------------------------------------------------------
 
     # Publish arguments (exchange, routing key, flags) whose route is remembered. Ten thousand routing keys in turn are
@@ -186,12 +190,26 @@ class Settings:
 
     # --- Journal -----------------------------------------------------------------------------------------------------
 
-    # Where the journal lies; empty: there is none, and nothing survives the end of the process.
+    # Where the journal lies; empty: there is none, and nothing survives the end of the process. Unless `ephemeral` says
+    # that this is what is wanted, the command line puts a folder in the user's home for it: people expect what is
+    # durable to be there again. Whoever makes Settings in Python, for tests mostly, gets no file by surprise.
     data_dir: str = ""
+    ephemeral: bool = False
 
     # A segment of the journal is full at this size. Large enough that a segment lasts for seconds under load, small
     # enough that what one old message keeps from being deleted does not matter.
     journal_segment_bytes: int = within(64 * KIB, 1 * GIB, 64 * MIB)
+
+    # Publishers are not read while more than this waits to be written: what a flood may be ahead of the disk.
+    journal_backlog_bytes: int = within(64 * KIB, 64 * GIB, 32 * MIB)
+
+    # With less than this free where the journal lies, publishers are held back; 0: never. RabbitMQ's default: what is
+    # already on its way to the disk when the alarm is raised still fits, and so does what consumers acknowledge.
+    disk_free_limit_bytes: int = within(0, 1024 * 1024 * GIB, 50_000_000)
+
+    # How often the free space is asked for, when there is plenty; near the limit it is asked for more often. RabbitMQ
+    # waits up to ten seconds. Asking costs some microseconds, and held publishers wait so long for the alarm's end.
+    disk_check_interval_ms: int = within(10, 3_600_000, 1000)
 
     # --- Consumers ---------------------------------------------------------------------------------------------------
 
@@ -219,6 +237,8 @@ class Settings:
             _check_name(key, getattr(self, key))
         if self.log_level not in LOG_LEVELS:
             raise SettingError(f"must be one of {', '.join(LOG_LEVELS)}, not {self.log_level!r}", "log_level")
+        if self.ephemeral and self.data_dir:
+            raise SettingError(f"must be false with a data_dir ({self.data_dir!r})", "ephemeral", "data_dir")
         _check_order(self, "frame_min_bytes", "frame_max_bytes")
         _check_order(self, "max_message_bytes", "partial_content_bytes")
         if self.outbox_bytes_low >= self.outbox_bytes_high:

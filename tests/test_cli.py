@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import tomllib
@@ -18,12 +19,15 @@ from click.testing import CliRunner, Result
 from rabbitish import __version__
 from rabbitish.cli import main
 from rabbitish.config import Settings
+from rabbitish.wire import methods
+from tests.server.crash import Peer
 
 REPOSITORY = Path(__file__).parents[1]
 STOP_SECONDS = 20
+NOWHERE = {"HOME": None, "XDG_STATE_HOME": None}
 
 
-def run(*arguments: str, **environ: str) -> Result:
+def run(*arguments: str, **environ: str | None) -> Result:
     return CliRunner().invoke(main, arguments, env={"RABBITISH_CONFIG": None, **environ})
 
 
@@ -86,6 +90,7 @@ def test_options_win_over_the_environment_and_that_over_the_file(tmp_path: Path)
         (["--host", "a b"], "--host: listen must be like amqp://127.0.0.1:5672"),
         (["--host", "a b", "--port", "1"], "--host and --port: listen must be like"),
         (["--config", "/nonexistent/x.toml"], "/nonexistent/x.toml: cannot be read: No such file or directory"),
+        (["--set", "ephemeral=true", "--data-dir", "x"], "--set: ephemeral must be false with a data_dir ('x')"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(command: list[str], arguments: list[str], message: str) -> None:
@@ -101,6 +106,8 @@ def test_a_mistake_is_one_line_and_exit_code_2(command: list[str], arguments: li
     [
         (["--set", "channel_max"], "--set takes KEY=VALUE, not 'channel_max'."),
         (["--listen", "amqp://a", "--port", "1"], "--listen already says host and port"),
+        (["--data-dir", "x", "--ephemeral"], "--data-dir says where to keep data, --ephemeral to keep none"),
+        (["--data-dir", ""], "--data-dir needs the name of a folder"),
         (["--port", "65536"], "65536 is not in the range"),
         (["--log-level", "loud"], "'loud' is not one of"),
         (["--prot", "1"], "No such option"),
@@ -110,6 +117,40 @@ def test_a_wrong_option_shows_the_usage(arguments: list[str], message: str) -> N
     result = run("serve", *arguments)
     assert result.exit_code == 2
     assert message in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("home", "arguments", "data_dir", "source"),
+    [
+        ({"HOME": "/home/me"}, [], "/home/me/.local/state/rabbitish", "default in HOME"),
+        ({"HOME": "/home/me", "XDG_STATE_HOME": "/state"}, [], "/state/rabbitish", "default in XDG_STATE_HOME"),
+        ({"HOME": "/home/me", "XDG_STATE_HOME": "state"}, [], "/home/me/.local/state/rabbitish", "default in HOME"),
+        ({"HOME": "/home/me"}, ["--data-dir", "here"], "here", "--data-dir"),
+        ({"HOME": "/home/me"}, ["--set", "data_dir="], "/home/me/.local/state/rabbitish", "default in HOME"),
+        ({"HOME": "/home/me"}, ["--ephemeral"], "", "default"),
+        ({"HOME": "/home/me"}, ["--set", "ephemeral=yes"], "", "default"),
+        ({"HOME": "/home/me", "RABBITISH_EPHEMERAL": "1"}, [], "", "default"),
+        ({"HOME": "/home/me", "RABBITISH_EPHEMERAL": "1"}, ["--data-dir", "here"], "here", "--data-dir"),
+        ({"RABBITISH_DATA_DIR": "/data"}, [], "/data", "RABBITISH_DATA_DIR"),
+        ({"RABBITISH_DATA_DIR": "/data"}, ["--ephemeral"], "", "default"),
+    ],
+)
+def test_where_data_is_kept(home: dict[str, str], arguments: list[str], data_dir: str, source: str) -> None:
+    result = run("config", "show", *arguments, **{**NOWHERE, **home})
+    assert result.exit_code == 0, result.output
+    assert f'data_dir = "{data_dir}"  # {source}\n' in result.stdout
+    assert tomllib.loads(result.stdout)["ephemeral"] is (data_dir == "")
+
+
+@pytest.mark.parametrize("command", [["serve"], ["config", "show"]])
+@pytest.mark.parametrize("home", [{}, {"HOME": ""}, {"HOME": "home", "XDG_STATE_HOME": "state"}])
+def test_no_home(command: list[str], home: dict[str, str]) -> None:
+    result = run(*command, **{**NOWHERE, **home})
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == (
+        "rabbitish: neither XDG_STATE_HOME nor HOME says where to keep what is durable; "
+        "name another folder with --data-dir, or keep nothing with --ephemeral\n"
+    )
 
 
 def test_what_runs_no_broker_does_not_load_one() -> None:
@@ -127,10 +168,19 @@ Start = Callable[..., subprocess.Popen[str]]
 
 
 @pytest.fixture
-def start() -> Iterator[Start]:
+def home(tmp_path: Path) -> Path:
+    """The home of whoever starts a broker."""
+    folder = tmp_path / "home"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def start(home: Path) -> Iterator[Start]:
     """Start `python -m rabbitish serve` with these options; whatever still runs at the end is killed."""
     started: list[subprocess.Popen[str]] = []
-    environ = {key: value for key, value in os.environ.items() if not key.startswith("RABBITISH_")}
+    environ = {key: value for key, value in os.environ.items() if not key.startswith(("RABBITISH_", "XDG_"))}
+    environ["HOME"] = str(home)
 
     def serve(*options: str) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "rabbitish", "serve", *options]
@@ -178,6 +228,54 @@ def test_a_port_that_is_taken_is_one_line_and_exit_code_1(start: Start) -> None:
     assert stderr.count("\n") == 1
     assert f"127.0.0.1:{port}" in stderr
     assert "in use" in stderr
+
+
+def stop(process: subprocess.Popen[str]) -> str:
+    """End a broker as it should end; its log."""
+    process.terminate()
+    stdout, stderr = process.communicate(timeout=STOP_SECONDS)
+    assert (process.returncode, stdout) == (0, "")
+    return stderr
+
+
+def test_what_is_durable_is_kept_in_the_home(start: Start, home: Path) -> None:
+    folder = home / ".local/state/rabbitish"
+    for passive in (False, True):
+        process = start("--listen", "amqp://127.0.0.1:0")
+        peer = Peer(*ports(process))
+        declared = peer.ask(methods.QueueDeclare(queue="q", durable=True, passive=passive))
+        assert isinstance(declared.method, methods.QueueDeclareOk)
+        peer.close()
+        log = stop(process)
+        assert f"info what is durable is kept on disk data_dir={folder}\n" in log
+    assert [path for path in home.rglob("*") if path.is_file() and path.parent != folder] == []
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700, "messages are nobody else's business"
+
+
+def test_ephemeral_leaves_nothing(start: Start, home: Path) -> None:
+    process = start("--ephemeral", "--listen", "amqp://127.0.0.1:0")
+    peer = Peer(*ports(process))
+    assert isinstance(peer.ask(methods.QueueDeclare(queue="q", durable=True)).method, methods.QueueDeclareOk)
+    peer.close()
+    assert "info nothing is kept on disk, nothing survives this process\n" in stop(process)
+    assert list(home.iterdir()) == []
+
+
+def test_a_second_broker_in_the_same_home_is_refused_and_told_what_to_do(start: Start, home: Path) -> None:
+    first = start("--listen", "amqp://127.0.0.1:0")
+    ports(first)
+    second = start("--listen", "amqp://127.0.0.1:0", "--log-level", "error")
+    stdout, stderr = second.communicate(timeout=STOP_SECONDS)
+    assert (second.returncode, stdout) == (1, "")
+    assert stderr == (
+        f"rabbitish: {home}/.local/state/rabbitish is in use by another broker; "
+        "name another folder with --data-dir, or keep nothing with --ephemeral\n"
+    )
+    for way_out in (["--data-dir", str(home / "other")], ["--ephemeral"]):
+        other = start("--listen", "amqp://127.0.0.1:0", *way_out)
+        ports(other)
+        stop(other)
+    stop(first)
 
 
 def test_the_module_and_the_command_are_the_same() -> None:

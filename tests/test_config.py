@@ -85,6 +85,7 @@ def test_a_value_that_makes_no_sense_is_refused(key: str, value: Any, problem: s
         ({"outbox_bytes_low": 2 * MIB}, ("outbox_bytes_low", "outbox_bytes_high")),
         ({"frame_min_bytes": 8192, "frame_max_bytes": 4096}, ("frame_max_bytes", "frame_min_bytes")),
         ({"max_message_bytes": 128 * MIB}, ("partial_content_bytes", "max_message_bytes")),
+        ({"ephemeral": True, "data_dir": "x"}, ("ephemeral", "data_dir")),
     ],
 )
 def test_values_that_contradict_each_other_are_refused(values: dict[str, Any], keys: tuple[str, ...]) -> None:
@@ -152,6 +153,35 @@ def test_later_sources_win(tmp_path: Path) -> None:
     assert sources["channel_max"] == "RABBITISH_CHANNEL_MAX"
     assert sources["product"] == "--set"
     assert sources["listen"] == "default"
+
+
+@pytest.mark.parametrize(
+    ("file", "environ", "options", "data_dir", "ephemeral"),
+    [
+        ("data_dir = 'f'", {"EPHEMERAL": "true"}, {}, "", True),
+        ("ephemeral = true", {"DATA_DIR": "e"}, {}, "e", False),
+        ("data_dir = 'f'", {"EPHEMERAL": "false"}, {}, "f", False),
+        ("ephemeral = true", {"DATA_DIR": ""}, {}, "", True),
+        ("data_dir = 'f'", {"EPHEMERAL": "true"}, {"data_dir": "o"}, "o", False),
+        ("ephemeral = true", {"DATA_DIR": "e"}, {"ephemeral": True}, "", True),
+        ("data_dir = 'f'", {}, {"ephemeral": True}, "", True),
+    ],
+)
+def test_where_to_keep_data_is_one_question(
+    tmp_path: Path, file: str, environ: dict[str, str], options: dict[str, Any], data_dir: str, ephemeral: bool
+) -> None:
+    """A later answer by one key overrules an earlier one by the other."""
+    variables = {f"RABBITISH_{key}": value for key, value in environ.items()}
+    given_ = {key: Given(value, f"--{key}") for key, value in options.items()}
+    settings, sources = load(write(tmp_path, file), variables, given_)
+    assert (settings.data_dir, settings.ephemeral) == (data_dir, ephemeral)
+    overruled = "ephemeral" if data_dir else "data_dir"
+    assert sources[overruled] in ("default", f"RABBITISH_{overruled.upper()}")
+
+
+def test_two_answers_in_one_place_contradict_each_other(tmp_path: Path) -> None:
+    said = complaint(tmp_path, "data_dir = 'x'\nephemeral = true")
+    assert said == "rabbitish.toml:2: ephemeral must be false with a data_dir ('x')"
 
 
 def test_every_key_can_come_from_the_environment() -> None:

@@ -72,7 +72,7 @@ def test_modules_and_names_in_the_text_exist() -> None:
 def test_readme_opens_with_two_commands_and_ci_runs_the_second() -> None:
     first, second = (block.strip() for block in blocks(README, "sh")[:2])
     assert first.endswith("&& .venv/bin/rabbitish serve")
-    assert second.endswith("&& .venv/bin/pytest")
+    assert second.endswith("&& .venv/bin/pytest -n auto")
     assert second in CI_RUN.splitlines()
 
 
@@ -82,10 +82,11 @@ def test_links_lead_somewhere(path: Path) -> None:
         assert (path.parent / target).exists(), target
 
 
-def test_the_hello_world_runs() -> None:
+def test_the_hello_world_runs(tmp_path: Path) -> None:
     (program,) = blocks(README, "python")
     command = [sys.executable, "-m", "rabbitish", "serve", "--listen", "amqp://127.0.0.1:0"]
     environ = {key: value for key, value in os.environ.items() if not key.startswith("RABBITISH_")}
+    environ["XDG_STATE_HOME"] = str(tmp_path)
     with subprocess.Popen(command, cwd=REPOSITORY, env=environ, stdout=subprocess.PIPE, text=True) as broker:
         try:
             assert broker.stdout is not None

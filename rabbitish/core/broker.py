@@ -45,6 +45,8 @@ class Broker:
                 name, dirty=self._dirty, deadlines=self.deadlines, usage=self.usage, token=self.token
             )
             vhost.recorder = self.recorder
+            if self.recorder is not None:
+                self.recorder.vhost_added(name)
         return vhost
 
     def settle(self, now: int) -> int | None:
@@ -78,6 +80,13 @@ class Broker:
         self.recorder = recorder
         for vhost in self.vhosts.values():
             vhost.recorder = recorder
+
+    def narrow_windows(self, window_bytes: int) -> None:
+        """Have queues keep no more than this in memory, if it can be kept elsewhere."""
+        self.usage.window_bytes = window_bytes
+        for vhost in self.vhosts.values():
+            for queue in vhost.queues.values():
+                queue.fit_window()
 
     @property
     def restless(self) -> bool:

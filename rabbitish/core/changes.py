@@ -8,12 +8,26 @@ message that was told of has a number (`lsn`); one without was never told of and
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from rabbitish.core.exchange import Binding, Exchange
     from rabbitish.core.message import Message
+    from rabbitish.core.paging import Page
     from rabbitish.core.queue import Queue
+
+
+class Reason(StrEnum):
+    """Why a message left its queue, in the words of x-death where that has any."""
+
+    ACKNOWLEDGED = "acknowledged"  # or handed to a consumer that does not acknowledge
+    EXPIRED = "expired"
+    REJECTED = "rejected"
+    MAXLEN = "maxlen"
+    DELIVERY_LIMIT = "delivery_limit"
+    PURGED = "purged"
+    REFUSED = "refused"  # the queue was full, and the publisher was told so
 
 
 class Recorder(Protocol):
@@ -22,6 +36,15 @@ class Recorder(Protocol):
     @property
     def position(self) -> int:
         """The number of the last change told of."""
+
+    declared: int
+    """The number of the last change to vhosts, exchanges, queues or bindings."""
+
+    def vhost_added(self, vhost: str) -> None:
+        """A virtual host is there."""
+
+    def vhost_removed(self, vhost: str) -> None:
+        """It has gone; what was in it was told of before."""
 
     def exchange_declared(self, vhost: str, exchange: Exchange) -> None:
         """A durable exchange is there."""
@@ -44,8 +67,14 @@ class Recorder(Protocol):
     def published(self, queues: Sequence[Queue], messages: Sequence[Message], now: int) -> None:
         """Persistent messages of one address went to these durable queues; gives each message its number."""
 
-    def removed(self, queue: Queue, messages: Sequence[Message]) -> None:
-        """Messages with numbers left a queue, whatever became of them."""
+    def removed(self, queue: Queue, messages: Sequence[Message], reason: Reason) -> None:
+        """Messages with numbers left a queue."""
+
+    def page_removed(self, queue: Queue, page: Page, reason: Reason) -> None:
+        """Messages with numbers left a queue that were not in memory."""
+
+    def delivered(self, queue: Queue, messages: Sequence[Message]) -> None:
+        """Messages with numbers were handed out, and will be removed or come back."""
 
     def returned(self, queue: Queue, message: Message, returns: int) -> None:
         """A message with a number came back to its queue, so often by now."""

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from rabbitish.core.changes import Recorder
+from rabbitish.core.changes import Reason, Recorder
 from rabbitish.core.deadlines import Deadlines
 from rabbitish.core.message import Message
+from rabbitish.core.paging import Shelf
 
 if TYPE_CHECKING:
     from rabbitish.core.queue import Queue
 
 
 class Usage:
-    """Bytes of memory that queued messages take, over all queues."""
+    """Bytes of memory that queued messages take, over all queues, and what is done about many.
 
-    __slots__ = ("bytes",)
+    A queue that takes more than `window_bytes` puts the middle of what it holds on the `shelf`, if there is one.
+    """
+
+    __slots__ = ("bytes", "shelf", "window_bytes")
 
     def __init__(self) -> None:
         self.bytes = 0
+        self.shelf: Shelf | None = None
+        self.window_bytes = 1 << 62  # no limit, until the server sets one
 
 
 class Host(Protocol):
@@ -29,7 +35,7 @@ class Host(Protocol):
     usage: Usage
     recorder: Recorder | None
 
-    def bury(self, queue: Queue, message: Message, reason: str, now: int) -> None:
+    def bury(self, queue: Queue, message: Message, reason: Reason, now: int) -> None:
         """Dead-letter a message that has just left the queue."""
 
     def idle(self, queue: Queue) -> None:

@@ -5,6 +5,9 @@ the order of `fresh`, so that a message that was never handed out costs no more 
 back (nack, a lost consumer) waits in `back` by its old position, which is before everything fresh. A message that
 leaves from the middle (its time was up) leaves a hole. The lane knows neither consumers nor limits.
 
+Of a long lane the middle may be put away (paging.py): then `fresh` holds what comes before the `pages`, `last` what
+came after them; else both are the same deque. While anything is there that was never handed out, `fresh` is not empty.
+
 Expiry: as long as deadlines come in order, only the first message need be looked at; those that come out of order
 (mixed TTLs, returned messages) are also in the heap `late`, whose entries may outlive their message and are then
 skipped.
@@ -15,8 +18,10 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Iterable, Iterator
+from itertools import chain, islice
 
 from rabbitish.core.message import Message
+from rabbitish.core.paging import Page, Shelf
 
 _NEVER = 1 << 62  # a deadline for messages that have none, later than all others
 
@@ -24,10 +29,28 @@ _NEVER = 1 << 62  # a deadline for messages that have none, later than all other
 class Lane:
     """Messages in order of their positions, with holes and returns."""
 
-    __slots__ = ("_back", "_highest", "_holes", "_late", "_late_messages", "_order", "expiring", "fresh", "head")
+    __slots__ = (
+        "_back",
+        "_highest",
+        "_holes",
+        "_late",
+        "_late_messages",
+        "_order",
+        "expiring",
+        "fresh",
+        "head",
+        "last",
+        "paged",
+        "paged_bytes",
+        "pages",
+    )
 
     def __init__(self) -> None:
         self.fresh: deque[Message] = deque()
+        self.pages: deque[Page] = deque()
+        self.last = self.fresh
+        self.paged = 0  # messages in pages
+        self.paged_bytes = 0  # bytes of their bodies
         self.head = 0  # position of fresh[0]
         self.expiring = False  # whether any message here has, or may have, a deadline
         self._back: dict[int, tuple[Message, int]] = {}
@@ -39,7 +62,12 @@ class Lane:
         self._highest = -1  # the latest deadline among the fresh ones that came in order
 
     def __len__(self) -> int:
-        return len(self.fresh) + len(self._back) - len(self._holes)
+        return self._end - self.head + len(self._back) - len(self._holes)
+
+    @property
+    def _end(self) -> int:
+        """The position of the next message."""
+        return self.head + len(self.fresh) + (self.paged + len(self.last) if self.pages else 0)
 
     @property
     def plain(self) -> bool:
@@ -47,10 +75,10 @@ class Lane:
         return not self._back and not self._holes
 
     def append(self, message: Message) -> None:
-        """Put a message at the end; `fresh.append` does the same for one without a deadline while not `expiring`."""
+        """Put a message at the end; `last.append` does the same for one without a deadline while not `expiring`."""
         if message.deadline is not None or self.expiring:
             self._note_deadline(_NEVER if message.deadline is None else message.deadline, message)
-        self.fresh.append(message)
+        self.last.append(message)
 
     def _note_deadline(self, deadline: int, message: Message) -> None:
         if not self.fresh:
@@ -61,7 +89,7 @@ class Lane:
         if deadline >= self._highest:
             self._highest = deadline
         else:
-            self._add_late(deadline, self.head + len(self.fresh), message)
+            self._add_late(deadline, self._end, message)
 
     def _add_late(self, deadline: int, position: int, message: Message) -> None:
         messages = self._late_messages
@@ -80,7 +108,7 @@ class Lane:
     def _holds(self, position: int) -> bool:
         if position < self.head:
             return position in self._back
-        return position < self.head + len(self.fresh) and position not in self._holes
+        return position < self._end and position not in self._holes
 
     def take_fresh(self, most: int) -> tuple[int, list[Message]]:
         """Take up to `most` messages from the front of a `plain` lane: the first one's position, and the messages."""
@@ -94,6 +122,8 @@ class Lane:
         self.head = first + len(taken)
         if self._late:
             self._let_go(range(first, self.head))
+        if self.pages and not fresh:
+            self._turn()
         return first, taken
 
     def _let_go(self, positions: Iterable[int]) -> None:
@@ -112,13 +142,19 @@ class Lane:
                 self._let_go((position,))
                 return position, *returned
         while True:
-            message = self.fresh.popleft()
-            position = self.head
-            self.head += 1
+            position, message = self._pop()
             if position not in self._holes:
                 self._let_go((position,))
                 return position, message, 0
             self._holes.discard(position)
+
+    def _pop(self) -> tuple[int, Message]:
+        """The first fresh message, hole or not. IndexError: there is none."""
+        message = self.fresh.popleft()
+        self.head += 1
+        if self.pages and not self.fresh:
+            self._turn()
+        return self.head - 1, message
 
     def give_back(self, position: int, message: Message, returns: int) -> None:
         """Put a message that was taken back to its old place; `returns` is how often it has come back by now."""
@@ -132,7 +168,7 @@ class Lane:
             self._add_late(message.deadline, position, message)
 
     def restore(self, message: Message, returns: int) -> None:
-        """Append a message that was here before a restart and had come back so often; before any `append`."""
+        """Append a message that was here before a restart and had come back so often; before any other."""
         assert not self.fresh
         self.head += 1
         self.give_back(self.head - 1, message, returns)
@@ -153,12 +189,9 @@ class Lane:
         return deadline
 
     def _first_fresh(self) -> Message | None:
-        fresh, holes = self.fresh, self._holes
-        while fresh and self.head in holes:
-            holes.discard(self.head)
-            fresh.popleft()
-            self.head += 1
-        return fresh[0] if fresh else None
+        while self.fresh and self.head in self._holes:
+            self._holes.discard(self._pop()[0])
+        return self.fresh[0] if self.fresh else None
 
     def take_expired(self, before: int) -> Message | None:
         """Take one message whose deadline is earlier than `before`, or return None; call it until it does.
@@ -170,9 +203,7 @@ class Lane:
             return None
         first, late = self._first_fresh(), self._late
         if first is not None and first.deadline == deadline and not (late and late[0] < (deadline, self.head)):
-            self.fresh.popleft()
-            self.head += 1
-            return first
+            return self._pop()[1]
         position = heapq.heappop(late)[1]
         message = self._late_messages.pop(position)
         assert message is not None
@@ -180,8 +211,9 @@ class Lane:
             self._drop_back(position)
         else:
             self._holes.add(position)
-            if len(self._holes) > 64 + len(self.fresh) // 2:
-                self._fill_holes()
+            in_memory = len(self.fresh) + (len(self.last) if self.pages else 0)
+            if len(self._holes) > 64 + in_memory // 2:
+                self._close_ranks()
         return message
 
     def _drop_back(self, position: int) -> None:
@@ -189,23 +221,39 @@ class Lane:
         if len(self._order) > 64 + 2 * len(self._back):
             self._order = sorted(self._back)
 
-    def _fill_holes(self) -> None:
-        """Free what holes hold on to behind a first message that stays: what lies between them moves to `_back`."""
-        while self._holes:
-            message, position = self.fresh.popleft(), self.head
-            self.head += 1
-            if position in self._holes:
-                self._holes.discard(position)
-                continue
-            self._back[position] = (message, 0)
-            heapq.heappush(self._order, position)
-            if message.deadline is not None:
-                self._add_late(message.deadline, position, message)
+    def _close_ranks(self) -> None:
+        """Free what holes hold on to: what was never handed out moves up, and nobody else knows its positions yet."""
+        holes, late = self._holes, self._late_messages
+        before = late.keys() & self._back.keys()
+        places = {position: position for position in before}
+        position = end = self.head
+        for part in (self.fresh, self.last) if self.pages else (self.fresh,):
+            for _ in range(len(part)):
+                message = part.popleft()
+                if position not in holes:
+                    part.append(message)
+                    if position in late:
+                        places[position] = end
+                    end += 1
+                position += 1
+            position += self.paged
+            end += self.paged
+        holes.clear()
+        self._late = [(deadline, places[position]) for deadline, position in self._late if position in places]
+        heapq.heapify(self._late)
+        self._late_messages = {places[position]: message for position, message in late.items() if position in places}
+        if self.pages and not self.fresh:
+            self._turn()
 
-    def clear(self) -> list[Message]:
-        """Take everything."""
-        taken = list(self)
-        self.head += len(self.fresh)
+    def clear(self) -> tuple[list[Message], list[Page]]:
+        """Take everything: what is in memory, and what is not."""
+        pages = list(self.pages)
+        taken = [message for message, _ in self.returned()]
+        taken += (kept for kept in self.never_taken() if isinstance(kept, Message))
+        self.head = self._end
+        self.pages.clear()
+        self.paged = self.paged_bytes = 0
+        self.last = self.fresh
         self.fresh.clear()
         self._back.clear()
         self._order.clear()
@@ -213,19 +261,113 @@ class Lane:
         self._late.clear()
         self._late_messages.clear()
         self.expiring = False
-        return taken
+        return taken, pages
 
     def __iter__(self) -> Iterator[Message]:
         """The messages in order, without taking them."""
         for position in sorted(self._back):
             yield self._back[position][0]
-        for offset, message in enumerate(self.fresh):
-            if self.head + offset not in self._holes:
+        between = chain.from_iterable(page.load() for page in self.pages)
+        after = self.last if self.pages else ()
+        for position, message in enumerate(chain(self.fresh, between, after), self.head):
+            if position not in self._holes:
                 yield message
+
+    def returned(self) -> Iterator[tuple[Message, int]]:
+        """What came back, in order, and how often, without taking it."""
+        for position in sorted(self._back):
+            yield self._back[position]
+
+    def never_taken(self) -> Iterator[Message | Page]:
+        """What was never handed out, in order, without taking it; what is put away as pages."""
+        yield from self._without_holes(self.fresh, self.head)
+        if self.pages:
+            yield from self.pages
+            yield from self._without_holes(self.last, self._end - len(self.last))
+
+    def _without_holes(self, messages: Iterable[Message], first: int) -> Iterator[Message]:
+        holes = self._holes
+        return (message for position, message in enumerate(messages, first) if position not in holes)
+
+    # ---- pages
+
+    def put_away(self, shelf: Shelf, keep: int, at_once: int, *, recorded: bool) -> None:
+        """Have messages kept outside of memory, but for about the first `keep`, unless `at_once` would not be reached.
+
+        `recorded`: see Shelf.
+        Those that came with deadlines out of order stay, since they may leave from the middle, and what is before them.
+        """
+        if self._holes:
+            self._close_ranks()
+        skip = 0 if self.pages else max(1, keep)
+        if self._late:
+            first = self.head + len(self.fresh) + self.paged if self.pages else self.head
+            skip = max(skip, 1 + max(self._late_messages, default=-1) - first)
+        if len(self.last) - skip < at_once:
+            return
+        if self.pages and skip:
+            return  # pages are one stretch; what must stay would be between them
+        pages = shelf.put_away(islice(self.last, skip, None), recorded=recorded)
+        count = sum(page.count for page in pages)
+        if not count:
+            return
+        after = deque(islice(self.last, skip + count, None))
+        if self.pages:
+            self.last = after
+        else:
+            while len(self.fresh) > skip:
+                self.fresh.pop()
+            self.last = after
+        for page in pages:
+            self._add_page(page)
+
+    def restore_page(self, page: Page) -> bool:
+        """Append a page that was here before a restart; False: append its messages instead.
+
+        That is when its deadlines are out of order, and for all that comes behind such messages.
+        """
+        if self.pages and self.last:
+            return False
+        deadline = page.first_deadline
+        if deadline is not None or self.expiring:
+            deadline = _NEVER if deadline is None else deadline
+            last = _NEVER if page.last_deadline is None else page.last_deadline
+            highest = -1 if not self.fresh else self._highest if self.expiring else _NEVER
+            if not highest <= deadline <= last:
+                return False
+            self.expiring = True
+            self._highest = last
+        if not self.pages:
+            self.last = deque()
+        self._add_page(page)
+        if not self.fresh:
+            self._turn()
+        return True
+
+    def _add_page(self, page: Page) -> None:
+        self.pages.append(page)
+        self.paged += page.count
+        self.paged_bytes += page.bytes
+
+    def _turn(self) -> None:
+        """Everything before the first page was taken: read that."""
+        page = self.pages[0]
+        self.fresh.extend(page.load())
+        self.pages.popleft()
+        self.paged -= page.count
+        self.paged_bytes -= page.bytes
+        if not self.pages:
+            self.fresh.extend(self.last)
+            self.last = self.fresh
+        page.let_go()
 
     def check(self) -> None:
         """Assert what must always hold."""
-        end = self.head + len(self.fresh)
+        end = self._end
+        assert (self.last is self.fresh) == (not self.pages)
+        assert self.fresh or not self.pages
+        assert self.paged == sum(page.count for page in self.pages)
+        assert self.paged_bytes == sum(page.bytes for page in self.pages)
         assert all(position < self.head for position in self._back)
         assert all(self.head <= position < end for position in self._holes)
         assert self._back.keys() <= set(self._order)

@@ -83,6 +83,15 @@ class Message(ABC):
     def derived(self, address: Address, headers: Table, *, keep_expiration: bool) -> Message:
         """A new message with this one's body and properties, other headers and address, no deadline."""
 
+    @property
+    @abstractmethod
+    def away(self) -> bool:
+        """Whether this is a husk: the content is not in memory, and `Shelf.recall` has it."""
+
+    @abstractmethod
+    def husk(self) -> Message:
+        """The same message without its content: number, stamp and deadline are all that is asked of it."""
+
     @abstractmethod
     def twin(self) -> Self:
         """The same message as an object of its own, so that it can have a deadline of its own."""

@@ -10,17 +10,17 @@ never knows connections: exclusive ownership and deletion are the virtual host's
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from rabbitish.core.arguments import QueueOptions
+from rabbitish.core.changes import Reason
 from rabbitish.core.consumer import Consumer, Consumers
+from rabbitish.core.holdings import Holdings, counted
 from rabbitish.core.host import Host
 from rabbitish.core.lane import Lane
 from rabbitish.core.message import Message
-from rabbitish.values import Int64, Table
+from rabbitish.values import Table
 
-# What a queued message costs beside its body, for memory accounting: its objects, content framing and places in deques.
-MESSAGE_OVERHEAD_BYTES = 400
 # At most so many messages are expired or dropped at a stretch, so that a million of them never hold the loop.
 SWEEP_MESSAGES = 4096
 # At most so many messages, and about so many bytes, go to a consumer before it is asked for its room again, which
@@ -28,37 +28,30 @@ SWEEP_MESSAGES = 4096
 HANDFUL_MESSAGES = 128
 HANDFUL_BYTES = 1024 * 1024
 
-EXPIRED, REJECTED, MAXLEN, DELIVERY_LIMIT = "expired", "rejected", "maxlen", "delivery_limit"
+EXPIRED, REJECTED, MAXLEN, DELIVERY_LIMIT = Reason.EXPIRED, Reason.REJECTED, Reason.MAXLEN, Reason.DELIVERY_LIMIT
 
 
-class Queue:
-    """Ready messages by priority and position, consumers with their turns, and counters."""
+class Queue(Holdings):
+    """What it holds, consumers with their turns, and limits."""
 
     __slots__ = (
         "_accounted",
         "_dirty",
         "_host",
-        "_lane",
-        "_levels",
         "_special",
         "arguments",
         "auto_delete",
-        "bytes",
         "consumers",
+        "crowded",
         "deleted",
         "dirty",
         "due_at",
         "durable",
         "exclusive",
         "had_consumer",
-        "lanes",
         "last_used",
         "name",
-        "options",
         "owner",
-        "ready",
-        "unacked",
-        "unacked_bytes",
     )
 
     def __init__(
@@ -73,6 +66,7 @@ class Queue:
         owner: object | None,
         now: int,
     ) -> None:
+        super().__init__()
         # declared
         self.name = name
         self.arguments = arguments
@@ -87,14 +81,7 @@ class Queue:
         self.dirty = False
         self.due_at: int | None = None
         self.last_used = now
-        # messages
-        self.lanes: dict[int, Lane] = {0: Lane()}
-        self._lane = self.lanes[0]
-        self._levels = 1  # a bit a priority level that may hold messages
-        self.ready = 0
-        self.unacked = 0
-        self.bytes = 0  # bodies, ready and unacked
-        self.unacked_bytes = 0
+        self.crowded = False  # so much is unacknowledged that of more only husks should stay in memory
         self._accounted = 0
         self._host = host
         self._dirty = host.dirty
@@ -110,16 +97,16 @@ class Queue:
     def _limited(self) -> bool:
         return self.options.max_length is not None or self.options.max_length_bytes is not None
 
-    @property
-    def ready_bytes(self) -> int:
-        """Bytes of the bodies that are ready."""
-        return self.bytes - self.unacked_bytes
-
     def mark(self) -> None:
         """Have the queue settled at the end of this batch of input."""
         if not self.dirty and not self.deleted:
             self.dirty = True
             self._dirty.append(self)
+
+    def fit_window(self) -> None:
+        """There is less room in memory than there was."""
+        self._put_away_at = 0
+        self.mark()
 
     # ---- in
 
@@ -128,7 +115,7 @@ class Queue:
         lane = self._lane
         if self._special or lane.expiring or message.stamp.expiration_ms is not None:
             return self._enqueue_special(message, now)
-        lane.fresh.append(message)
+        lane.last.append(message)
         self.ready += 1
         self.bytes += message.size
         if not self.dirty:
@@ -143,7 +130,7 @@ class Queue:
             for message in messages:
                 self._enqueue_special(message, now)
             return
-        lane.fresh.extend(messages)
+        lane.last.extend(messages)
         count = len(messages)
         self.ready += count
         self.bytes += count * messages[0].size
@@ -171,32 +158,17 @@ class Queue:
                 if options.overflow == "reject-publish-dlx":
                     self._bury(message, MAXLEN, now)
                 else:
-                    self.record_removed([message])
+                    self.record_removed([message], Reason.REFUSED)
                 return False
-        message = self._with_deadline(message, now)
-        self._lane_of(message).append(message)
+        deadline = self.deadline_of(message.stamp, now)
+        if deadline is not None:
+            message = message.twin()  # which has a deadline of its own in this queue
+            message.deadline = deadline
+        self.lane_of(message.stamp).append(message)
         self.ready += 1
         self.bytes += message.size
         self.mark()
         return True
-
-    def _with_deadline(self, message: Message, now: int) -> Message:
-        """The message as it lives in this queue from `now` on: its own object where it has a deadline here."""
-        lives = [ttl for ttl in (self.options.message_ttl_ms, message.stamp.expiration_ms) if ttl is not None]
-        if lives:
-            message = message.twin()
-            message.deadline = now + min(lives)
-        return message
-
-    def _lane_of(self, message: Message) -> Lane:
-        """The lane that a message belongs to, which is taken to hold something from now on."""
-        most = self.options.max_priority
-        level = min(message.traits.priority, most) if most else 0
-        lane = self.lanes.get(level)
-        if lane is None:
-            lane = self.lanes[level] = Lane()
-        self._levels |= 1 << level
-        return lane
 
     def _would_overflow(self, message: Message) -> bool:
         options = self.options
@@ -205,27 +177,16 @@ class Queue:
         )
 
     def restore(self, message: Message, now: int, returns: int) -> None:
-        """Put a message back that was here before a restart: enqueued at `now`, come back so often; oldest first."""
-        message = self._with_deadline(message, now)
+        """See Holdings."""
         if returns and self.options.delivery_limit is not None:
-            message = self._counted(message, returns)
-        self._lane_of(message).restore(message, returns)
-        self.ready += 1
-        self.bytes += message.size
+            message = counted(self._recalled(message), returns)
+        super().restore(message, now, returns)
+
+    def _restored(self, count: int, size: int) -> None:
+        super()._restored(count, size)
         self.mark()
 
     # ---- out
-
-    def _top(self) -> Lane:
-        """The lane of the highest priority that holds messages, or an empty one."""
-        if self._levels == 1:
-            return self._lane
-        while True:
-            level = self._levels.bit_length() - 1
-            lane = self.lanes[level]
-            if level == 0 or len(lane):
-                return lane
-            self._levels &= ~(1 << level)
 
     def settle(self, now: int, budget: int = HANDFUL_MESSAGES) -> bool:
         """Hand out what can be handed out, up to about `budget` messages; True when work is left for another call.
@@ -242,8 +203,15 @@ class Queue:
             self._ask_for_expiry()
         if self._limited and not more and self.options.overflow == "drop-head":
             more = self._drop_head(now)
-        cost = self.bytes + (self.ready + self.unacked) * MESSAGE_OVERHEAD_BYTES
-        self._host.usage.bytes += cost - self._accounted
+        usage = self._host.usage
+        cost = self._memory_cost()
+        if cost > usage.window_bytes and usage.shelf is not None:
+            if cost >= self._put_away_at:
+                cost = self._put_away(usage.shelf, usage.window_bytes, cost)
+        elif self._put_away_at:
+            self._put_away_at = 0
+        self.crowded = self.durable and self.unacked_bytes > usage.window_bytes and usage.shelf is not None
+        usage.bytes += cost - self._accounted
         self._accounted = cost
         return more
 
@@ -274,16 +242,18 @@ class Queue:
             returns = 0
         else:
             first, message, returns = lane.take()
-            messages = [message]
+            messages = [self._whole(message)]
         count = len(messages)
         size = consumer.deliver(lane, first, messages, returns)
         self.ready -= count
         if consumer.no_ack:
             self.bytes -= size
-            self.record_removed(messages)
+            self.record_removed(messages, Reason.ACKNOWLEDGED)
         else:
             self.unacked += count
             self.unacked_bytes += size
+            if self.durable:
+                self._record_delivered(messages)
         return count
 
     def take(self, now: int, *, no_ack: bool) -> tuple[Lane, int, Message, int] | None:
@@ -296,25 +266,62 @@ class Queue:
             return None
         lane = self._top()
         position, message, returns = lane.take()
+        message = self._whole(message)
         self.ready -= 1
         if no_ack:
             self.bytes -= message.size
-            self.record_removed([message])
+            self.record_removed([message], Reason.ACKNOWLEDGED)
         else:
             self.unacked += 1
             self.unacked_bytes += message.size
+            self._record_delivered([message])
         self.mark()
         return lane, position, message, returns
 
+    # ---- husks
+
+    def take_husks(self, messages: Sequence[Message]) -> Sequence[Message]:
+        """What a consumer of a `crowded` queue should keep of messages that it was handed."""
+        shelf = self._host.usage.shelf
+        if shelf is None:
+            return messages
+        shelf.remember([message for message in messages if message.lsn])
+        husks = [message.husk() if message.lsn else message for message in messages]
+        self.away_bytes += sum(husk.size for husk in husks if husk.away)
+        return husks
+
+    def forget_away(self, messages: Sequence[Message]) -> None:
+        """Messages are gone, some of which may have been husks."""
+        if self.away_bytes:
+            self.away_bytes -= sum(message.size for message in messages if message.away)
+
+    def _whole(self, message: Message) -> Message:
+        """The message with its content, if it was a husk."""
+        if not message.away:
+            return message
+        self.away_bytes -= message.size
+        return self._recalled(message)
+
+    def _recalled(self, message: Message) -> Message:
+        shelf = self._host.usage.shelf
+        return shelf.recall(message) if message.away and shelf is not None else message
+
     # ---- what becomes of a message that was handed out
 
-    def record_removed(self, messages: Sequence[Message]) -> None:
+    def record_removed(self, messages: Sequence[Message], reason: Reason) -> None:
         """Have it recorded that messages have left, where that must survive."""
         recorder = self._host.recorder
         if recorder is not None and self.durable and not self.deleted:
             numbered = [message for message in messages if message.lsn]
             if numbered:
-                recorder.removed(self, numbered)
+                recorder.removed(self, numbered, reason)
+
+    def _record_delivered(self, messages: Sequence[Message]) -> None:
+        recorder = self._host.recorder
+        if recorder is not None and self.durable:
+            numbered = [message for message in messages if message.lsn]
+            if numbered:
+                recorder.delivered(self, numbered)
 
     def ack(self, count: int, size: int) -> None:
         """A consumer is done with `count` messages, whose bodies are `size` bytes together."""
@@ -323,6 +330,13 @@ class Queue:
         self.bytes -= size
         if not self.dirty:
             self.mark()
+
+    def acknowledge(self, messages: Sequence[Message], size: int) -> None:
+        """Consumers are done with these messages, whose bodies are `size` bytes together."""
+        self.ack(len(messages), size)
+        self.forget_away(messages)
+        if self.durable:
+            self.record_removed(messages, Reason.ACKNOWLEDGED)
 
     def reject(self, message: Message, now: int) -> None:
         """The consumer wants a message neither done nor back: dead-letter it."""
@@ -348,26 +362,13 @@ class Queue:
                 self.bytes -= message.size
                 self._bury(message, DELIVERY_LIMIT, now)
                 return
-            message = self._counted(message, returns)
+            message = counted(self._whole(message), returns)
         recorder = self._host.recorder
         if recorder is not None and message.lsn and self.durable:
             recorder.returned(self, message, returns)
         lane.give_back(position, message, returns)
         self._relevel(lane)
         self.ready += 1
-
-    @staticmethod
-    def _counted(message: Message, returns: int) -> Message:
-        headers = {**message.headers(), "x-delivery-count": Int64(returns)}
-        counted = message.derived(message.address, headers, keep_expiration=True)
-        counted.deadline = message.deadline
-        counted.lsn = message.lsn
-        return counted
-
-    def _relevel(self, lane: Lane) -> None:
-        if self.options.max_priority:
-            level = next(level for level, known in self.lanes.items() if known is lane)
-            self._levels |= 1 << level
 
     # ---- limits
 
@@ -407,11 +408,12 @@ class Queue:
         self.ready -= 1
         self.bytes -= message.size
 
-    def _bury(self, message: Message, reason: str, now: int) -> None:
+    def _bury(self, message: Message, reason: Reason, now: int) -> None:
         if self.options.dead_letter_exchange is not None:
-            self._host.bury(self, message, reason, now)
+            self._host.bury(self, self._whole(message), reason, now)
         else:
-            self.record_removed([message])
+            self.forget_away([message])
+            self.record_removed([message], reason)
 
     # ---- time
 
@@ -460,13 +462,18 @@ class Queue:
 
     def purge(self) -> int:
         """Drop what is ready, without dead-lettering; how many that were."""
-        dropped = 0
+        dropped = self.ready
+        recorder = self._host.recorder
         for lane in self.lanes.values():
-            messages = lane.clear()
-            for message in messages:
-                self._forget(message)
-            self.record_removed(messages)
-            dropped += len(messages)
+            messages, pages = lane.clear()
+            self.forget_away(messages)
+            self.record_removed(messages, Reason.PURGED)
+            for page in pages:
+                if recorder is not None and page.ranges and not self.deleted:
+                    recorder.page_removed(self, page, Reason.PURGED)
+                page.let_go()
+        self.ready = 0
+        self.bytes = self.unacked_bytes
         self.mark()
         return dropped
 
@@ -476,20 +483,11 @@ class Queue:
         dropped = self.purge()
         self._host.deadlines.forget(self)
         self._host.usage.bytes -= self._accounted
+        self.crowded = False
         self._accounted = 0
         return dropped
 
-    def __iter__(self) -> Iterator[Message]:
-        """The ready messages in the order in which they would be delivered."""
-        for level in sorted(self.lanes, reverse=True):
-            yield from self.lanes[level]
-
     def check(self) -> None:
         """Assert what must always hold."""
-        for lane in self.lanes.values():
-            lane.check()
+        super().check()
         self.consumers.check()
-        assert self.ready == sum(len(lane) for lane in self.lanes.values())
-        assert self.ready_bytes == sum(message.size for message in self)
-        assert self.unacked >= 0 and self.unacked_bytes >= 0
-        assert all(self._levels >> level & 1 for level, lane in self.lanes.items() if len(lane))

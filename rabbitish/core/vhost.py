@@ -15,11 +15,12 @@ from typing import Any, Protocol
 
 from rabbitish.core import arguments as args
 from rabbitish.core import equivalence
-from rabbitish.core.changes import Recorder
+from rabbitish.core.changes import Reason, Recorder
 from rabbitish.core.consumer import Consumer
 from rabbitish.core.deadletter import dead_letter, is_cycle
 from rabbitish.core.deadlines import Deadlines
 from rabbitish.core.exchange import KINDS, Binding, DefaultExchange, Exchange, Target
+from rabbitish.core.handle import QueueHandle
 from rabbitish.core.host import Usage
 from rabbitish.core.message import Message
 from rabbitish.core.queue import Queue
@@ -64,7 +65,7 @@ class Vhost:
         self._sources: dict[Queue | Exchange, dict[Exchange, int]] = {}  # which exchanges have bindings to it
         self._owned: dict[object, dict[Queue, None]] = {}  # exclusive queues by their connection
         self._gone: list[Consumer] = []
-        self._dying: deque[tuple[Queue, Message, str]] = deque()
+        self._dying: deque[tuple[Queue, Message, Reason]] = deque()
         self._burying = False
         self.default_exchange: Exchange = DefaultExchange(self.find_target)
         self.exchanges: dict[str, Exchange] = {"": self.default_exchange}
@@ -274,7 +275,7 @@ class Vhost:
         """A queue's x-expires has passed."""
         self.drop_queue(queue)
 
-    def consume(self, queue: Queue, consumer: Consumer) -> None:
+    def consume(self, queue: QueueHandle, consumer: Consumer) -> None:
         """Register a consumer. ChannelError: 403 when either it or one that is there wants the queue for itself.
 
         An exclusive consumer of a queue with a single active one is refused in the same words (RabbitMQ).
@@ -288,13 +289,13 @@ class Vhost:
             )
         queue.add_consumer(consumer)
 
-    def cancel(self, queue: Queue, consumer: Consumer, now: int) -> None:
+    def cancel(self, queue: QueueHandle, consumer: Consumer, now: int) -> None:
         """Take a consumer out; an auto-delete queue goes with its last one."""
         if queue.deleted:
             return
         queue.remove_consumer(consumer, now)
         if queue.auto_delete and not len(queue.consumers):
-            self.drop_queue(queue)
+            self.drop_queue(self.queues[queue.name])
 
     def release_owner(self, owner: object) -> None:
         """A connection has gone: its exclusive queues go with it."""
@@ -377,7 +378,7 @@ class Vhost:
         """The queues that a message goes to, each once."""
         return list(collect(exchange, routing_keys, headers, self.exchanges.get))
 
-    def bury(self, queue: Queue, message: Message, reason: str, now: int) -> None:
+    def bury(self, queue: Queue, message: Message, reason: Reason, now: int) -> None:
         """Send a message that left `queue` to its dead-letter exchange, if that exists.
 
         One death may cause another (a full queue behind the dead-letter exchange), so they wait in line here rather
@@ -393,20 +394,20 @@ class Vhost:
         finally:
             self._burying = False
 
-    def _bury(self, queue: Queue, message: Message, reason: str, now: int) -> None:
+    def _bury(self, queue: Queue, message: Message, reason: Reason, now: int) -> None:
         name, key = queue.options.dead_letter_exchange, queue.options.dead_letter_routing_key
         exchange = self.exchanges.get(name) if name is not None else None
         if name is not None and exchange is not None:
             counted = queue.options.delivery_limit is not None
-            dead = dead_letter(message, queue.name, reason, name, key, now, counted=counted)
+            dead = dead_letter(message, queue.name, reason.value, name, key, now, counted=counted)
             headers = dead.headers()
             targets = self.route(exchange, dead.address.routing_keys, headers)
-            targets = [target for target in targets if not is_cycle(headers, target.name, reason)]
+            targets = [target for target in targets if not is_cycle(headers, target.name, reason.value)]
             self.record_published(targets, dead, now)
             for target in targets:
                 target.enqueue(dead, now)
         # Only now, so that no end of the process finds it in neither queue.
-        queue.record_removed([message])
+        queue.record_removed([message], reason)
 
     def record_published(self, targets: Iterable[Target], message: Message, now: int) -> None:
         """Have it recorded that a message is about to go to these targets, where that must survive."""

@@ -1,8 +1,8 @@
 """One socket and its session: reads as long as it may, sends at once what can be sent.
 
-The socket is a plain non-blocking one. What a batch of input caused is sent straight from the node's pump, without
-waking any task; only when the kernel takes no more does a writer task wait for it. After a full read the reader lets
-others run, so that a flood starves nobody. A peer that sends much and reads nothing is not read from until it does.
+The socket is a plain non-blocking one, and the node's reactor says when it can be read. What a batch of input caused is
+sent straight from the node's pump; only when the kernel takes no more does the reactor say when it does again. A peer
+that sends much and reads nothing is not read from until it does, and publishers are not while the disk is behind.
 """
 
 from __future__ import annotations
@@ -13,24 +13,39 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from rabbitish.server.reactor import READ, WRITE
 from rabbitish.session.connection import Session
 
 if TYPE_CHECKING:
     from rabbitish.server.node import Node
 
 
+# From this size on few parts are sent without being joined first.
+_LARGE_BYTES = 256 * 1024
+_FEW_PARTS = 64
+
+
+def _behind(parts: list[bytes], sent: int) -> bytes:
+    """What comes after the first `sent` bytes of all parts."""
+    for index, part in enumerate(parts):
+        if sent < len(part):
+            return b"".join((memoryview(part)[sent:], *parts[index + 1 :]))
+        sent -= len(part)
+    return b""
+
+
 class Link:
     """The server's side of a session."""
 
     __slots__ = (
-        "_changed",
         "_hard_limit",
         "_node",
-        "_reading",
+        "_over",
+        "_read_bytes",
         "_rest",
+        "_sent_all",
         "_sock",
-        "_waiting",
-        "_writing",
+        "_watching",
         "closed",
         "session",
     )
@@ -40,64 +55,88 @@ class Link:
         self._sock = sock
         self.session = session
         self.closed = False
-        self._reading = trio.CancelScope()  # cancelled when there is nothing more to read for
+        self._over = trio.Event()  # there is nothing more to read for
+        self._sent_all = trio.Event()  # set when _rest gets empty
         self._rest = memoryview(b"")  # taken from the outbox and not yet sent
-        self._writing = False
-        self._waiting = False  # the reader waits for _changed
-        self._changed = trio.Event()
+        self._watching = 0
+        self._read_bytes = session.settings.read_bytes
         # Deliveries stop at the high mark. Beyond several of those the peer piles up answers to what it keeps sending.
         self._hard_limit = 4 * session.settings.outbox_bytes_high
 
+    def fileno(self) -> int:
+        """See Ready."""
+        return self._sock.fileno()
+
     async def run(self) -> None:
-        """Feed the session until either side has had enough, then close the socket."""
+        """Have the session fed until either side has had enough, then close the socket."""
         node, session = self._node, self.session
         try:
-            with self._reading:
-                await self._read()
-        except OSError:  # a reset is one way to hang up
-            pass
-        except Exception as error:  # a bug of ours costs this connection, not the broker
-            session.log.exception("internal error", error)
+            self.look_again()
+            await self._over.wait()
         finally:
             if not session.ended:
                 now = node.now()
                 session.receive_eof(now)
                 node.pump(now)
-            with trio.move_on_after(session.settings.close_timeout_ms / 1000):
-                while self._writing:
-                    await self._wait_for_change()
-            self.close()
-
-    async def _read(self) -> None:
-        node, sock, session = self._node, self._sock, self.session
-        receive, most = sock.recv, session.settings.read_bytes
-        wait_readable = trio.lowlevel.wait_readable
-        while not session.ended:
-            if not session.reading or session.outbox.size > self._hard_limit:
-                await self._wait_for_change()
-                continue
-            await wait_readable(sock)
             try:
-                data = receive(most)
-            except BlockingIOError:
-                continue
-            if not data:
-                return
-            now = node.now()
-            session.receive_data(data, now)
-            node.pump(now)
-            if len(data) == most:
-                await trio.lowlevel.checkpoint()
+                with trio.move_on_after(session.settings.close_timeout_ms / 1000):
+                    while self._rest:
+                        self._sent_all = trio.Event()
+                        await self._sent_all.wait()
+            finally:
+                self.close()
 
-    async def _wait_for_change(self) -> None:
-        self._changed = trio.Event()
-        self._waiting = True
-        await self._changed.wait()
-        self._waiting = False
+    # ---- in
 
-    def _changes(self) -> None:
-        if self._waiting:
-            self._changed.set()
+    def on_ready(self, events: int) -> None:
+        """See Ready."""
+        if events & WRITE:
+            self._write()
+        if events & READ and not self._over.is_set():
+            try:
+                self._read()
+            except Exception as error:  # a bug of ours costs this connection, not the broker
+                self.session.log.exception("internal error", error)
+                self._end()
+
+    def _read(self) -> None:
+        session = self.session
+        try:
+            data = self._sock.recv(self._read_bytes)
+        except BlockingIOError:
+            return
+        except OSError:  # a reset is one way to hang up
+            data = b""
+        if data:
+            session.receive_data(data, self._node.now())
+        if not data or session.ended:
+            self._end()
+        else:
+            self.look_again()
+
+    def _end(self) -> None:
+        self._over.set()
+        self.look_again()
+
+    def look_again(self) -> None:
+        """What the socket is watched for may have changed."""
+        if self.closed:
+            return
+        session = self.session
+        events = 0
+        if self._rest:
+            events = WRITE
+        if not self._over.is_set() and session.reading and session.outbox.size <= self._hard_limit:
+            paused = session.publishes and self._node.behind
+            if not paused:
+                events |= READ
+            if paused is not session.paused:
+                session.pause() if paused else session.resume(self._node.now())
+        if events != self._watching:
+            self._node.reactor.watch(self, self._watching, events)
+            self._watching = events
+
+    # ---- out
 
     @property
     def _held(self) -> bool:
@@ -108,55 +147,62 @@ class Link:
         """Send what the session has to say, and notice what else changed about it."""
         outbox = self.session.outbox
         if self._held:
-            self._node.hold(self)
-        elif outbox.parts and not self._writing and not self.closed:
-            data = outbox.take()
+            keeper = self._node.keeper
+            assert keeper is not None
+            keeper.hold(self)
+        elif outbox.parts and not self._rest and not self.closed:
             try:
-                sent = self._sock.send(data)
-            except BlockingIOError:
-                sent = 0
+                self._send(now)
             except OSError:  # the peer is gone; the reader will see it too
                 outbox.size = 0
-                self._reading.cancel()
+                self._end()
                 return
-            outbox.sent(sent, now)
-            if sent < len(data):
-                self._rest = memoryview(data)[sent:]
-                self._writing = True
-                self._node.nursery.start_soon(self._write)
         if self.session.ended:
-            self._reading.cancel()
-        else:
-            self._changes()
+            self._over.set()
+        self.look_again()
 
-    async def _write(self) -> None:
-        """Send the rest, and what is said meanwhile, as the kernel takes it."""
-        node, outbox = self._node, self.session.outbox
+    def _send(self, now: int) -> None:
+        """Send what is in the outbox, as far as the kernel takes it."""
+        outbox = self.session.outbox
+        sent = 0
+        if outbox.size < _LARGE_BYTES or len(outbox.parts) > _FEW_PARTS:
+            data = outbox.take()
+            with contextlib.suppress(BlockingIOError):
+                sent = self._sock.send(data)
+            rest = memoryview(data)[sent:]
+        else:  # large bodies need not be copied together
+            parts = outbox.take_parts()
+            with contextlib.suppress(BlockingIOError):
+                sent = self._sock.sendmsg(parts)
+            rest = memoryview(_behind(parts, sent))
+        outbox.sent(sent, now)
+        self._rest = rest
+
+    def _write(self) -> None:
+        """Send the rest, and what was said meanwhile, as the kernel takes it."""
+        now = self._node.now()
         try:
-            while self._rest or (outbox.parts and not self._held):
-                if not self._rest:
-                    self._rest = memoryview(outbox.take())
-                await trio.lowlevel.wait_writable(self._sock)
-                with contextlib.suppress(BlockingIOError):
-                    sent = self._sock.send(self._rest)
-                    self._rest = self._rest[sent:]
-                    now = node.now()
-                    outbox.sent(sent, now)
-                    node.pump(now)
-                    self._changes()
-        except (OSError, trio.ClosedResourceError):
-            self._reading.cancel()
-        finally:
+            sent = self._sock.send(self._rest)
+        except BlockingIOError:
+            return
+        except OSError:
             self._rest = memoryview(b"")
-            self._writing = False
-            self._changes()
-        if self._held:
-            node.hold(self)
+            self._sent_all.set()
+            self._end()
+            return
+        self._rest = self._rest[sent:]
+        self.session.outbox.sent(sent, now)
+        if not self._rest:
+            self.flush(now)
+            if not self._rest:
+                self._sent_all.set()
+        self.look_again()
 
     def close(self) -> None:
         """Close the socket."""
         if not self.closed:
+            if self._watching:
+                self._node.reactor.watch(self, self._watching, 0)
             self.closed = True
-            trio.lowlevel.notify_closing(self._sock)
             self._sock.close()
             self._node.forget(self)

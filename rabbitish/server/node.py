@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import os
+import resource
 import secrets
 import signal
 import socket
@@ -21,31 +22,34 @@ from rabbitish.config import Settings
 from rabbitish.core.access import Access
 from rabbitish.core.broker import Broker
 from rabbitish.errors import ConnectionFailure, ReplyCode
+from rabbitish.server.allocator import keep_freed_blocks
+from rabbitish.server.disk_watch import DiskWatch
+from rabbitish.server.keeper import JournalError, Keeper
 from rabbitish.server.link import Link
 from rabbitish.server.listener import SocketPeer, accept, close_all, open_listeners
 from rabbitish.server.log import get_log
-from rabbitish.server.syncer import Syncer
+from rabbitish.server.reactor import Reactor
 from rabbitish.session.connection import Session
-from rabbitish.session.content import WireCodec
 from rabbitish.session.hub import Hub
 from rabbitish.store.files import DataDirInUse, Disk, RealDisk
-from rabbitish.store.journal import Journal
-from rabbitish.store.recovery import recover
-from rabbitish.store.scan import JournalDamaged
 
+# However many queues are long, each keeps this much in memory.
+_NARROWEST_WINDOW_BYTES = 64 * 1024
+# So many descriptors are kept from connections, for the journal above all, which must not do without.
+_RESERVED_FILES = 64
 # The cyclic collector walks every live object, and queued messages are many, none of them in a cycle: let it run
 # rarely.
 _GC_THRESHOLDS = (50_000, 20, 100)
 
 
-class JournalError(Exception):
-    """The journal cannot be opened, read or written; the message says why, for people."""
+class DataDirError(JournalError):
+    """The data directory cannot be used at all; another one could be."""
 
 
 class Node:
     """One broker and its connections. `nursery` runs its tasks."""
 
-    def __init__(self, settings: Settings, nursery: trio.Nursery) -> None:
+    def __init__(self, settings: Settings, nursery: trio.Nursery, *, alone: bool = False) -> None:
         self.settings = settings
         self.nursery = nursery
         self._log = get_log()
@@ -66,62 +70,34 @@ class Node:
         self._alarm = trio.Event()  # set when the ticker must look at _deadline again
         self._sleeps_until: int | None = 0
         self._empty = trio.Event()
-        self.failure: OSError | None = None
-        self._syncer: Syncer | None = None
-        self._held: list[Link] = []  # with something to say that must not be heard before the journal is on disk
+        self.failure: Exception | None = None
+        self.keeper: Keeper | None = None
+        self.reactor = Reactor(lambda: self.pump(self.now()), linger=alone)
+        nursery.start_soon(self.reactor.run)
 
     def open_journal(self, disk: Disk) -> None:
         """Bring back what the journal on `disk` holds, and record changes there from now on.
 
         JournalError: it is damaged, or cannot be read.
         """
-        began = time.monotonic()
-        codec = WireCodec(self.hub.properties)
-        try:
-            recovered = recover(disk, self.broker, codec, self.now(), segment_bytes=self.settings.journal_segment_bytes)
-        except JournalDamaged as damage:
-            raise JournalError(f"the journal is damaged: {damage}") from damage
-        except OSError as error:
-            raise JournalError(f"the journal cannot be read: {error}") from error
-        if recovered.cut is not None:
-            self._log.warning("journal: a torn tail was cut off", **recovered.cut._asdict())
-        self._log.info(
-            "journal read",
-            queues=recovered.queues,
-            messages=recovered.messages,
-            ms=int((time.monotonic() - began) * 1000),
-        )
-        journal = recovered.journal
-        self.hub.durable = journal.durable_lsn
-        self._syncer = Syncer(journal, lambda lsn: self._durable(journal, lsn), self._journal_failed)
+        self.keeper = Keeper(self, disk, self._journal_failed)
+        self.nursery.start_soon(self.keeper.compact)
+        if self.settings.disk_free_limit_bytes:
+            watch = DiskWatch(disk, self.hub, self._log, lambda: self.pump(self.now()))
+            watch.look()  # before anybody can publish
+            self.nursery.start_soon(watch.run)
         self.pump(self.now())
 
-    def _durable(self, journal: Journal, lsn: int) -> list[int]:
-        dead = journal.synced(lsn)
-        self.hub.now_durable(lsn)
-        held, self._held = self._held, []
-        now = self.now()
-        for link in held:
-            link.flush(now)
-        self.pump(now)
-        return dead
+    def _journal_failed(self, error: Exception) -> None:
+        if self.failure is None:
+            self._log.error("journal: the broker stops", error=error)
+            self.failure = error
+            self.nursery.cancel_scope.cancel()
 
-    def _journal_failed(self, error: OSError) -> None:
-        self._log.error("journal: writing failed, the broker stops", error=error)
-        self.failure = error
-        self.nursery.cancel_scope.cancel()
-
-    def hold(self, link: Link) -> None:
-        """A link waits for the journal; it is flushed when that is on disk some way further."""
-        self._held.append(link)
-
-    def close_journal(self) -> None:
-        """Write what is left. JournalError: that failed."""
-        if self._syncer is not None:
-            try:
-                self._syncer.stop()
-            except OSError as error:
-                raise JournalError(f"the journal cannot be written: {error}") from error
+    @property
+    def behind(self) -> bool:
+        """Whether publishers must wait for the disk."""
+        return self.keeper is not None and self.keeper.behind
 
     def now(self) -> int:
         """Wall milliseconds that never go back: the wall's at the start, and from there the event loop's clock."""
@@ -131,6 +107,11 @@ class Node:
         """Start a session on an accepted socket."""
         if len(self.links) >= self.settings.max_connections:
             self._log.warning("too many connections", most=self.settings.max_connections)
+            sock.close()
+            return
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        if sock.fileno() >= most - min(_RESERVED_FILES, most // 4) and most != resource.RLIM_INFINITY:
+            self._log.warning("too many connections for the limit of open files", limit=most)
             sock.close()
             return
         try:
@@ -155,6 +136,17 @@ class Node:
     def pump(self, now: int) -> None:
         """What follows every event: settle, send, and see when to be called again."""
         self._deadline = self.broker.settle(now)
+        self._flush(now)
+        if self.keeper is not None and self.keeper.kick():
+            self._flush(now)
+        self._watch_memory()
+        if self.broker.restless or self.hub.touched:
+            self._deadline = now
+        if self._deadline is not None and (self._sleeps_until is None or self._deadline < self._sleeps_until):
+            self._alarm.set()
+
+    def _flush(self, now: int) -> None:
+        """Send what sessions have to say."""
         touched = self.hub.touched
         if touched:
             self.hub.touched = []
@@ -163,13 +155,6 @@ class Node:
                 link = self.links.get(session)
                 if link is not None:
                     link.flush(now)
-        if self._syncer is not None:
-            self._syncer.kick()
-        self._watch_memory()
-        if self.broker.restless or self.hub.touched:
-            self._deadline = now
-        if self._deadline is not None and (self._sleeps_until is None or self._deadline < self._sleeps_until):
-            self._alarm.set()
 
     def _look_at_deadlines(self) -> None:
         self._deadline = self.broker.deadlines.next_due()
@@ -178,12 +163,23 @@ class Node:
     def _watch_memory(self) -> None:
         used = self.broker.usage.bytes + self.hub.partial_bytes
         if used > self._memory_limit:
-            if not self.hub.alarm:
+            if "memory" not in self.hub.alarms:
                 self._log.warning("memory alarm: publishers are held back", used=used, limit=self._memory_limit)
-                self.hub.set_alarm("low on memory")
-        elif self.hub.alarm:
+                self.hub.set_alarm("memory")
+        elif "memory" in self.hub.alarms:
             self._log.warning("memory alarm is over", used=used, limit=self._memory_limit)
-            self.hub.set_alarm("")
+            self.hub.clear_alarm("memory")
+        if self.keeper is not None:
+            self._fit_windows(used)
+
+    def _fit_windows(self, used: int) -> None:
+        """Have queues keep less in memory where there are so many long ones that all of them together are too much."""
+        usage, widest = self.broker.usage, self.settings.queue_window_bytes
+        if used > self._memory_limit // 2:
+            if usage.window_bytes > _NARROWEST_WINDOW_BYTES:
+                self.broker.narrow_windows(usage.window_bytes // 2)
+        elif used < self._memory_limit // 4 and usage.window_bytes < widest:
+            usage.window_bytes = min(widest, usage.window_bytes * 2)
 
     async def tick(self) -> None:
         """Call the pump when its deadline comes."""
@@ -234,13 +230,18 @@ def memory_limit_bytes(settings: Settings) -> int:
     return total * settings.memory_high_watermark_percent // 100
 
 
-async def run(settings: Settings, ready: Callable[[Node, list[str]], None], stop: trio.Event) -> None:
-    """Run a broker until `stop` is set; `ready` gets it and the URLs it listens on. ListenError: it cannot listen."""
+async def run(
+    settings: Settings, ready: Callable[[Node, list[str]], None], stop: trio.Event, *, alone: bool = False
+) -> None:
+    """Run a broker until `stop` is set; `ready` gets it and the URLs it listens on. ListenError: it cannot listen.
+
+    `alone`: the event loop runs nothing else.
+    """
     disk = _open_disk(settings)
     listeners = open_listeners(settings)
     sockets = [sock for _, opened in listeners for sock in opened]
     async with trio.open_nursery() as nursery:
-        node = Node(settings, nursery)
+        node = Node(settings, nursery, alone=alone)
         try:
             if disk is not None:
                 node.open_journal(disk)
@@ -256,25 +257,31 @@ async def run(settings: Settings, ready: Callable[[Node, list[str]], None], stop
         await node.stop()
         nursery.cancel_scope.cancel()
     if node.failure is not None:
-        raise JournalError(f"the journal cannot be written: {node.failure}")
-    node.close_journal()
+        raise JournalError(f"the journal cannot be used: {node.failure}")
+    if node.keeper is not None:
+        node.keeper.close()
     if disk is not None:
         disk.close()
 
 
 def _open_disk(settings: Settings) -> RealDisk | None:
     if not settings.data_dir:
+        get_log().info("nothing is kept on disk, nothing survives this process")
         return None
+    path = Path(settings.data_dir).absolute()
     try:
-        return RealDisk(Path(settings.data_dir))
+        disk = RealDisk(path)
     except DataDirInUse as error:
-        raise JournalError(str(error)) from error
+        raise DataDirError(str(error)) from error
     except OSError as error:
-        raise JournalError(f"cannot use {settings.data_dir}: {error.strerror}") from error
+        raise DataDirError(f"cannot use {path}: {error.strerror}") from error
+    get_log().info("what is durable is kept on disk", data_dir=path)
+    return disk
 
 
 async def serve(settings: Settings, ready: Callable[[list[str]], None]) -> None:
     """Be the broker of this process until SIGTERM or SIGINT; `ready` gets the URLs. ListenError: it cannot listen."""
+    keep_freed_blocks()
     gc.freeze()
     gc.set_threshold(*_GC_THRESHOLDS)
     stop = trio.Event()
@@ -287,5 +294,5 @@ async def serve(settings: Settings, ready: Callable[[list[str]], None]) -> None:
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(wait_for_signal)
-            await run(settings, lambda _, urls: ready(urls), stop)
+            await run(settings, lambda _, urls: ready(urls), stop, alone=True)
             nursery.cancel_scope.cancel()

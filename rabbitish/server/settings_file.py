@@ -3,6 +3,7 @@
 Owns reading the file and telling where each value came from. Whatever is wrong with one comes out as a `ConfigError`,
 a single line for the person who wrote it: file and line (or variable, or option), key, and what would be right. What
 values make sense is not decided here but by `Settings` itself; this module finds the line that its complaint is about.
+Only the default of data_dir is decided here, since it depends on the environment.
 
 The file is flat, a key a line, named as the fields of `Settings`; the environment has RABBITISH_ and the same name in
 capitals. Numbers of bytes may be written as "64MiB" in all three.
@@ -14,6 +15,7 @@ import json
 import re
 import tomllib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +24,8 @@ from rabbitish.config import DEFAULTS, Setting, SettingError, Settings, kind_of
 ENV_PREFIX = "RABBITISH_"
 CONFIG_VARIABLE = "RABBITISH_CONFIG"
 SECRETS = frozenset({"default_pass"})
+OTHER_WAYS = "name another folder with --data-dir, or keep nothing with --ephemeral"
+"""What to do about a data directory that cannot be used."""
 
 _NUMBER = re.compile(r"-?[0-9](?:_?[0-9]){0,30}")
 _SIZE = re.compile(r"([0-9](?:_?[0-9]){0,30}) ?([kKMGT]i?B|B)")
@@ -53,10 +57,13 @@ class Loaded(NamedTuple):
 def load(path: Path | None, environ: Mapping[str, str], options: Mapping[str, Given]) -> Loaded:
     """Put the sources together: defaults, the file at `path`, `environ`, `options`. Raises `ConfigError`."""
     given: dict[str, Given] = {}
-    if path is not None:
-        given |= read_file(path)
-    given |= read_environment(environ)
-    given |= options
+    for source in ({} if path is None else read_file(path), read_environment(environ), options):
+        # Where to keep things is one question with two keys: who answers it later need not know the earlier answer.
+        if "data_dir" in source and source["data_dir"].value:
+            given.pop("ephemeral", None)
+        if "ephemeral" in source and source["ephemeral"].value:
+            given.pop("data_dir", None)
+        given |= source
     sources = {key: given[key].where if key in given else "default" for key in DEFAULTS}
     values: dict[str, Any] = {key: item.value for key, item in given.items()}
     try:
@@ -65,6 +72,21 @@ def load(path: Path | None, environ: Mapping[str, str], options: Mapping[str, Gi
         # Of two settings that contradict each other, the one that somebody wrote is the one to change.
         where = next((given[key].where for key in error.keys if key in given), "default")
         raise ConfigError(f"{where}: {error}") from None
+
+
+def with_data_dir(loaded: Loaded, environ: Mapping[str, str]) -> Loaded:
+    """Settings with a data directory: the given one, else $XDG_STATE_HOME/rabbitish or ~/.local/state/rabbitish.
+
+    Raises `ConfigError` when there is no home. As the XDG base directory specification says, a relative path is none.
+    """
+    if loaded.settings.data_dir:
+        return loaded
+    for variable, below in (("XDG_STATE_HOME", "rabbitish"), ("HOME", ".local/state/rabbitish")):
+        base = Path(environ.get(variable, ""))
+        if base.is_absolute():
+            settings = replace(loaded.settings, data_dir=str(base / below))
+            return Loaded(settings, {**loaded.sources, "data_dir": f"default in {variable}"})
+    raise ConfigError(f"neither XDG_STATE_HOME nor HOME says where to keep what is durable; {OTHER_WAYS}")
 
 
 def read_file(path: Path) -> dict[str, Given]:

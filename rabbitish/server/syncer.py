@@ -1,85 +1,146 @@
-"""The thread that writes and syncs the journal, one batch after the other.
+"""Writes and syncs the journal, mostly in a thread of its own, one batch after the other.
 
-It takes what gathered while it wrote the last batch, so that one sync covers all of it; nobody waits for a timer. The
-event loop hears of every sync through the trio token. After a write or sync that failed nobody knows what is on the
-disk: nothing is written any more, nothing more is confirmed, and the broker stops.
+The thread takes what gathered while it wrote the last batch, so that one sync covers all of it. What somebody waits for
+is synced at once; what nobody waits for (removals, deliveries) is written at once, so that it outlives the process, and
+synced with the next that is waited for or after a moment.
+
+Little is written without the thread: to wake it costs more than the write. And as long as the disk syncs about as fast
+as a thread is woken and heard of, little is synced without it as well, which is what a peer wants that sends one
+message at a time and waits for each confirm.
+
+After a write or sync that failed nobody knows what is on the disk: nothing is written any more, nothing more is
+confirmed, and the broker stops.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
-
-import trio
+from functools import partial
 
 from rabbitish.store.journal import Batch, Journal
 
+# How long what nobody waits for stays unsynced: what the end of the power, not of the process, may cost.
+_LAZY_SECONDS = 0.1
+# So little is written without the thread, and synced too while syncs take no longer than this on average.
+_LITTLE_BYTES = 16 * 1024
+_FAST_SYNC_SECONDS = 0.0003
+
 
 class Syncer:
-    """Runs the writing side of a journal. `synced` and `failed` are called in the event loop."""
+    """Runs the writing side of a journal. `durable` and `failed` are called in the event loop."""
 
-    def __init__(self, journal: Journal, synced: Callable[[int], list[int]], failed: Callable[[OSError], None]) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        durable: Callable[[int], None],
+        failed: Callable[[Exception], None],
+        call_soon: Callable[[Callable[[], None]], None],
+    ) -> None:
         self._journal = journal
-        self._synced = synced
+        self._durable = durable
         self._failed = failed
-        self._token = trio.lowlevel.current_trio_token()
+        self._call_soon = call_soon
         self._ready = threading.Condition()
+        # what the loop hands to the thread
         self._batches: list[Batch] = []
-        self._dead: list[int] = []  # segments to be deleted
+        self._dead: list[str] = []  # files to be deleted
+        self._wanted = 0
         self._stopping = False
-        self._busy = False
-        self._error: OSError | None = None
+        self._lazy = False  # something was written that is to be synced in a moment
+        # the loop's
+        self._busy = False  # the thread has batches to write
+        self._asked = 0  # what the thread was told is wanted
+        self._hoped = 0  # what is wanted by now
+        # whoever writes
+        self._written = self._synced = journal.durable_lsn
+        self._sync_seconds = 0.0  # what a sync takes on average
+        self._error: Exception | None = None
+        # Held during a sync: of two at a time one might not hear that the other failed.
+        self._syncing = threading.Lock()
+        # the thread's
+        self._unsynced_since: float | None = None  # by the monotonic clock
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
         self._thread.start()
 
-    def kick(self) -> None:
-        """There may be something to write; called in the event loop after every batch of input."""
-        if self._journal.waiting and not self._busy:
-            self._busy = True
-            self._hand_over(self._journal.take())
+    # ---- the event loop
 
-    def _hand_over(self, batches: list[Batch]) -> None:
+    def kick(self, wanted: int) -> bool:
+        """There may be something to write, and somebody may wait for it; True when it is on disk already.
+
+        Called after every batch of input.
+        """
+        self._hoped = wanted
+        if self._busy or self._error is not None or not (self._journal.waiting or wanted > self._asked):
+            return False
+        batches = self._journal.take()
+        if len(batches) == 1 and not batches[0].first and batches[0].size <= _LITTLE_BYTES:
+            if wanted <= self._synced:
+                self._write_here(batches)
+                return False
+            if self._sync_seconds < _FAST_SYNC_SECONDS and not self._syncing.locked():
+                self._write_here(batches)
+                return self._sync_here(wanted)
+        self._asked = wanted
+        self._busy = bool(batches)
         with self._ready:
             self._batches += batches
+            self._wanted = wanted
             self._ready.notify()
+        return False
 
-    def _run(self) -> None:
-        while True:
-            with self._ready:
-                while not (self._batches or self._dead or self._stopping):
-                    self._ready.wait()
-                batches, self._batches = self._batches, []
-                dead, self._dead = self._dead, []
-            if not batches and not dead:
-                return
-            try:
-                self._journal.delete(dead)
-                if not batches:
-                    continue
-                lsn = self._journal.write(batches)
-            except OSError as error:
-                self._error = error
-                self._tell(self._failed, error)
-                return
-            self._tell(self._done, lsn)
-
-    def _tell(self, what: Callable[..., object], value: object) -> None:
+    def _write_here(self, batches: list[Batch]) -> None:
         try:
-            self._token.run_sync_soon(what, value)
-        except trio.RunFinishedError:  # the loop is over; so is everybody who could have heard
-            pass
-
-    def _done(self, lsn: int) -> None:
-        self._busy = False
-        dead = self._synced(lsn)
-        if dead:
+            self._journal.write(batches)
+        except OSError as error:
+            self._fail(error)
+            return
+        self._written = batches[0].last_lsn
+        self._journal.written(self._written, batches[0].size)
+        if not self._lazy:
             with self._ready:
-                self._dead += dead
+                self._lazy = True
                 self._ready.notify()
-        self.kick()
+
+    def _sync_here(self, wanted: int) -> bool:
+        if self._error is not None:
+            return False
+        try:
+            self._sync(self._written)
+        except OSError as error:
+            self._fail(error)
+            return False
+        self._asked = wanted
+        self.delete(self._journal.synced(self._synced))
+        return True
+
+    def _fail(self, error: OSError) -> None:
+        self._error = error
+        self._failed(error)
+
+    def _done(self, written: int, size: int, synced: int) -> None:
+        if self._error is not None:
+            return
+        journal = self._journal
+        if size:
+            self._busy = False
+            journal.written(written, size)
+        if synced > journal.durable_lsn:
+            self.delete(journal.synced(synced))
+            self._durable(synced)
+        if self.kick(self._hoped):
+            self._durable(journal.durable_lsn)
+
+    def delete(self, names: list[str]) -> None:
+        """Have files deleted."""
+        if names:
+            with self._ready:
+                self._dead += names
+                self._ready.notify()
 
     def stop(self) -> None:
-        """Write what is left, in the caller's own time, and end the thread. OSError: that failed, now or before."""
+        """Write what is left, in the caller's own time, and end the thread. Exception: that failed, now or before."""
         with self._ready:
             self._batches += self._journal.take()
             self._stopping = True
@@ -88,3 +149,63 @@ class Syncer:
         self._journal.close()
         if self._error is not None:
             raise self._error
+
+    # ---- the thread
+
+    def _run(self) -> None:
+        try:
+            while self._step():
+                pass
+        except Exception as error:  # noqa: BLE001  (a bug of ours too: without the thread nothing would be confirmed)
+            self._error = error
+            self._call_soon(partial(self._failed, error))
+
+    def _step(self) -> bool:
+        """Wait for something to do and do it; False: there will be no more. OSError: it failed."""
+        with self._ready:
+            while not (self._batches or self._dead or self._stopping or self._wanted > self._synced < self._written):
+                if not self._ready.wait(_LAZY_SECONDS if self._lazy else None):
+                    break
+            batches, self._batches = self._batches, []
+            dead, self._dead = self._dead, []
+            wanted, stopping = self._wanted, self._stopping
+            if not dead:
+                self._lazy = False
+        if self._error is not None:
+            return False
+        self._journal.delete(dead)
+        written, size = self._written, 0
+        if batches:
+            self._journal.write(batches)
+            written = batches[-1].last_lsn
+            size = sum(batch.size for batch in batches)
+            self._written = written
+        if written > self._synced and (not batches or stopping or wanted > self._synced or self._waited()):
+            self._sync(written)
+            self._unsynced_since = None
+        with self._ready:
+            self._lazy = self._lazy or self._written > self._synced
+        self._call_soon(partial(self._done, written, size, self._synced))
+        return not stopping
+
+    def _waited(self) -> bool:
+        """Whether something has been unsynced for long; one batch after the other may come that nobody waits for."""
+        now = time.monotonic()
+        if self._unsynced_since is None:
+            self._unsynced_since = now
+        return now - self._unsynced_since >= _LAZY_SECONDS
+
+    # ---- both
+
+    def _sync(self, written: int) -> None:
+        with self._syncing:
+            if self._error is not None:
+                raise self._error
+            began = time.perf_counter()
+            try:
+                self._journal.sync()
+            except OSError as error:
+                self._error = error
+                raise
+            self._sync_seconds += (time.perf_counter() - began - self._sync_seconds) / 8
+            self._synced = max(self._synced, written)

@@ -96,7 +96,8 @@ def get(channel: Channel, method: methods.BasicGet) -> None:
     channel.last_delivery_tag += 1
     tag = channel.last_delivery_tag
     if not method.no_ack:
-        channel.unacked[tag] = (queue, lane, position, message, returns, None, tag)
+        kept = queue.take_husks([message])[0] if queue.crowded else message
+        channel.unacked[tag] = (queue, lane, position, kept, returns, None, tag)
     channel.send(
         methods.BasicGetOk(
             delivery_tag=tag,

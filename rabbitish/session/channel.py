@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
+from rabbitish.core.handle import QueueHandle
 from rabbitish.core.lane import Lane
 from rabbitish.core.message import Message
-from rabbitish.core.queue import Queue
 from rabbitish.errors import ChannelError, ConnectionFailure, ReplyCode
 from rabbitish.session.assembly import Assembler, Command
 from rabbitish.session.confirms import Confirms
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 # A message that the channel holds: its queue, lane, position, the message, how often it came back before, the consumer
 # it was delivered to (None for basic.get), and its delivery tag.
-Held: TypeAlias = tuple[Queue, Lane, int, Message, int, ChannelConsumer | None, int]
+Held: TypeAlias = tuple[QueueHandle, Lane, int, Message, int, ChannelConsumer | None, int]
 Handler: TypeAlias = Callable[["Channel", Any], None]
 
 HANDLERS: dict[type[Method], Handler] = {}
@@ -112,9 +112,12 @@ class Channel:
             handler = HANDLERS.get(type(method))
             if handler is None:
                 raise ConnectionFailure(ReplyCode.COMMAND_INVALID, "unimplemented method")
-            handler(self, method)
             if method.class_id in _SURVIVING:
-                self.session.hold_answers()
+                position = self.session.recorded
+                handler(self, method)
+                self.session.hold_answers(position, durable=getattr(method, "durable", True))
+            else:
+                handler(self, method)
         except (ChannelError, ConnectionFailure) as refusal:
             raise refusal.of(method) from None
 
@@ -154,7 +157,7 @@ class Channel:
             raise ChannelError(ReplyCode.NOT_FOUND, "no previously declared queue")
         return self.last_queue
 
-    def queue(self, name: str) -> Queue:
+    def queue(self, name: str) -> QueueHandle:
         """The queue of that name (see `queue_name`). ChannelError: 404, 405."""
         return self.session.vhost.queue(self.queue_name(name), self.session)
 
@@ -210,11 +213,9 @@ class Channel:
         if queue is not None:
             self._acked(queue, consumer, messages, size)
 
-    def _acked(self, queue: Queue, consumer: ChannelConsumer | None, messages: list[Message], size: int) -> None:
+    def _acked(self, queue: QueueHandle, consumer: ChannelConsumer | None, messages: list[Message], size: int) -> None:
         self._release(consumer, len(messages))
-        queue.ack(len(messages), size)
-        if queue.durable:
-            queue.record_removed(messages)
+        queue.acknowledge(messages, size)
 
     def reject(self, taken: list[Held], *, requeue: bool) -> None:
         """The peer does not want these: back to their places, or to the dead-letter exchange."""
@@ -319,6 +320,7 @@ class Channel:
                 self.session.outbox.write(frames)
             if confirms.waiting:
                 hub.unsafe[self] = None
+                hub.wanted = max(hub.wanted, confirms.safe_at)
 
 
 def strip_name(name: str) -> str:

@@ -53,6 +53,8 @@ class Session:
         self.parser = FrameParser(self.settings.frame_min_bytes)
         self.outbox = Outbox(self.settings.outbox_bytes_high, self.settings.outbox_bytes_low, self.touch)
         self.reading = True  # whether the server should read from the socket
+        self.paused = False  # whether it does not for the moment, for reasons of its own
+        self.publishes = False  # whether the peer has ever published
         self.ended = False  # whether the server should close the socket, once everything is sent
         self.listed = False  # in hub.touched
         self.client_properties: Table = {}
@@ -245,14 +247,28 @@ class Session:
 
     def note_publish(self) -> None:
         """The peer publishes; under an alarm that gets it held back."""
+        self.publishes = True
         if self.hub.alarm and not self.blocked:
             self._hold_back(blocked=True)
 
-    def hold_answers(self) -> None:
-        """What was just done must be on disk before the peer hears of it."""
+    @property
+    def recorded(self) -> int:
+        """The number of the last change that was recorded."""
         recorder = self.vhost.recorder
-        if recorder is not None and recorder.position > self.hub.durable:
-            self.outbox.held_until = recorder.position
+        return recorder.position if recorder is not None else 0
+
+    def hold_answers(self, before: int, *, durable: bool) -> None:
+        """What was recorded since `before` must be on disk before the peer hears of it.
+
+        So must what others declared, where the peer asked for something `durable` that may have been there.
+        """
+        recorder = self.vhost.recorder
+        if recorder is None:
+            return
+        until = recorder.position if recorder.position > before else recorder.declared if durable else 0
+        if until > self.hub.durable:
+            self.outbox.held_until = max(self.outbox.held_until, until)
+            self.hub.wanted = max(self.hub.wanted, until)
 
     def expect_content(self, size: int) -> None:
         """Count a body that was announced (or, negative, has arrived). ConnectionFailure 506: too many at once."""
@@ -261,11 +277,22 @@ class Session:
         if self._partial > self.settings.partial_content_bytes and size > 0:
             raise ConnectionFailure(ReplyCode.RESOURCE_ERROR, "too many unfinished message bodies on this connection")
 
+    # ---- the server's pauses
+
+    def pause(self) -> None:
+        """The server does not read for a while, so the peer cannot be heard."""
+        self.paused = True
+
+    def resume(self, now: int) -> None:
+        """It does again."""
+        self.paused = False
+        self.heard = now
+
     # ---- alarms
 
-    def alarm_changed(self) -> None:
-        """An alarm is over, or was raised, which concerns a peer when it publishes (RabbitMQ: publish_received)."""
-        if self.blocked and not self.hub.alarm and self.state == "running":
+    def alarms_cleared(self) -> None:
+        """The last alarm is over. That one was set concerns a peer when it publishes (RabbitMQ: publish_received)."""
+        if self.blocked and self.state == "running":
             self._hold_back(blocked=False)
 
     def _hold_back(self, *, blocked: bool) -> None:
@@ -302,7 +329,7 @@ class Session:
         interval = self.heartbeat_ms
         if not interval:
             return
-        if now - self.heard > 2 * interval and self.reading:
+        if now - self.heard > 2 * interval and self.reading and not self.paused:
             self.log.warning("missed heartbeats from client", interval_ms=interval)
             self._end("missed heartbeats")
             return

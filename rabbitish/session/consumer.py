@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from struct import Struct
 from typing import TYPE_CHECKING, cast
 
+from rabbitish.core.handle import QueueHandle
 from rabbitish.core.lane import Lane
 from rabbitish.core.message import Message
-from rabbitish.core.queue import Queue
 from rabbitish.session.content import WireMessage
 from rabbitish.wire import methods
 from rabbitish.wire.codec import encode_shortstr
@@ -54,7 +54,7 @@ class ChannelConsumer:
     def __init__(
         self,
         channel: Channel,
-        queue: Queue,
+        queue: QueueHandle,
         tag: str,
         *,
         no_ack: bool,
@@ -130,6 +130,8 @@ class ChannelConsumer:
         channel, queue = self.channel, self.queue
         tag = channel.last_delivery_tag
         unacked = channel.unacked
+        if queue.crowded:
+            messages = queue.take_husks(messages)
         for message in messages:
             tag += 1
             unacked[tag] = (queue, lane, position, message, returns, self, tag)

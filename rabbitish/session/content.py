@@ -10,14 +10,15 @@ ones with every message.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import fields
 from typing import NamedTuple, Self, cast
 
 from rabbitish.core.arguments import EXPIRY_MS_MAX
 from rabbitish.core.message import Address, Message, Stamp, Traits
 from rabbitish.core.vhost import REPLY_TO
 from rabbitish.errors import ChannelError, ReplyCode
-from rabbitish.values import Table, type_name
+from rabbitish.values import Table, Value, type_name
 from rabbitish.wire.codec import encode_shortstr
 from rabbitish.wire.frames import CONTENT_HEAD, FRAME_BODY, FRAME_HEADER, FRAME_OVERHEAD, HEAD
 from rabbitish.wire.properties import Digest, Properties, decode_properties, digest
@@ -28,6 +29,7 @@ _PROPERTIES_AT = HEAD.size + CONTENT_HEAD.size
 _END = b"\xce"
 _BODY_HEAD = bytes((FRAME_BODY,))
 _LONGEST_KNOWN = 512  # longer properties hardly ever repeat
+_STAMPS_KNOWN = 4096  # of messages that come back from the journal: one stamp for all that were published alike
 
 
 def address_suffix(address: Address) -> bytes:
@@ -129,6 +131,17 @@ class WireMessage(Message):
         """The same message with other properties that mean the same to the broker (a rewritten reply_to, no BCC)."""
         return WireMessage(self.stamp, self._content_with(properties))
 
+    @property
+    def away(self) -> bool:
+        """See Message."""
+        return not self.content
+
+    def husk(self) -> WireMessage:
+        """See Message."""
+        husk = WireMessage(self.stamp, b"")
+        husk.lsn, husk.deadline = self.lsn, self.deadline
+        return husk
+
     def twin(self) -> Self:
         """See Message."""
         twin = type(self)(self.stamp, self.content)
@@ -156,6 +169,7 @@ class WireCodec:
 
     def __init__(self, properties: PropertyCache) -> None:
         self._properties = properties
+        self._stamps: dict[tuple[Address, bytes], WireStamp] = {}
 
     def encode_table(self, table: Table) -> bytes:
         """A field table."""
@@ -169,16 +183,63 @@ class WireCodec:
         """The channel number in a message's frames."""
         return cast("WireMessage", message).stamp.channel
 
-    def content_of(self, message: Message) -> bytes:
-        """A message's frames."""
-        return cast("WireMessage", message).content
+    def contents_of(self, messages: Iterable[Message]) -> list[bytes]:
+        """The messages' frames."""
+        return [message.content for message in cast("Iterable[WireMessage]", messages)]
 
-    def message(self, address: Address, channel: int, content: bytes) -> WireMessage:
-        """The message that had these frames."""
-        end = HEAD.size + HEAD.unpack_from(content)[2]
-        _, _, size = CONTENT_HEAD.unpack_from(content, HEAD.size)
-        traits = self._properties.summary(content[_PROPERTIES_AT:end]).traits
-        return WireMessage(WireStamp(address, traits, size, channel, address_suffix(address)), content)
+    def stamp(self, address: Address, channel: int, data: bytes, start: int) -> WireStamp:
+        """The stamp of messages that were published alike; the frames of one of them begin at `start` of `data`."""
+        end = start + HEAD.size + HEAD.unpack_from(data, start)[2]
+        beginning = data[start:end]
+        stamp = self._stamps.get((address, beginning))
+        if stamp is None:
+            _, _, size = CONTENT_HEAD.unpack_from(beginning, HEAD.size)
+            traits = self._properties.summary(beginning[_PROPERTIES_AT:]).traits
+            stamp = WireStamp(address, traits, size, channel, address_suffix(address))
+            if len(self._stamps) >= _STAMPS_KNOWN:
+                self._stamps.clear()
+            self._stamps[address, beginning] = stamp
+        return stamp
+
+    def husk(self, stamp: Stamp, lsn: int) -> Message:
+        """A message without its frames."""
+        husk = WireMessage(cast("WireStamp", stamp), b"")
+        husk.lsn = lsn
+        return husk
+
+    def messages(self, stamp: Stamp, contents: Iterable[bytes], lsn: int) -> list[Message]:
+        """The messages that had these frames; their numbers count up from `lsn`, or are 0 if that is."""
+        wire_stamp = cast("WireStamp", stamp)
+        messages: list[Message] = [WireMessage(wire_stamp, content) for content in contents]
+        if lsn:
+            for number, message in enumerate(messages, lsn):
+                message.lsn = number
+        return messages
+
+    def properties_of(self, message: Message) -> dict[str, Value]:
+        """The properties that a message has, by name. ConnectionFailure: they do not decode."""
+        properties = cast("WireMessage", message).properties()
+        values = {field.name: getattr(properties, field.name) for field in fields(properties)}
+        return {name: value for name, value in values.items() if value is not None}
+
+    def body_of(self, message: Message) -> bytes:
+        """A message's body. ValueError: its frames are not whole, or not what its stamp says."""
+        stamp, content = cast("WireMessage", message).stamp, cast("WireMessage", message).content
+        body: list[bytes] = []
+        at, kind = 0, FRAME_HEADER
+        while at < len(content):
+            start = at + HEAD.size
+            found, channel, size = HEAD.unpack_from(content, at)
+            at = start + size + 1
+            if found != kind or channel != stamp.channel or content[at - 1 : at] != _END:
+                raise ValueError("a message is not made of whole frames")
+            if kind == FRAME_BODY:
+                body.append(content[start : at - 1])
+            kind = FRAME_BODY
+        joined = b"".join(body)
+        if len(joined) != stamp.size:
+            raise ValueError(f"a message's body has {len(joined)} bytes, not {stamp.size}")
+        return joined
 
 
 class Summary(NamedTuple):

@@ -1,12 +1,12 @@
 """What the sessions of a broker share, and what a session asks of its surroundings.
 
 The server makes one hub a broker. Through `touched` it learns which sessions have something to send or have ended;
-through `now_durable` and `set_alarm` it tells all of them what concerns all.
+through `now_durable`, `set_alarm` and `clear_alarm` it tells all of them what concerns all.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 from rabbitish.config import Settings
 from rabbitish.core.access import Access
@@ -16,6 +16,9 @@ from rabbitish.session.content import PropertyCache
 if TYPE_CHECKING:
     from rabbitish.session.channel import Channel
     from rabbitish.session.connection import Session
+
+Resource: TypeAlias = Literal["disk", "memory"]
+"""What a broker can run short of, as RabbitMQ names it to those who are blocked."""
 
 
 class Log(Protocol):
@@ -46,8 +49,10 @@ class Hub:
         self.sessions: set[Session] = set()
         self.partial_bytes = 0  # announced bodies that are still arriving
         self.durable = 0  # how far the journal is on disk
+        self.wanted = 0  # how far it must be for everybody to hear what they wait for
         self.unsafe: dict[Channel, None] = {}  # channels with publishes that wait for the disk
-        self.alarm = ""  # why publishers are held back ("low on memory"), or empty
+        self.alarms: frozenset[Resource] = frozenset()  # what has run short
+        self.alarm = ""  # the same in words for those who are blocked ("low on memory"), or empty
 
     def now_durable(self, lsn: int) -> None:
         """The journal is on disk up to `lsn`: confirm what waited for that."""
@@ -56,9 +61,18 @@ class Hub:
         for channel in unsafe:
             channel.flush_confirms()
 
-    def set_alarm(self, reason: str) -> None:
-        """Hold publishers back for this reason, or let them go on when it is empty."""
-        if reason != self.alarm:
-            self.alarm = reason
+    def set_alarm(self, resource: Resource) -> None:
+        """Hold publishers back, since this has run short. Those who are held back already hear nothing of it."""
+        self._alarms_are(self.alarms | {resource})
+
+    def clear_alarm(self, resource: Resource) -> None:
+        """There is enough of this again: let publishers go on, unless something else has run short."""
+        self._alarms_are(self.alarms - {resource})
+
+    def _alarms_are(self, alarms: frozenset[Resource]) -> None:
+        self.alarms = alarms
+        # RabbitMQ's text (blocked_by_message); its set of the two always comes out in this order.
+        self.alarm = f"low on {' & '.join(sorted(alarms))}" if alarms else ""
+        if not alarms:
             for session in list(self.sessions):
-                session.alarm_changed()
+                session.alarms_cleared()

@@ -46,6 +46,12 @@ class Outbox:
         self.size = len(data)
         return data
 
+    def take_parts(self) -> list[bytes]:
+        """The same, not joined."""
+        parts, self.parts = self.parts, []
+        self.size = sum(map(len, parts))
+        return parts
+
     def sent(self, count: int, now: int) -> None:
         """`count` bytes of what was taken went out."""
         self.size -= count

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from struct import Struct
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeAlias
 
-from rabbitish.core.message import Address, Message
+from rabbitish.core.message import Address, Message, Stamp
 from rabbitish.values import Table
 
 _U32 = Struct(">I")
 _QUEUE = Struct(">IB")
-_PUBLISH = Struct(">QHI")
-_REMOVE = Struct(">IB")
+_ROUTE = Struct(">HII")
+_RANGE_BYTES = 12
 _RETURNED = Struct(">IQI")
+RETURNED_BYTES = _RETURNED.size
 
 
 class Codec(Protocol):
@@ -30,11 +31,17 @@ class Codec(Protocol):
     def channel_of(self, message: Message) -> int:
         """The channel number in a message's content."""
 
-    def content_of(self, message: Message) -> bytes:
-        """A message's content."""
+    def contents_of(self, messages: Iterable[Message]) -> list[bytes]:
+        """The messages' contents."""
 
-    def message(self, address: Address, channel: int, content: bytes) -> Message:
-        """The message that had this content."""
+    def stamp(self, address: Address, channel: int, data: bytes, start: int) -> Stamp:
+        """The stamp of messages that were published alike; the content of one of them begins at `start` of `data`."""
+
+    def husk(self, stamp: Stamp, lsn: int) -> Message:
+        """The message of that number without its content."""
+
+    def messages(self, stamp: Stamp, contents: Iterable[bytes], lsn: int) -> list[Message]:
+        """The messages that had these contents; their numbers count up from `lsn`, or are 0 if that is."""
 
 
 def encode_name(text: str) -> bytes:
@@ -160,53 +167,69 @@ class Named(NamedTuple):
         return cls(reader.name(), reader.name())
 
 
-def encode_publish_head(now: int, channel: int, queues: Sequence[int], address: Address) -> bytes:
-    """PUBLISH up to the content, which follows: when, on which channel, to which queues, and the address."""
-    numbers = b"".join(map(_U32.pack, queues))
-    keys = b"".join(map(encode_name, (address.exchange, *address.routing_keys)))
-    head = _PUBLISH.pack(now, channel, len(queues)) + numbers + _U32.pack(1 + len(address.extra_keys)) + keys
-    return _U32.pack(len(head)) + head
+class Route(NamedTuple):
+    """Where the messages of a PUBLISH came from and went to; between its head and their contents."""
 
-
-class Published(NamedTuple):
-    """PUBLISH, read; the content stays where it is until it is asked for."""
-
-    now: int
     channel: int
     queues: tuple[int, ...]
     address: Address
-    content: bytes
 
-    @staticmethod
-    def queues_of(body: bytes) -> tuple[int, ...]:
-        """Only the queues."""
-        (count,) = _U32.unpack_from(body, _U32.size + _PUBLISH.size - _U32.size)
-        return Struct(f">{count}I").unpack_from(body, _U32.size + _PUBLISH.size)
+    def encode(self) -> bytes:
+        """The bytes."""
+        numbers = b"".join(map(_U32.pack, self.queues))
+        keys = b"".join(map(encode_name, (self.address.exchange, *self.address.routing_keys)))
+        head = _ROUTE.pack(self.channel, len(self.queues), 1 + len(self.address.extra_keys))
+        return head + numbers + keys
 
     @classmethod
-    def decode(cls, body: bytes, codec: Codec) -> Published:
-        """From a body."""
-        reader = Reader(body, codec)
-        reader.take(_U32)
-        now, channel, count = reader.take(_PUBLISH)
-        queues = tuple(reader.take(_U32)[0] for _ in range(count))
-        (keys,) = reader.take(_U32)
+    def decode(cls, raw: bytes, codec: Codec) -> Route:
+        """The other way."""
+        reader = Reader(raw, codec)
+        channel, count, keys = reader.take(_ROUTE)
+        queues = reader.take(Struct(f">{count}I"))
         exchange = reader.name()
         routing_key, *extra = [reader.name() for _ in range(keys)]
-        return cls(now, channel, queues, Address(exchange, routing_key, tuple(extra)), reader.rest())
+        return cls(channel, queues, Address(exchange, routing_key, tuple(extra)))
 
 
-def encode_removed(queue: int, lsns: Iterable[int]) -> bytes:
-    """REMOVE: these messages left this queue."""
-    lsns = tuple(lsns)
-    return _REMOVE.pack(queue, 0) + Struct(f">{len(lsns)}Q").pack(*lsns)
+# ---- ranges of messages, as first number and count
+
+Ranges: TypeAlias = Sequence[int]
+"""first, count, first, count ..."""
 
 
-def decode_removed(body: bytes) -> tuple[int, tuple[int, ...]]:
+def ranges_of(lsns: Sequence[int]) -> list[int]:
+    """Ranges that hold these numbers, in their order; mostly it is one."""
+    first, total = lsns[0], len(lsns)
+    if lsns == list(range(first, first + total)):
+        return [first, total]
+    ranges: list[int] = []
+    count = 0
+    for lsn in lsns:
+        if count and lsn == first + count:
+            count += 1
+            continue
+        if count:
+            ranges += (first, count)
+        first, count = lsn, 1
+    ranges += (first, count)
+    return ranges
+
+
+def encode_of_queue(queue: int, flags: int, ranges: Ranges) -> bytes:
+    """REMOVE (flags: the reason) and DELIVERED: these messages of this queue."""
+    return _QUEUE.pack(queue, flags) + Struct(">" + "QI" * (len(ranges) // 2)).pack(*ranges)
+
+
+def decode_of_queue(body: bytes) -> tuple[int, int, tuple[int, ...]]:
     """The other way."""
-    queue, _ = _REMOVE.unpack_from(body)
-    count = (len(body) - _REMOVE.size) // 8
-    return queue, Struct(f">{count}Q").unpack_from(body, _REMOVE.size)
+    queue, flags = _QUEUE.unpack_from(body)
+    count = (len(body) - _QUEUE.size) // _RANGE_BYTES
+    return queue, flags, Struct(">" + "QI" * count).unpack_from(body, _QUEUE.size)
+
+
+REASONS = ("acknowledged", "expired", "maxlen", "rejected", "delivery_limit", "purged", "refused")
+"""Why messages left, by the number in REMOVE."""
 
 
 def encode_returned(queue: int, lsn: int, returns: int) -> bytes:

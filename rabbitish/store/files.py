@@ -7,10 +7,15 @@ broker.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+from collections import OrderedDict
 from pathlib import Path
 from typing import Protocol
+
+# So many segments are kept open to read bodies back from. Queues are read in order, so a few are in use at a time.
+_OPEN_FILES = 32
 
 
 class DataDirInUse(Exception):
@@ -35,15 +40,31 @@ class Disk(Protocol):
     def names(self) -> list[str]:
         """Names of the files in it."""
 
-    def read(self, name: str) -> bytes: ...
+    def read(self, name: str) -> bytes:
+        """All of a file."""
+
+    def size(self, name: str) -> int:
+        """How many bytes a file has."""
+
+    def read_at(self, name: str, offset: int, size: int) -> bytes:
+        """A piece of a file, shorter where that ends. The file stays open for more until `forget`."""
+
+    def forget(self, name: str) -> None:
+        """`read_at` is not called for this file any more."""
 
     def create(self, name: str) -> File:
         """A new file, whose name survives once `create` has returned."""
+
+    def rename(self, old: str, new: str) -> None:
+        """Give a file that was synced its name, which survives once `rename` has returned."""
 
     def truncate(self, name: str, size: int) -> None:
         """Cut a file and sync that."""
 
     def unlink(self, name: str) -> None: ...
+
+    def free_bytes(self) -> int:
+        """How much more fits on the medium. OSError: it cannot tell."""
 
 
 class RealFile:
@@ -70,11 +91,18 @@ class RealFile:
 
 
 class RealDisk:
-    """A folder on a real disk, held exclusively by this process while it is open."""
+    """A folder on a real disk, held exclusively by this process while it is open.
 
-    def __init__(self, path: Path) -> None:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    Not `exclusive`: it is there, is only read, and somebody else may be writing to it.
+    """
+
+    def __init__(self, path: Path, *, exclusive: bool = True) -> None:
         self._path = path
+        self._open: OrderedDict[str, int] = OrderedDict()  # descriptors to read from, the last used at the end
+        self._lock: int | None = None
+        if not exclusive:
+            return
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock = os.open(path / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -84,7 +112,10 @@ class RealDisk:
 
     def close(self) -> None:
         """Let others have the folder."""
-        os.close(self._lock)
+        while self._open:
+            os.close(self._open.popitem()[1])
+        if self._lock is not None:
+            os.close(self._lock)
 
     def names(self) -> list[str]:
         """See Disk."""
@@ -94,11 +125,46 @@ class RealDisk:
         """See Disk."""
         return (self._path / name).read_bytes()
 
+    def size(self, name: str) -> int:
+        """See Disk."""
+        return (self._path / name).stat().st_size
+
+    def read_at(self, name: str, offset: int, size: int) -> bytes:
+        """See Disk."""
+        fd = self._open.get(name)
+        if fd is None:
+            if len(self._open) >= _OPEN_FILES:
+                os.close(self._open.popitem(last=False)[1])
+            fd = self._open[name] = self._open_to_read(name)
+        else:
+            self._open.move_to_end(name)
+        return os.pread(fd, size, offset)
+
+    def _open_to_read(self, name: str) -> int:
+        while True:
+            try:
+                return os.open(self._path / name, os.O_RDONLY | os.O_CLOEXEC)
+            except OSError as error:
+                if error.errno not in (errno.EMFILE, errno.ENFILE) or not self._open:
+                    raise
+                os.close(self._open.popitem(last=False)[1])
+
+    def forget(self, name: str) -> None:
+        """See Disk."""
+        fd = self._open.pop(name, None)
+        if fd is not None:
+            os.close(fd)
+
     def create(self, name: str) -> File:
         """See Disk."""
         fd = os.open(self._path / name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC, 0o600)
         self._sync_names()
         return RealFile(fd)
+
+    def rename(self, old: str, new: str) -> None:
+        """See Disk."""
+        (self._path / old).rename(self._path / new)
+        self._sync_names()
 
     def truncate(self, name: str, size: int) -> None:
         """See Disk."""
@@ -113,6 +179,11 @@ class RealDisk:
         """See Disk."""
         (self._path / name).unlink()
         self._sync_names()
+
+    def free_bytes(self) -> int:
+        """See Disk. Without what the file system keeps back for root, as `df` counts."""
+        status = os.statvfs(self._path)
+        return status.f_bavail * status.f_frsize
 
     def _sync_names(self) -> None:
         fd = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -1,79 +1,64 @@
 """The journal: records in the order they happened, in segments, and up to where they are on disk.
 
 The core's side appends to a buffer and never waits; the writer's side (a thread of server/, or a test) takes everything
-that has gathered, writes and syncs it, and says so. So one sync covers whatever arrived during the last one, without a
-timer. A new segment begins when the last is full, and with a snapshot of everything declared; then older segments in
-which no message lives any more, taken from the oldest on, can go.
+that has gathered, writes it, syncs it when somebody waits for that, and says so. So one sync covers whatever arrived
+during the last one, without a timer. A new segment begins when the last is full, and with a snapshot of everything
+declared; then older segments in which no message lives any more, taken from the oldest on, can go.
 
-Only `append`, `take` and `synced` are called here, by one thread; `write` alone runs on the writer's.
+`write` and `delete` alone run on the writer's thread; everything else is called by one thread, the core's.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable
-from struct import Struct
+from collections.abc import Callable, Sequence
+from itertools import groupby
 from typing import NamedTuple
 
 from rabbitish.store.files import Disk, File
-from rabbitish.store.record import Type, encode, encode_segment_head, segment_name
+from rabbitish.store.record import (
+    PUBLISH_HEAD,
+    SegmentHead,
+    Type,
+    encode,
+    encode_mark,
+    encode_segment_head,
+)
+from rabbitish.store.segments import WEIGHT_BYTES, Segment, Segments
 
-_LSN = Struct(">Q")
-EPOCH = 1  # of a single node
+# Pieces from this size on are written by themselves.
+_LARGE_BYTES = 64 * 1024
 
 
 class Batch(NamedTuple):
     """What is to be written to one segment at once."""
 
-    segment: int
+    segment: str
+    """Its file's name."""
     first: bool
     """Whether it begins the segment."""
-    data: bytes
+    parts: list[bytes]
+    """Joined where they are small; large bodies are not copied once more."""
+    size: int
     last_lsn: int
 
+    @property
+    def data(self) -> bytes:
+        """All of it, joined."""
+        return b"".join(self.parts)
 
-class Segments:
-    """How many messages of which queue live in each segment, so that it is known which segments may go."""
 
-    def __init__(self) -> None:
-        self._sequences: list[int] = []
-        self._first_lsns: list[int] = []
-        self._live: list[dict[int, int]] = []  # by queue number; no zeroes
-
-    def begin(self, sequence: int, first_lsn: int) -> None:
-        """A segment begins with this record."""
-        self._sequences.append(sequence)
-        self._first_lsns.append(first_lsn)
-        self._live.append({})
-
-    def add(self, lsn: int, queue: int, count: int) -> None:
-        """So many messages, the first of which is this record, are in a queue; all of one segment."""
-        live = self._live[bisect_right(self._first_lsns, lsn) - 1]
-        live[queue] = live.get(queue, 0) + count
-
-    def remove(self, lsn: int, queue: int) -> None:
-        """A message left a queue."""
-        live = self._live[bisect_right(self._first_lsns, lsn) - 1]
-        left = live[queue] - 1
-        if left:
-            live[queue] = left
+def _joined(pieces: list[bytes]) -> list[bytes]:
+    """The same bytes in few parts."""
+    if not any(len(piece) >= _LARGE_BYTES for piece in pieces):
+        return [b"".join(pieces)]
+    parts: list[bytes] = []
+    for large, group in groupby(pieces, lambda piece: len(piece) >= _LARGE_BYTES):
+        if large:
+            parts += group
         else:
-            del live[queue]
-
-    def remove_queue(self, queue: int) -> None:
-        """A queue has gone with all that it held."""
-        for live in self._live:
-            live.pop(queue, None)
-
-    def take_dead(self) -> list[int]:
-        """The oldest segments, up to the first in which something lives or the newest; forgotten here."""
-        dead = 0
-        while dead < len(self._live) - 1 and not self._live[dead]:
-            dead += 1
-        gone = self._sequences[:dead]
-        del self._sequences[:dead], self._first_lsns[:dead], self._live[:dead]
-        return gone
+            parts.append(b"".join(group))
+    return parts
 
 
 class Journal:
@@ -83,20 +68,34 @@ class Journal:
     """
 
     def __init__(
-        self, disk: Disk, *, segment_bytes: int, next_sequence: int, next_lsn: int, snapshot: Callable[[Journal], None]
+        self,
+        disk: Disk,
+        segments: Segments,
+        *,
+        segment_bytes: int,
+        next_sequence: int,
+        next_lsn: int,
+        epoch: int,
+        snapshot: Callable[[Journal], None],
     ) -> None:
         self.disk = disk
-        self.segments = Segments()
+        self.segments = segments
+        self.segment_bytes = segment_bytes
         self.last_lsn = next_lsn - 1
-        self.durable_lsn = next_lsn - 1
-        self._segment_bytes = segment_bytes
+        self.written_lsn = next_lsn - 1  # up to here a record can be read back
+        self.durable_lsn = next_lsn - 1  # up to here it survives
+        self.pending_bytes = 0  # appended and not yet written
+        self.epoch = epoch
         self._snapshot = snapshot
-        self._sequence = next_sequence - 1
-        self._size = 0  # of the segment that is being filled
+        self.last_sequence = next_sequence - 1
+        self._filled = 0  # bytes of records in the segment that is being filled, apart from its snapshot
+        self._segment: Segment
         self._first = False
         self._pieces: list[bytes] = []
+        self._unclosed = 0  # bytes of these
         self._batches: list[Batch] = []
-        self._dying: deque[tuple[int, list[int]]] = deque()  # segments that may go once that record is on disk
+        self._dying: deque[tuple[int, list[Segment]]] = deque()  # segments that may go once that record is on disk
+        self._there: dict[str, Segment] = {}  # those, until their files are deleted
         self._file: File | None = None
 
     # ---- the core's side
@@ -104,47 +103,82 @@ class Journal:
     def begin(self) -> None:
         """Begin the first segment of this run."""
         self._begin_segment()
+        self.append(Type.EPOCH)
 
     def append(self, kind: Type, *body: bytes) -> int:
         """Append a record; its number. It is on disk once `durable_lsn` has reached that."""
-        if self._size >= self._segment_bytes:
+        if self._filled >= self.segment_bytes:
             self._begin_segment()
-        return self.append_snapshot(kind, *body)
+        self._filled += self._append(kind, body, 1)
+        return self.last_lsn
 
-    def append_snapshot(self, kind: Type, *body: bytes) -> int:
+    def append_snapshot(self, kind: Type, *body: bytes) -> None:
         """Append a record of the snapshot that begins a segment, however large that becomes."""
+        self._append(kind, body, 1)
+
+    def publish(self, route: bytes, queues: Sequence[int], now: int, contents: Sequence[bytes], body_bytes: int) -> int:
+        """Append messages whose contents are of one size, and whose bodies of `body_bytes`; the number of the first."""
+        if self._filled >= self.segment_bytes:
+            self._begin_segment()
         if not self._pieces:
             self._mark()
-        self.last_lsn += 1
-        pieces = encode(self.last_lsn, EPOCH, kind, *body)
+        segment, count = self._segment, len(contents)
+        data = contents[0] if count == 1 else b"".join(contents)
+        assert len(data) == count * len(contents[0])
+        lsn = self.last_lsn + 1
+        segment.note(lsn, segment.size, count)
+        for queue in queues:
+            segment.add(queue, count, count * (body_bytes + WEIGHT_BYTES))
+        head = PUBLISH_HEAD.pack(len(route), now, count, len(contents[0]))
+        self._filled += self._append(Type.PUBLISH, (head + route, data), count)
+        return lsn
+
+    def _append(self, kind: Type, body: tuple[bytes, ...], span: int) -> int:
+        """Append a record that takes `span` numbers; its bytes."""
+        if not self._pieces:
+            self._mark()
+        pieces = encode(self.last_lsn + 1, self.epoch, kind, *body)
+        self.last_lsn += span
+        size = self._add(pieces)
+        if kind is not Type.PUBLISH:
+            self._segment.other_bytes += size
+        return size
+
+    def _add(self, pieces: Sequence[bytes]) -> int:
         self._pieces += pieces
+        size = 0
         for piece in pieces:
-            self._size += len(piece)
-        return self.last_lsn
+            size += len(piece)
+        self._segment.size += size
+        self._unclosed += size
+        self.pending_bytes += size
+        return size
 
     def _mark(self) -> None:
         """Begin a batch with how far the journal was safe: less than that found later is damage, not a torn tail."""
         self.last_lsn += 1
-        self._pieces += encode(self.last_lsn, EPOCH, Type.MARK, _LSN.pack(self.durable_lsn))
+        size = self._add(encode(self.last_lsn, self.epoch, Type.MARK, encode_mark(self.durable_lsn)))
+        self._segment.other_bytes += size
 
     def _begin_segment(self) -> None:
         self._close_batch()
-        self._sequence += 1
+        self.last_sequence += 1
         self._first = True
-        self._size = 0
-        first_lsn = self.last_lsn + 1
-        self._pieces.append(encode_segment_head(self._sequence, first_lsn))
+        head = SegmentHead(self.last_sequence, self.last_sequence, 0, self.last_lsn + 1, 0)
+        self._segment = self.segments.begin(head)
+        self._segment.other_bytes = self._add([encode_segment_head(head)])
         self._mark()
         self.append_snapshot(Type.SNAPSHOT)
         self._snapshot(self)
         self.append_snapshot(Type.SNAPSHOT_END)
-        self._size = 0  # or a snapshot larger than a segment would call for the next one at once
-        self.segments.begin(self._sequence, first_lsn)
+        self._filled = 0  # or a snapshot larger than a segment would call for the next one at once
 
     def _close_batch(self) -> None:
         if self._pieces:
-            self._batches.append(Batch(self._sequence, self._first, b"".join(self._pieces), self.last_lsn))
+            name = self._segment.head.name
+            self._batches.append(Batch(name, self._first, _joined(self._pieces), self._unclosed, self.last_lsn))
             self._pieces = []
+            self._unclosed = 0
             self._first = False
 
     @property
@@ -153,46 +187,74 @@ class Journal:
         return bool(self._pieces or self._batches)
 
     def take(self) -> list[Batch]:
-        """Everything that is to be written now; `write` it, then say `synced`."""
+        """Everything that is to be written now; `write` it, then say `written` and `synced`."""
         self._close_batch()
         batches, self._batches = self._batches, []
         return batches
 
-    def synced(self, lsn: int) -> list[int]:
-        """Everything up to `lsn` is on disk. The numbers of the segments that may be deleted now.
+    def written(self, lsn: int, size: int) -> None:
+        """Everything up to `lsn` can be read back; `size` bytes less are pending."""
+        self.written_lsn = lsn
+        self.pending_bytes -= size
 
-        All there is by now must be on disk before a dead segment goes: what emptied it, since a message that left it
-        may live on as a dead letter, and the snapshot at the beginning of the newest one.
-        """
+    def synced(self, lsn: int) -> list[str]:
+        """Everything up to `lsn` is on disk. The names of the files that may be deleted now."""
         self.durable_lsn = lsn
-        dead = self.segments.take_dead()
-        if dead:
-            self._dying.append((self.last_lsn, dead))
-        gone: list[int] = []
-        while self._dying and self._dying[0][0] <= lsn:
-            gone += self._dying.popleft()[1]
+        return self.take_gone()
+
+    def take_gone(self) -> list[str]:
+        """The names of the files that may be deleted now."""
+        self.dies(self.segments.take_dead())
+        gone: list[str] = []
+        while self._dying and self._dying[0][0] <= self.durable_lsn:
+            gone += [segment.head.name for segment in self._dying.popleft()[1]]
+        for name in gone:
+            self.disk.forget(name)
         return gone
+
+    def dies(self, segments: list[Segment]) -> None:
+        """Nobody needs these segments once all there is by now is on disk.
+
+        That is what emptied them, since a message that left may live on as a dead letter, and the snapshot at the
+        beginning of the newest one.
+        """
+        if segments:
+            self._dying.append((self.last_lsn, segments))
+            self._there.update((segment.head.name, segment) for segment in segments)
+
+    @property
+    def dead(self) -> list[Segment]:
+        """Segments that nobody needs and whose files may still be there."""
+        return list(self._there.values())
+
+    def sparse(self) -> list[Segment]:
+        """Neighbouring segments that are worth being written anew as one."""
+        return self.segments.sparse(self.segment_bytes, self.written_lsn)
 
     # ---- the writer's side
 
-    def write(self, batches: list[Batch]) -> int:
-        """Write and sync; the number of the last record. OSError: what is on disk is unknown, nothing may follow."""
+    def write(self, batches: list[Batch]) -> None:
+        """Write. OSError: what is on disk is unknown, nothing may follow."""
         for batch in batches:
             if batch.first:
                 if self._file is not None:
                     self._file.sync()
                     self._file.close()
-                self._file = self.disk.create(segment_name(batch.segment))
+                self._file = self.disk.create(batch.segment)
             assert self._file is not None
-            self._file.write(batch.data)
+            for part in batch.parts:
+                self._file.write(part)
+
+    def sync(self) -> None:
+        """Have everything written on the medium. OSError: what is on disk is unknown, nothing may follow."""
         assert self._file is not None
         self._file.sync()
-        return batches[-1].last_lsn
 
-    def delete(self, sequences: list[int]) -> None:
-        """Delete segments that `synced` named."""
-        for sequence in sequences:
-            self.disk.unlink(segment_name(sequence))
+    def delete(self, names: list[str]) -> None:
+        """Delete files that `synced` named."""
+        for name in names:
+            self.disk.unlink(name)
+            self._there.pop(name, None)  # the one thing that both threads change, in one step of the interpreter
 
     def close(self) -> None:
         """Close the file that is being written."""

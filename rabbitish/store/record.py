@@ -2,27 +2,29 @@
 
 A record is `length u32 | crc u32 | lsn u64 | epoch u32 | type u8 | flags u8 | body`, big endian; the length is that of
 the body, the checksum (CRC-32 as in zlib, the only fast one in the standard library) covers everything behind it. The
-log sequence number counts records over the life of the journal; the epoch counts leaderships, and is 1 on a single
-node.
+log sequence number (lsn) counts what happened over the life of the journal: each record takes one number, a PUBLISH of
+many messages one a message. The epoch counts leaderships: on a single node the times that the broker was started.
 
 To change the format: give the changed record a new type number and keep reading the old one; raise VERSION only when
 old readers must not even try; add a journal written by the last release to tests/store/journals/, which a test reads
-for ever. Numbers are never used again.
+for ever. Numbers are never used again. Version 1 was never in a release.
 """
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Iterator
 from enum import IntEnum
 from struct import Struct
 from typing import NamedTuple
 
-VERSION = 1
+VERSION = 2
 
 HEAD = Struct(">IIQIBB")
 _CHECKED = Struct(">QIBB")  # the part of the head that the checksum covers
-_CHECKED_AT = HEAD.size - _CHECKED.size
+CHECKED_AT = HEAD.size - _CHECKED.size
+PUBLISH_HEAD = Struct(">IQII")  # size of the route that follows, when, how many messages, bytes of each one's content
 
 MAX_BODY_BYTES = 1 << 31  # a length beyond it is damage, not a record
 
@@ -45,17 +47,26 @@ class Type(IntEnum):
     PUBLISH = 20
     REMOVE = 21
     RETURNED = 22
+    DELIVERED = 23
+
+
+_TYPES: dict[int, Type] = {int(kind): kind for kind in Type}
 
 
 class Record(NamedTuple):
-    """One record, read."""
+    """One record, found in the bytes of a segment."""
 
     lsn: int
-    epoch: int
     type: Type
-    body: bytes
+    start: int
+    """Offset of its head."""
+    body: int
+    """Offset of its body."""
     end: int
     """Offset of the first byte behind it."""
+    epoch: int
+    span: int
+    """How many numbers it takes."""
 
 
 class Damage(Exception):
@@ -66,6 +77,16 @@ class Damage(Exception):
         self.offset = offset
         self.reason = reason
         self.torn = torn
+
+
+class JournalDamaged(Exception):
+    """The journal cannot be read as it must have been written; the message names file and offset."""
+
+    def __init__(self, name: str, offset: int, reason: str) -> None:
+        super().__init__(f"{name}: {reason} at offset {offset}")
+        self.name = name
+        self.offset = offset
+        self.reason = reason
 
 
 def encode(lsn: int, epoch: int, kind: Type, *body: bytes) -> tuple[bytes, ...]:
@@ -79,24 +100,40 @@ def encode(lsn: int, epoch: int, kind: Type, *body: bytes) -> tuple[bytes, ...]:
     return (HEAD.pack(size, crc, lsn, epoch, kind, 0), *body)
 
 
+_MARK = Struct(">8sQ")
+MARK_MAGIC = b"durable:"  # so that a mark is found in what cannot be read from its start
+
+
+def encode_mark(durable_lsn: int) -> bytes:
+    """MARK: up to where the journal was on disk."""
+    return _MARK.pack(MARK_MAGIC, durable_lsn)
+
+
+def decode_mark(data: bytes, body: int) -> int:
+    """The other way."""
+    lsn: int = _MARK.unpack_from(data, body)[1]
+    return lsn
+
+
 def decode_all(data: bytes, offset: int) -> Iterator[Record]:
     """The records from `offset` on. Damage: something there is no whole, undamaged record; nothing after it is read."""
     view = memoryview(data)
-    while offset < len(data):
-        if len(data) - offset < HEAD.size:
+    have, unpack, crc32 = len(data), HEAD.unpack_from, zlib.crc32
+    while offset < have:
+        if have - offset < HEAD.size:
             raise Damage(offset, "the file ends within a record's head")
-        size, crc, lsn, epoch, kind, _ = HEAD.unpack_from(data, offset)
+        size, crc, lsn, epoch, kind, _ = unpack(data, offset)
         start = offset + HEAD.size
         end = start + size
-        if size > MAX_BODY_BYTES or end > len(data):
+        if size > MAX_BODY_BYTES or end > have:
             raise Damage(offset, "the file ends within a record")
-        if zlib.crc32(view[offset + _CHECKED_AT : end]) != crc:
+        if crc32(view[offset + CHECKED_AT : end]) != crc:
             raise Damage(offset, "checksum does not match")
-        try:
-            type_ = Type(kind)
-        except ValueError:
-            raise Damage(offset, f"unknown record type {kind}", torn=False) from None
-        yield Record(lsn, epoch, type_, data[start:end], end)
+        type_ = _TYPES.get(kind)
+        if type_ is None:
+            raise Damage(offset, f"unknown record type {kind}", torn=False)
+        span = PUBLISH_HEAD.unpack_from(data, start)[2] if type_ is Type.PUBLISH else 1
+        yield Record(lsn, type_, offset, start, end, epoch, span)
         offset = end
 
 
@@ -104,45 +141,72 @@ def decode_all(data: bytes, offset: int) -> Iterator[Record]:
 
 
 class SegmentHead(NamedTuple):
-    """How a segment file begins."""
+    """How a segment file begins.
 
-    version: int
+    A segment that was written anew without what was dead in it (compacted) stands for all of those from `sequence` to
+    `last`; its `generation` is higher than theirs, and `next_lsn` says which number comes after the last it stood for.
+    """
+
     sequence: int
+    last: int
+    generation: int
     first_lsn: int
+    next_lsn: int
+    """0 in a segment as it was first written: that is up to the records in it."""
+
+    @property
+    def name(self) -> str:
+        """Its file's name."""
+        return segment_name(self.sequence, self.last, self.generation)
 
 
-_SEGMENT = Struct(">8sHQQI")
+_SEGMENT = Struct(">8sHQQIQQI")
 _MAGIC = b"RABBTISH"
 SEGMENT_HEAD_BYTES = _SEGMENT.size
 
 
-def encode_segment_head(sequence: int, first_lsn: int) -> bytes:
+def encode_segment_head(head: SegmentHead) -> bytes:
     """The first bytes of a segment."""
-    crc = zlib.crc32(_SEGMENT.pack(_MAGIC, VERSION, sequence, first_lsn, 0)[:-4])
-    return _SEGMENT.pack(_MAGIC, VERSION, sequence, first_lsn, crc)
+    crc = zlib.crc32(_SEGMENT.pack(_MAGIC, VERSION, *head, 0)[:-4])
+    return _SEGMENT.pack(_MAGIC, VERSION, *head, crc)
 
 
 def decode_segment_head(data: bytes) -> SegmentHead:
     """Read the first bytes of a segment. Damage: they are something else, or of a format that is not ours."""
+    if data[:8] == _MAGIC and len(data) >= 10 and (version := int.from_bytes(data[8:10], "big")) != VERSION:
+        raise Damage(0, f"format version {version}; this is a reader of version {VERSION}", torn=False)
     if len(data) < _SEGMENT.size:
         raise Damage(0, "the file ends within the segment's head")
-    magic, version, sequence, first_lsn, crc = _SEGMENT.unpack_from(data)
+    magic, _, *fields, crc = _SEGMENT.unpack_from(data)
     if magic != _MAGIC:
         raise Damage(0, "not a segment of a journal")
-    if version != VERSION:
-        raise Damage(0, f"format version {version}; this is a reader of version {VERSION}")
     if zlib.crc32(data[: _SEGMENT.size - 4]) != crc:
         raise Damage(0, "checksum of the segment's head does not match")
-    return SegmentHead(version, sequence, first_lsn)
+    return SegmentHead(*fields)
 
 
-def segment_name(sequence: int) -> str:
+class SegmentName(NamedTuple):
+    """What a segment's file name says."""
+
+    sequence: int
+    last: int
+    generation: int
+
+
+_NAME = re.compile(r"journal-(\d{12})(?:-(\d{12})-(\d+))?\.log")
+
+
+def segment_name(sequence: int, last: int | None = None, generation: int = 0) -> str:
     """The file name of a segment; names sort as the segments do."""
-    return f"journal-{sequence:012d}.log"
+    if not generation:
+        return f"journal-{sequence:012d}.log"
+    return f"journal-{sequence:012d}-{last:012d}-{generation}.log"
 
 
-def segment_sequence(name: str) -> int | None:
-    """The number in a segment's file name, None for another file."""
-    if name.startswith("journal-") and name.endswith(".log") and name[8:-4].isdigit():
-        return int(name[8:-4])
-    return None
+def parse_segment_name(name: str) -> SegmentName | None:
+    """What a segment's file name says, None for another file."""
+    match = _NAME.fullmatch(name)
+    if match is None:
+        return None
+    sequence, last, generation = match.groups()
+    return SegmentName(int(sequence), int(last or sequence), int(generation or 0))

@@ -6,28 +6,37 @@ here waits: a record is in the journal's buffer when a call returns, and on disk
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
+from rabbitish.core.changes import Reason
 from rabbitish.core.exchange import Binding, Destination, Exchange
-from rabbitish.core.message import Message
+from rabbitish.core.message import Address, Message
+from rabbitish.core.paging import Page
 from rabbitish.core.queue import Queue
 from rabbitish.store.bodies import (
+    REASONS,
     Bound,
     Codec,
     DeclaredExchange,
     DeclaredQueue,
     Named,
-    encode_publish_head,
-    encode_removed,
+    Ranges,
+    Route,
+    encode_of_queue,
     encode_returned,
+    ranges_of,
 )
 from rabbitish.store.journal import Journal
 from rabbitish.store.record import Type
+from rabbitish.store.segments import WEIGHT_BYTES
 
 _PREDECLARED = "amq."
-# At most so many messages in one REMOVE record, so that purging a million makes no record of megabytes.
-_REMOVED_AT_ONCE = 4096
+# At most so many numbers in one REMOVE record, so that purging a million makes no record of megabytes.
+_RANGES_AT_ONCE = 2048
+# Routes whose bytes are remembered: publishers mostly repeat theirs.
+_ROUTES_KNOWN = 1024
+_REASON_NUMBERS = {reason: number for number, reason in enumerate(REASONS)}
 
 
 class Declared(Protocol):
@@ -38,6 +47,13 @@ class Declared(Protocol):
     queues: dict[str, Queue]
 
 
+class Sink(Protocol):
+    """Where a snapshot goes."""
+
+    def append_snapshot(self, kind: Type, *body: bytes) -> None:
+        """Append a record."""
+
+
 class JournalRecorder:
     """Records changes. `vhosts` are read when a snapshot is due; queues up to number `used` have been."""
 
@@ -46,7 +62,9 @@ class JournalRecorder:
         self._vhosts = vhosts
         self._journal: Journal
         self._numbers: dict[Queue, int] = {}
+        self._routes: dict[tuple[Address, int, tuple[Queue, ...]], tuple[tuple[int, ...], bytes]] = {}
         self._next_number = used + 1
+        self.declared = 0  # see Recorder
 
     def attach(self, journal: Journal) -> None:
         """Record into this journal."""
@@ -58,38 +76,57 @@ class JournalRecorder:
         self._next_number = max(self._next_number, number + 1)
 
     @property
+    def queues(self) -> Mapping[Queue, int]:
+        """The numbers of all queues that are recorded."""
+        return self._numbers
+
+    @property
+    def highest_queue(self) -> int:
+        """No queue has had a higher number."""
+        return self._next_number - 1
+
+    @property
     def position(self) -> int:
         """See Recorder."""
         return self._journal.last_lsn
 
     # ---- declarations
 
+    def vhost_added(self, vhost: str) -> None:
+        """See Recorder."""
+        self.declared = self._journal.append(Type.VHOST_NEW, Named(vhost, "").encode())
+
+    def vhost_removed(self, vhost: str) -> None:
+        """See Recorder."""
+        self.declared = self._journal.append(Type.VHOST_GONE, Named(vhost, "").encode())
+
     def exchange_declared(self, vhost: str, exchange: Exchange) -> None:
         """See Recorder."""
-        self._journal.append(Type.EXCHANGE_NEW, self._exchange(vhost, exchange))
+        self.declared = self._journal.append(Type.EXCHANGE_NEW, self._exchange(vhost, exchange))
 
     def exchange_deleted(self, vhost: str, exchange: Exchange) -> None:
         """See Recorder."""
-        self._journal.append(Type.EXCHANGE_GONE, Named(vhost, exchange.name).encode())
+        self.declared = self._journal.append(Type.EXCHANGE_GONE, Named(vhost, exchange.name).encode())
 
     def queue_declared(self, vhost: str, queue: Queue) -> None:
         """See Recorder."""
         self.know(queue, self._next_number)
-        self._journal.append(Type.QUEUE_NEW, self._queue(vhost, queue))
+        self.declared = self._journal.append(Type.QUEUE_NEW, self._queue(vhost, queue))
 
     def queue_deleted(self, queue: Queue) -> None:
         """See Recorder."""
         number = self._numbers.pop(queue)
+        self._routes.clear()
         self._journal.segments.remove_queue(number)
-        self._journal.append(Type.QUEUE_GONE, number.to_bytes(4, "big"))
+        self.declared = self._journal.append(Type.QUEUE_GONE, number.to_bytes(4, "big"))
 
     def bound(self, vhost: str, binding: Binding) -> None:
         """See Recorder."""
-        self._journal.append(Type.BOUND, self._binding(vhost, binding))
+        self.declared = self._journal.append(Type.BOUND, self._binding(vhost, binding))
 
     def unbound(self, vhost: str, binding: Binding) -> None:
         """See Recorder."""
-        self._journal.append(Type.UNBOUND, self._binding(vhost, binding))
+        self.declared = self._journal.append(Type.UNBOUND, self._binding(vhost, binding))
 
     def _exchange(self, vhost: str, exchange: Exchange) -> bytes:
         return DeclaredExchange(
@@ -106,9 +143,9 @@ class JournalRecorder:
             vhost, binding.source.name, isinstance(to, Exchange), to.name, binding.routing_key, binding.arguments
         ).encode(self._codec)
 
-    def snapshot(self, journal: Journal) -> None:
-        """Tell everything that is declared, at the beginning of a segment."""
-        append = journal.append_snapshot
+    def snapshot(self, sink: Sink) -> None:
+        """Tell everything that is declared, at the beginning of a segment or in a checkpoint."""
+        append = sink.append_snapshot
         for vhost in self._vhosts:
             append(Type.VHOST_NEW, Named(vhost.name, "").encode())
             for exchange in vhost.exchanges.values():
@@ -132,25 +169,49 @@ class JournalRecorder:
 
     def published(self, queues: Sequence[Queue], messages: Sequence[Message], now: int) -> None:
         """See Recorder."""
-        journal, codec = self._journal, self._codec
         first = messages[0]
-        numbers = [self._numbers[queue] for queue in queues]
-        head = encode_publish_head(now, codec.channel_of(first), numbers, first.address)
-        content_of, append = codec.content_of, journal.append
-        for message in messages:
-            message.lsn = lsn = append(Type.PUBLISH, head, content_of(message))
-            for number in numbers:
-                journal.segments.add(lsn, number, 1)
+        numbers, route = self._route(first.address, self._codec.channel_of(first), tuple(queues))
+        contents = self._codec.contents_of(messages)
+        number = self._journal.publish(route, numbers, now, contents, first.size)
+        for lsn, message in enumerate(messages, number):
+            message.lsn = lsn
 
-    def removed(self, queue: Queue, messages: Sequence[Message]) -> None:
+    def _route(self, address: Address, channel: int, queues: tuple[Queue, ...]) -> tuple[tuple[int, ...], bytes]:
+        key = (address, channel, queues)
+        known = self._routes.get(key)
+        if known is None:
+            numbers = tuple(self._numbers[queue] for queue in queues)
+            known = numbers, Route(channel, numbers, address).encode()
+            if len(self._routes) >= _ROUTES_KNOWN:
+                self._routes.clear()
+            self._routes[key] = known
+        return known
+
+    def removed(self, queue: Queue, messages: Sequence[Message], reason: Reason) -> None:
+        """See Recorder."""
+        number, segments = self._numbers[queue], self._journal.segments
+        ranges, start = ranges_of([message.lsn for message in messages]), 0
+        for index in range(0, len(ranges), 2):
+            end = start + ranges[index + 1]
+            weight = sum([message.size + WEIGHT_BYTES for message in messages[start:end]])
+            segments.removed(number, ranges[index : index + 2], weight)
+            start = end
+        self._of_queue(Type.REMOVE, number, _REASON_NUMBERS[reason], ranges)
+
+    def page_removed(self, queue: Queue, page: Page, reason: Reason) -> None:
         """See Recorder."""
         number = self._numbers[queue]
-        remove = self._journal.segments.remove
-        lsns = [message.lsn for message in messages]
-        for lsn in lsns:
-            remove(lsn, number)
-        for start in range(0, len(lsns), _REMOVED_AT_ONCE):
-            self._journal.append(Type.REMOVE, encode_removed(number, lsns[start : start + _REMOVED_AT_ONCE]))
+        self._journal.segments.removed(number, page.ranges, page.bytes + WEIGHT_BYTES * page.count)
+        self._of_queue(Type.REMOVE, number, _REASON_NUMBERS[reason], page.ranges)
+
+    def _of_queue(self, kind: Type, number: int, flags: int, ranges: Ranges) -> None:
+        for start in range(0, len(ranges), _RANGES_AT_ONCE):
+            part = ranges[start : start + _RANGES_AT_ONCE]
+            self._journal.append(kind, encode_of_queue(number, flags, part))
+
+    def delivered(self, queue: Queue, messages: Sequence[Message]) -> None:
+        """See Recorder."""
+        self._of_queue(Type.DELIVERED, self._numbers[queue], 0, ranges_of([message.lsn for message in messages]))
 
     def returned(self, queue: Queue, message: Message, returns: int) -> None:
         """See Recorder."""

@@ -1,8 +1,13 @@
 """From a journal back to a broker: what was declared is declared again, what was queued is queued again.
 
-The records are read in order into what they add up to, which then goes through the core's own methods while nobody
-records: there is no second way for a queue to come into being or a message to come into it. A message keeps the time of
-its publish, so time that passed while the broker was down counts for its TTL.
+What there was comes from the records, read in order into what they add up to (replay.py), or from the checkpoint that a
+clean stop left (checkpoint.py). Either goes through the core's own methods while nobody records: there is no second way
+for a queue to come into being or a message to come into it. A message keeps the time of its publish, so time that
+passed while the broker was down counts for its TTL. Most messages stay where they are, on disk, and only pages that
+name them are put into the queues.
+
+A journal that is quick to read is read even if there is a checkpoint, so that damage is found before anything is built
+on it; but with the checkpoint it is known that nothing can be torn.
 """
 
 from __future__ import annotations
@@ -14,21 +19,24 @@ from rabbitish.core.broker import Broker
 from rabbitish.core.exchange import Exchange
 from rabbitish.core.queue import Queue
 from rabbitish.core.vhost import Vhost
-from rabbitish.store.bodies import (
-    Bound,
-    Codec,
-    DeclaredExchange,
-    DeclaredQueue,
-    Named,
-    Published,
-    decode_removed,
-    decode_returned,
-)
+from rabbitish.store.bodies import Bound, Codec
+from rabbitish.store.checkpoint import Checkpoint, find_checkpoint, forget_checkpoint
+from rabbitish.store.columns import Unusable
+from rabbitish.store.coordinator import Coordinator
+from rabbitish.store.declared import Declared
 from rabbitish.store.files import Disk
 from rabbitish.store.journal import Journal
-from rabbitish.store.record import Record, Type
+from rabbitish.store.lines import Replayed, Source
+from rabbitish.store.reader import PublishReader, Reader
+from rabbitish.store.record import JournalDamaged
 from rabbitish.store.recorder import JournalRecorder
-from rabbitish.store.scan import Cut, scan
+from rabbitish.store.replay import Replay
+from rabbitish.store.scan import Cut, scan, tidy
+from rabbitish.store.shelf import JournalShelf
+from rabbitish.store.spill import Spill
+
+# A journal up to this size is read at the start whatever the checkpoint says, which takes a moment.
+CHECKPOINT_TRUSTED_ABOVE_BYTES = 64 * 1024 * 1024
 
 
 class Recovered(NamedTuple):
@@ -36,166 +44,84 @@ class Recovered(NamedTuple):
 
     journal: Journal
     recorder: JournalRecorder
+    shelf: JournalShelf
     queues: int
     messages: int
+    """In all queues together."""
     cut: Cut | None
+    checkpointed: bool
+    """Whether the records were not read, since a checkpoint said what is in them."""
+    doubt: str
+    """Why a checkpoint that was there did not count, if so."""
 
 
-class Declared(NamedTuple):
-    """What is declared at some point of the journal."""
-
-    vhosts: dict[str, None]
-    exchanges: dict[tuple[str, str], DeclaredExchange]
-    queues: dict[int, DeclaredQueue]
-    bindings: dict[bytes, Bound]
-
-
-class Replay:
-    """What the records so far add up to."""
-
-    def __init__(self, codec: Codec) -> None:
-        self._codec = codec
-        self.declared = Declared({}, {}, {}, {})
-        # What was declared before the snapshot that is being read, which may turn out to have no end.
-        self._before: Declared | None = None
-        self.published: dict[int, bytes] = {}  # bodies of PUBLISH by their record's number
-        self.copies: dict[int, int] = {}  # in how many queues that message still is
-        self.contents: dict[int, dict[int, None]] = {}  # the messages that each queue still holds
-        self.returns: dict[tuple[int, int], int] = {}  # by queue and message
-        self._handlers: dict[Type, Callable[[int, bytes], None]] = {
-            Type.SNAPSHOT: self._snapshot,
-            Type.SNAPSHOT_END: self._snapshot_end,
-            Type.VHOST_NEW: self._vhost_new,
-            Type.VHOST_GONE: self._vhost_gone,
-            Type.EXCHANGE_NEW: self._exchange_new,
-            Type.EXCHANGE_GONE: self._exchange_gone,
-            Type.QUEUE_NEW: self._queue_new,
-            Type.QUEUE_GONE: self._queue_gone,
-            Type.BOUND: self._bound,
-            Type.UNBOUND: self._unbound,
-            Type.PUBLISH: self._publish,
-            Type.REMOVE: self._remove,
-            Type.RETURNED: self._returned,
-        }
-
-    def visit(self, sequence: int, record: Record) -> None:
-        """Take the next record."""
-        handler = self._handlers.get(record.type)
-        if handler is not None:
-            handler(record.lsn, record.body)
-
-    def finish(self) -> None:
-        """There are no more records: a snapshot that the end of the journal cuts short does not count."""
-        if self._before is not None:
-            self.declared, self._before = self._before, None
-
-    def _snapshot(self, lsn: int, body: bytes) -> None:
-        if self._before is None:
-            self._before = self.declared
-        self.declared = Declared({}, {}, {}, {})
-
-    def _snapshot_end(self, lsn: int, body: bytes) -> None:
-        self._before = None
-
-    def _vhost_new(self, lsn: int, body: bytes) -> None:
-        self.declared.vhosts[Named.decode(body, self._codec).vhost] = None
-
-    def _vhost_gone(self, lsn: int, body: bytes) -> None:
-        self.declared.vhosts.pop(Named.decode(body, self._codec).vhost, None)
-
-    def _exchange_new(self, lsn: int, body: bytes) -> None:
-        exchange = DeclaredExchange.decode(body, self._codec)
-        self.declared.exchanges[exchange.vhost, exchange.name] = exchange
-
-    def _exchange_gone(self, lsn: int, body: bytes) -> None:
-        vhost, name = Named.decode(body, self._codec)
-        self.declared.exchanges.pop((vhost, name), None)
-        bindings = self.declared.bindings
-        for key in [key for key, bound in bindings.items() if (bound.vhost, bound.source) == (vhost, name)]:
-            del bindings[key]
-        self._drop_bindings(vhost, name, to_exchange=True)
-
-    def _queue_new(self, lsn: int, body: bytes) -> None:
-        queue = DeclaredQueue.decode(body, self._codec)
-        self.declared.queues[queue.number] = queue
-
-    def _queue_gone(self, lsn: int, body: bytes) -> None:
-        number = int.from_bytes(body, "big")
-        queue = self.declared.queues.pop(number, None)
-        if queue is not None:
-            self._drop_bindings(queue.vhost, queue.name, to_exchange=False)
-        for message in list(self.contents.get(number, ())):
-            self._drop(message, number)
-
-    def _drop_bindings(self, vhost: str, destination: str, *, to_exchange: bool) -> None:
-        bindings, gone = self.declared.bindings, (vhost, to_exchange, destination)
-        for key, bound in list(bindings.items()):
-            if (bound.vhost, bound.to_exchange, bound.destination) == gone:
-                del bindings[key]
-
-    def _bound(self, lsn: int, body: bytes) -> None:
-        self.declared.bindings[body] = Bound.decode(body, self._codec)
-
-    def _unbound(self, lsn: int, body: bytes) -> None:
-        self.declared.bindings.pop(body, None)
-
-    def _publish(self, lsn: int, body: bytes) -> None:
-        numbers = Published.queues_of(body)
-        self.published[lsn] = body
-        self.copies[lsn] = len(numbers)
-        for number in numbers:
-            self.contents.setdefault(number, {})[lsn] = None
-
-    def _remove(self, lsn: int, body: bytes) -> None:
-        number, messages = decode_removed(body)
-        for message in messages:
-            self._drop(message, number)
-
-    def _drop(self, message: int, number: int) -> None:
-        if message not in self.contents.get(number, ()):
-            return
-        del self.contents[number][message]
-        self.returns.pop((number, message), None)
-        self.copies[message] -= 1
-        if not self.copies[message]:
-            del self.copies[message], self.published[message]
-
-    def _returned(self, lsn: int, body: bytes) -> None:
-        number, message, returns = decode_returned(body)
-        if message in self.contents.get(number, ()):
-            self.returns[number, message] = returns
-
-
-def recover(disk: Disk, broker: Broker, codec: Codec, now: int, *, segment_bytes: int) -> Recovered:
+def recover(
+    disk: Disk,
+    broker: Broker,
+    codec: Codec,
+    coordinator: Coordinator,
+    now: int,
+    *,
+    segment_bytes: int,
+    on_failure: Callable[[Exception], None],
+    checkpoint_trusted_above_bytes: int = CHECKPOINT_TRUSTED_ABOVE_BYTES,
+) -> Recovered:
     """Read the journal on `disk` into `broker`, which has nothing yet, and record its changes from now on.
 
-    JournalDamaged: it cannot be read; nothing was changed on disk.
+    `on_failure` is told when a message cannot be read back. JournalDamaged: the journal cannot be read; nothing in it
+    was changed.
     """
-    replay = Replay(codec)
-    scanned = scan(disk, replay.visit)
-    replay.finish()
-    recorder = JournalRecorder(codec, broker.vhosts.values(), max(replay.contents, default=0))
-    queues = _declare(replay, broker, recorder, now)
+    publishes = PublishReader(codec)
+    source, doubt = _source(disk, codec, publishes, checkpoint_trusted_above_bytes)
+    scanned = source.scanned
+    tidy(disk, scanned)
+    epoch = coordinator.lead(scanned.last_epoch)
+    recorder = JournalRecorder(codec, broker.vhosts.values(), source.highest_queue)
     journal = Journal(
         disk,
+        source.segments,
         segment_bytes=segment_bytes,
         next_sequence=scanned.last_sequence + 1,
         next_lsn=scanned.last_lsn + 1,
+        epoch=epoch,
         snapshot=recorder.snapshot,
     )
-    for sequence, first_lsn in scanned.segments:
-        journal.segments.begin(sequence, first_lsn)
-    messages = _fill(replay, queues, codec, journal)
+    reader = Reader(disk, source.segments, publishes, on_failure)
+    spill = Spill(disk, codec, publishes, segment_bytes=segment_bytes, on_failure=on_failure)
+    shelf = broker.usage.shelf = JournalShelf(journal, reader, spill)
+    queues = _declare(source.declared, broker, recorder, now)
+    for number, queue in queues.items():
+        _fill(queue, number, source, reader)
+    forget_checkpoint(disk)
     recorder.attach(journal)
     journal.begin()
     broker.record(recorder)
-    return Recovered(journal, recorder, len(queues), messages, scanned.cut)
+    messages = sum(queue.ready for queue in queues.values())
+    checkpointed = isinstance(source, Checkpoint)
+    return Recovered(journal, recorder, shelf, len(queues), messages, scanned.cut, checkpointed, doubt)
 
 
-def _declare(replay: Replay, broker: Broker, recorder: JournalRecorder, now: int) -> dict[int, Queue]:
-    for name in replay.declared.vhosts:
+def _source(disk: Disk, codec: Codec, publishes: PublishReader, trusted_above: int) -> tuple[Source, str]:
+    """What to go on from; and why the checkpoint does not count that is there."""
+    checkpoint, doubt = None, ""
+    try:
+        checkpoint = find_checkpoint(disk, codec)
+    except Unusable as why:
+        doubt = str(why)
+    if checkpoint is not None and checkpoint.segments.disk_bytes > trusted_above:
+        return checkpoint, doubt
+    replay = Replay(codec, publishes)
+    scanned = scan(disk, replay.visit)
+    cut = scanned.cut
+    if checkpoint is not None and cut is not None:
+        raise JournalDamaged(cut.name, cut.offset, f"{cut.reason}, though it was whole at the last clean stop,")
+    return Replayed(replay, scanned, codec), doubt
+
+
+def _declare(all_declared: Declared, broker: Broker, recorder: JournalRecorder, now: int) -> dict[int, Queue]:
+    for name in all_declared.vhosts:
         broker.add_vhost(name)
-    for exchange in replay.declared.exchanges.values():
+    for exchange in all_declared.exchanges.values():
         broker.add_vhost(exchange.vhost).add_exchange(
             exchange.name,
             exchange.type,
@@ -205,7 +131,7 @@ def _declare(replay: Replay, broker: Broker, recorder: JournalRecorder, now: int
             arguments=exchange.arguments,
         )
     queues: dict[int, Queue] = {}
-    for number, declared in replay.declared.queues.items():
+    for number, declared in all_declared.queues.items():
         queues[number] = broker.add_vhost(declared.vhost).add_queue(
             declared.name,
             durable=True,
@@ -215,7 +141,7 @@ def _declare(replay: Replay, broker: Broker, recorder: JournalRecorder, now: int
             now=now,
         )
         recorder.know(queues[number], number)
-    for bound in replay.declared.bindings.values():
+    for bound in all_declared.bindings.values():
         vhost = broker.add_vhost(bound.vhost)
         destination = _destination(vhost, bound)
         if destination is not None and bound.source in vhost.exchanges:
@@ -227,18 +153,11 @@ def _destination(vhost: Vhost, bound: Bound) -> Queue | Exchange | None:
     return vhost.exchanges.get(bound.destination) if bound.to_exchange else vhost.queues.get(bound.destination)
 
 
-def _fill(replay: Replay, queues: dict[int, Queue], codec: Codec, journal: Journal) -> int:
-    """Put the messages back, oldest first; how many there are."""
-    count = 0
-    for lsn, body in replay.published.items():
-        published = Published.decode(body, codec)
-        holders = [number for number in published.queues if number in queues and lsn in replay.contents[number]]
-        if not holders:
-            continue
-        message = codec.message(published.address, published.channel, published.content)
-        message.lsn = lsn
-        for number in holders:
-            journal.segments.add(lsn, number, 1)
-            queues[number].restore(message, published.now, replay.returns.get((number, lsn), 0))
-        count += 1
-    return count
+def _fill(queue: Queue, number: int, source: Source, reader: Reader) -> None:
+    """Put a queue's messages back."""
+    for line in source.lines(number, queue, reader):
+        for message, published, returns in line.returned:
+            queue.restore(message, published, returns)
+        for page in line.pages:
+            queue.restore_page(line.lane, page)
+    queue.mark()

@@ -5,44 +5,41 @@ are no record. Nothing in it was ever confirmed, so it is cut off, and that is r
 is damage: a journal that was safe once is not any more, and whoever runs the broker must know. The two are told apart
 by the marks at the start of every write, which say up to where the journal was on disk by then: nothing torn is below
 that.
+
+Nothing here changes the disk: `scan` says what is to be cut and what is left over, `tidy` does it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from struct import Struct
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 from rabbitish.store.files import Disk
 from rabbitish.store.record import (
+    HEAD,
+    MARK_MAGIC,
     SEGMENT_HEAD_BYTES,
     Damage,
+    JournalDamaged,
     Record,
+    SegmentHead,
+    SegmentName,
     Type,
     decode_all,
+    decode_mark,
     decode_segment_head,
+    parse_segment_name,
     segment_name,
-    segment_sequence,
 )
 
-_LSN = Struct(">Q")
-# In a mark's head: epoch 1, type, flags. Where it is found a mark may begin 16 bytes before.
-_MARK_PATTERN = Struct(">IBB").pack(1, Type.MARK, 0)
-_MARK_PATTERN_AT = 16
-
-
-class JournalDamaged(Exception):
-    """The journal cannot be read as it must have been written; the message names file and offset."""
-
-    def __init__(self, name: str, offset: int, reason: str) -> None:
-        super().__init__(f"{name}: {reason} at offset {offset}")
-        self.name = name
-        self.offset = offset
-        self.reason = reason
+Visit = Callable[[SegmentHead, bytes, Record], None]
+NEW_SUFFIX = ".new"
+"""How the name of a file ends that is being written and does not count yet."""
 
 
 class Cut(NamedTuple):
-    """A torn tail that was cut off."""
+    """A torn tail."""
 
     name: str
     offset: int
@@ -53,69 +50,135 @@ class Cut(NamedTuple):
 class Scanned(NamedTuple):
     """What a journal was found to be."""
 
-    segments: list[tuple[int, int]]
-    """Sequence and first record number of each segment that is left."""
+    segments: list[tuple[SegmentHead, int]]
+    """Every segment that counts, and how many bytes of it."""
     last_lsn: int
     last_sequence: int
+    last_epoch: int
     cut: Cut | None
+    left_over: list[str]
+    """Files that do not count: rewritten segments took their place, or they were never finished."""
 
 
-def scan(disk: Disk, visit: Callable[[int, Record], None]) -> Scanned:
-    """Read all in order and call `visit(sequence, record)`; cut a torn tail. JournalDamaged: it cannot be read.
+def scan(disk: Disk, visit: Visit) -> Scanned:
+    """Read all in order and call `visit(head, data, record)`. JournalDamaged: it cannot be read."""
+    names, left_over = that_count(disk.names())
+    for before, name in pairwise(names):
+        if name.sequence != before.last + 1:
+            raise JournalDamaged(segment_name(before.last + 1), 0, "the segment is missing")
+    scanner = _Scanner(visit)
+    for name in names:
+        scanner.segment(name, disk.read(segment_name(*name)), is_last=name is names[-1])
+    if scanner.cut is not None and scanner.cut.offset == 0:
+        left_over.append(scanner.cut.name)
+    last_sequence = 0
+    if scanner.segments:
+        head = scanner.segments[-1][0]
+        last_sequence = head.last
+        if head.generation:  # it was written anew when there was another, which begins with what is declared
+            raise JournalDamaged(segment_name(last_sequence + 1), 0, "the segment is missing")
+    return Scanned(scanner.segments, scanner.last_lsn, last_sequence, scanner.epoch, scanner.cut, left_over)
+
+
+def tidy(disk: Disk, scanned: Scanned) -> None:
+    """Cut the torn tail and delete what is left over.
 
     What was read is on disk when this returns, though the process that wrote it may have ended before it was synced.
     """
-    sequences = sorted(sequence for sequence in map(segment_sequence, disk.names()) if sequence is not None)
-    segments: list[tuple[int, int]] = []
-    last_lsn = 0
-    cut = None
-    for sequence in sequences:
-        name = segment_name(sequence)
-        is_last = sequence == sequences[-1]
-        if segments and sequence != segments[-1][0] + 1:
-            raise JournalDamaged(segment_name(segments[-1][0] + 1), 0, "the segment is missing")
-        data = disk.read(name)
+    if scanned.segments:
+        head, size = scanned.segments[-1]
+        if not head.generation:
+            disk.truncate(head.name, size)
+    for name in scanned.left_over:
+        disk.unlink(name)
+
+
+def unfinished(names: Sequence[str]) -> list[str]:
+    """The segments that were being written anew when the process ended."""
+    return [name for name in names if name.startswith("journal-") and name.endswith(NEW_SUFFIX)]
+
+
+def that_count(names: Sequence[str]) -> tuple[list[SegmentName], list[str]]:
+    """The segments in order, and the files that a segment written anew has taken the place of."""
+    left_over = unfinished(names)
+    found = [name for name in map(parse_segment_name, names) if name is not None]
+    count: list[SegmentName] = []
+    for name in sorted(found, key=lambda name: (name.sequence, -name.generation)):
+        if count and name.last <= count[-1].last:
+            left_over.append(segment_name(*name))
+        else:
+            count.append(name)
+    return count, left_over
+
+
+class _Scanner:
+    def __init__(self, visit: Visit) -> None:
+        self._visit = visit
+        self.segments: list[tuple[SegmentHead, int]] = []
+        self.last_lsn = 0
+        self.epoch = 0
+        self.cut: Cut | None = None
+
+    def segment(self, name: SegmentName, data: bytes, *, is_last: bool) -> None:
+        """Read a segment."""
+        file = segment_name(*name)
         try:
             head = decode_segment_head(data)
         except Damage as damage:
-            if not is_last or len(data) >= SEGMENT_HEAD_BYTES + 64:
-                raise JournalDamaged(name, damage.offset, damage.reason) from None
-            cut = Cut(name, 0, len(data), damage.reason)
-            disk.unlink(name)
-            break
-        if head.sequence != sequence:
-            raise JournalDamaged(name, 0, f"the file is segment {head.sequence} by its head")
-        if segments and head.first_lsn != last_lsn + 1:
-            raise JournalDamaged(name, 0, f"the segment begins with record {head.first_lsn}, not {last_lsn + 1}")
-        segments.append((sequence, head.first_lsn))
-        last_lsn = head.first_lsn - 1
+            torn = damage.torn and is_last and not name.generation and len(data) < SEGMENT_HEAD_BYTES + 64
+            if not torn:
+                raise JournalDamaged(file, damage.offset, damage.reason) from None
+            self.cut = Cut(file, 0, len(data), damage.reason)
+            return
+        if head.name != file:
+            raise JournalDamaged(file, 0, f"the file is {head.name} by its head")
+        if self.segments and head.first_lsn != self.last_lsn + 1:
+            raise JournalDamaged(file, 0, f"the segment begins with record {head.first_lsn}, not {self.last_lsn + 1}")
+        self.last_lsn = head.first_lsn - 1
         offset = SEGMENT_HEAD_BYTES
         try:
-            for record in decode_all(data, offset):
-                if record.lsn != last_lsn + 1:
-                    raise Damage(offset, f"record {record.lsn} where {last_lsn + 1} is due", torn=False)
-                visit(sequence, record)
-                last_lsn, offset = record.lsn, record.end
+            offset = self._records(head, data)
         except Damage as damage:
-            if not is_last or not damage.torn or _known_safe(data, damage.offset) > last_lsn:
-                raise JournalDamaged(name, damage.offset, damage.reason) from None
-            cut = Cut(name, damage.offset, len(data) - damage.offset, damage.reason)
-        if is_last:
-            disk.truncate(name, offset)
-    return Scanned(segments, last_lsn, segments[-1][0] if segments else 0, cut)
+            torn = is_last and not name.generation and damage.torn and _known_safe(data, damage.offset) <= self.last_lsn
+            if not torn:
+                raise JournalDamaged(file, damage.offset, damage.reason) from None
+            offset = damage.offset
+            self.cut = Cut(file, offset, len(data) - offset, damage.reason)
+        if head.generation:
+            if self.last_lsn >= head.next_lsn:
+                raise JournalDamaged(file, 0, f"record {self.last_lsn} in a segment that ends before {head.next_lsn}")
+            self.last_lsn = head.next_lsn - 1
+        self.segments.append((head, offset))
+
+    def _records(self, head: SegmentHead, data: bytes) -> int:
+        visit, last, gaps = self._visit, self.last_lsn, head.generation > 0
+        offset = SEGMENT_HEAD_BYTES
+        for record in decode_all(data, offset):
+            lsn = record.lsn
+            if lsn != last + 1 and not (gaps and lsn > last):
+                raise Damage(record.start, f"record {lsn} where {last + 1} is due", torn=False)
+            visit(head, data, record)
+            self.last_lsn = last = lsn + record.span - 1
+            offset = record.end
+            if record.epoch > self.epoch:
+                self.epoch = record.epoch
+        return offset
 
 
 def _known_safe(data: bytes, offset: int) -> int:
     """The highest record number that a mark behind `offset` says was on disk; 0 when there is none."""
-    safe = 0
-    found = data.find(_MARK_PATTERN, offset)
+    return max((safe for _, safe in marks(data, offset)), default=0)
+
+
+def marks(data: bytes, offset: int) -> Iterator[tuple[int, int]]:
+    """The whole marks from `offset` on, whatever is between them: where each begins, and what was on disk by then."""
+    found = data.find(MARK_MAGIC, offset)
     while found >= 0:
-        start = found - _MARK_PATTERN_AT
+        start = found - HEAD.size
         try:
             record = next(decode_all(data, start)) if start >= offset else None
         except Damage:
             record = None
         if record is not None and record.type is Type.MARK:
-            safe = max(safe, _LSN.unpack(record.body)[0])
-        found = data.find(_MARK_PATTERN, found + 1)
-    return safe
+            yield start, decode_mark(data, record.body)
+        found = data.find(MARK_MAGIC, found + 1)

@@ -24,8 +24,10 @@ def broker_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     if given:
         yield Broker.parse(given).url
         return
-    log = tmp_path_factory.mktemp("rabbitish") / "stderr"
+    folder = tmp_path_factory.mktemp("rabbitish")
+    log = folder / "stderr"
     command = [sys.executable, "-m", "rabbitish", "serve", "--listen", "amqp://127.0.0.1:0"]
+    command += ["--data-dir", str(folder / "data")]
     with log.open("w") as stderr:
         process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=stderr, text=True)
     assert process.stdout is not None

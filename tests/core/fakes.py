@@ -3,33 +3,40 @@
 `World` is a broker with one virtual host, a clock that only moves when told to, and an abbreviation for everything that
 a client may do. After whatever it does it settles, as the server does after a batch of input, and has the broker check
 itself; `batch` holds that back, for what arrives together. Queues are durable and messages persistent unless a test
-says otherwise, and a `Ledger` keeps the books of what would be on disk, which are compared each time too.
+says otherwise, and a `Ledger` keeps the books of what would be on disk, which are compared each time too. With a
+`window_bytes` queues put what they hold on a shelf.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
 from typing import NamedTuple, Self
 
 from rabbitish.core.broker import Broker
-from rabbitish.core.exchange import Binding, Exchange
+from rabbitish.core.exchange import Exchange
 from rabbitish.core.lane import Lane
 from rabbitish.core.message import Address, Message, Stamp, Traits
 from rabbitish.core.queue import Queue
 from rabbitish.core.vhost import Vhost
 from rabbitish.values import Table, Value
 
+from .ledger import Ledger
+from .shelf import MemoryShelf
+
+_serials = count(1)
 YEAR = 365 * 24 * 3600 * 1000
 START = 1_700_000_000_000  # a moment in wall milliseconds at which the worlds begin
 
 
 class PlainMessage(Message):
-    """A message over plain values; tests know it by its body."""
+    """A message over plain values; tests know it by its body.
 
-    __slots__ = ("_expiration", "_headers", "body", "origin")
+    `serial` is the same for all objects that are the same message: twins, and what comes back from a shelf.
+    """
+
+    __slots__ = ("_expiration", "_headers", "body", "origin", "serial", "whole")
 
     def __init__(
         self,
@@ -43,6 +50,7 @@ class PlainMessage(Message):
         persistent: bool = False,
     ) -> None:
         self.body = body
+        self.serial = next(_serials)
         self.lsn = 0
         self.origin = 0  # the number of the message that it was derived from
         self.size = len(body) if size is None else size
@@ -50,13 +58,26 @@ class PlainMessage(Message):
         self.stamp = Stamp(address or Address("", ""), traits, self.size)
         self.deadline = None
         self._headers: Table = headers or {}
+        self.whole: PlainMessage | None = None  # of a husk: what it is the husk of
         self._expiration = None if expiration is None else str(expiration)
 
     def __repr__(self) -> str:
         return f"<{self.body} until {self.deadline}>"
 
+    @property
+    def away(self) -> bool:
+        """See Message."""
+        return self.whole is not None
+
+    def husk(self) -> PlainMessage:
+        """See Message. It keeps its body, so that tests know it, and nothing else."""
+        husk = self.twin()
+        husk.deadline, husk.whole = self.deadline, self
+        return husk
+
     def headers(self) -> Table:
         """See Message."""
+        assert not self.away, "a husk has no headers"
         return self._headers
 
     def expiration(self) -> str | None:
@@ -66,6 +87,7 @@ class PlainMessage(Message):
     def derived(self, address: Address, headers: Table, *, keep_expiration: bool) -> PlainMessage:
         """See Message."""
         message = self.twin()
+        message.serial = next(_serials)
         message._headers, message.lsn, message.origin = headers, 0, self.lsn
         traits = self.traits
         if not keep_expiration:
@@ -78,7 +100,7 @@ class PlainMessage(Message):
         """See Message."""
         twin = type(self)(self.body, headers=self._headers)
         twin.stamp, twin.size, twin._expiration = self.stamp, self.size, self._expiration
-        twin.lsn, twin.origin = self.lsn, self.origin
+        twin.lsn, twin.origin, twin.serial = self.lsn, self.origin, self.serial
         return twin
 
 
@@ -138,10 +160,13 @@ class ListConsumer:
         """See Consumer."""
         assert self.queue is not None
         assert 0 < len(messages) <= self.room()
+        assert not any(message.away for message in messages), "a consumer gets whole messages"
         self.got += bodies(messages)
         if returns:
             self.redelivered += bodies(messages)
         if not self.no_ack:
+            if self.queue.crowded:
+                messages = self.queue.take_husks(messages)
             self.held += [
                 Held(self.queue, lane, position, message, returns) for position, message in enumerate(messages, first)
             ]
@@ -152,99 +177,16 @@ class ListConsumer:
         self.told += 1
 
 
-class Ledger:
-    """A recorder that keeps what would be on disk, and is strict about what it is told."""
-
-    def __init__(self) -> None:
-        self.position = 0
-        self.exchanges: dict[tuple[str, str], Exchange] = {}
-        self.queues: dict[tuple[str, str], Queue] = {}
-        self.bindings: set[Binding] = set()
-        self.contents: dict[Queue, dict[int, int]] = {}  # the numbers of messages, and how often each came back
-
-    def exchange_declared(self, vhost: str, exchange: Exchange) -> None:
-        """See Recorder."""
-        assert exchange.durable and (vhost, exchange.name) not in self.exchanges
-        self.exchanges[vhost, exchange.name] = exchange
-
-    def exchange_deleted(self, vhost: str, exchange: Exchange) -> None:
-        """See Recorder."""
-        assert self.exchanges.pop((vhost, exchange.name)) is exchange
-        self._drop_bindings(exchange)
-
-    def queue_declared(self, vhost: str, queue: Queue) -> None:
-        """See Recorder."""
-        assert queue.durable and (vhost, queue.name) not in self.queues
-        self.queues[vhost, queue.name] = queue
-        self.contents[queue] = {}
-
-    def queue_deleted(self, queue: Queue) -> None:
-        """See Recorder."""
-        self.queues = {key: known for key, known in self.queues.items() if known is not queue}
-        del self.contents[queue]
-        self._drop_bindings(queue)
-
-    def _drop_bindings(self, end: Queue | Exchange) -> None:
-        self.bindings = {binding for binding in self.bindings if end not in (binding.source, binding.destination)}
-
-    def bound(self, vhost: str, binding: Binding) -> None:
-        """See Recorder."""
-        assert binding.source.durable and binding.destination.durable and binding not in self.bindings
-        self.bindings.add(binding)
-
-    def unbound(self, vhost: str, binding: Binding) -> None:
-        """See Recorder."""
-        self.bindings.remove(binding)
-
-    def published(self, queues: Sequence[Queue], messages: Sequence[Message], now: int) -> None:
-        """See Recorder."""
-        assert queues and len(set(queues)) == len(queues)
-        for message in messages:
-            assert message.stamp.persistent and not message.lsn
-            self.position += 1
-            message.lsn = self.position
-            for queue in queues:
-                self.contents[queue][message.lsn] = 0
-
-    def removed(self, queue: Queue, messages: Sequence[Message]) -> None:
-        """See Recorder."""
-        for message in messages:
-            del self.contents[queue][message.lsn]
-            self.position += 1
-
-    def returned(self, queue: Queue, message: Message, returns: int) -> None:
-        """See Recorder."""
-        assert self.contents[queue][message.lsn] < returns
-        self.contents[queue][message.lsn] = returns
-        self.position += 1
-
-    def compare(self, vhost: Vhost, held: Iterable[Held]) -> None:
-        """Assert that what is on disk is what there is: in the queues, and `held` by clients."""
-        exchanges = {name: exchange for name, exchange in vhost.exchanges.items() if exchange.durable}
-        ours = {name: exchange for (of, name), exchange in self.exchanges.items() if of == vhost.name}
-        assert ours == {name: one for name, one in exchanges.items() if name and not name.startswith("amq.")}
-        queues = {name: queue for name, queue in vhost.queues.items() if queue.durable}
-        assert queues == {name: queue for (of, name), queue in self.queues.items() if of == vhost.name}
-        bindings = {
-            binding for exchange in exchanges.values() for binding in exchange.bindings() if binding.destination.durable
-        }
-        assert bindings == {one for one in self.bindings if exchanges.get(one.source.name) is one.source}
-        unacked: dict[Queue, list[int]] = {}
-        for one in held:
-            unacked.setdefault(one.queue, []).append(one.message.lsn)
-        for queue in queues.values():
-            there = Counter(message.lsn for message in queue) + Counter(unacked.get(queue))
-            del there[0]
-            assert there == Counter(self.contents[queue].keys())
-
-
 class World:
     """A broker with one virtual host, and what clients do to it."""
 
-    def __init__(self, *, settle_budget: int = 1000) -> None:
+    def __init__(self, *, settle_budget: int = 1000, window_bytes: int = 0) -> None:
         tokens = count(1)
         self.broker = Broker(token=lambda: f"{next(tokens):022}", settle_budget=settle_budget)
         self.vhost: Vhost = self.broker.add_vhost("/")
+        self.shelf = MemoryShelf()
+        if window_bytes:
+            self.broker.usage.shelf, self.broker.usage.window_bytes = self.shelf, window_bytes
         self.ledger = Ledger()
         self.broker.record(self.ledger)
         self.now = START
@@ -429,8 +371,7 @@ class World:
         self.settle()
 
     def _done(self, held: Held) -> None:
-        held.queue.ack(1, held.message.size)
-        held.queue.record_removed([held.message])
+        held.queue.acknowledge([held.message], held.message.size)
 
     def _give_back(self, held: Held) -> None:
         held.queue.requeue(held.lane, held.position, held.message, held.returns + 1, self.now)

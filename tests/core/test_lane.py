@@ -13,6 +13,7 @@ from rabbitish.core.lane import Lane
 from rabbitish.core.message import Message
 
 from .fakes import PlainMessage, bodies
+from .shelf import MemoryShelf
 
 MANY = 1000
 
@@ -75,7 +76,7 @@ def test_an_empty_lane_has_nothing_to_take() -> None:
     with pytest.raises(IndexError):
         lane.take()
     assert lane.take_fresh(10) == (0, [])
-    assert (lane.take_expired(1 << 60), lane.next_deadline(), lane.clear(), lane.plain) == (None, None, [], True)
+    assert (lane.take_expired(1 << 60), lane.next_deadline(), lane.clear(), lane.plain) == (None, None, ([], []), True)
 
 
 def test_many_at_once() -> None:
@@ -127,7 +128,8 @@ def test_clear_takes_everything_and_positions_go_on() -> None:
     position, one, _ = lane.take()
     lane.give_back(position, one, 1)
     assert expired(lane, 4) == ["2"]
-    assert bodies(lane.clear()) == ["0", "1", "3"]
+    messages, pages = lane.clear()
+    assert (bodies(messages), pages) == (["0", "1", "3"], [])
     lane.check()
     assert (len(lane), lane.next_deadline(), lane.expiring, lane.plain) == (0, None, False, True)
     lane.append(message("x"))
@@ -179,7 +181,7 @@ def test_holes_are_passed_over() -> None:
 
 def test_behind_messages_without_a_deadline() -> None:
     lane = Lane()
-    lane.fresh.append(message("0"))  # as the queue does it while the lane is not expiring
+    lane.last.append(message("0"))  # as the queue does it while the lane is not expiring
     lane.append(message("1", 10))
     lane.append(message("2"))
     lane.append(message("3", 20))
@@ -245,7 +247,7 @@ def test_a_return_makes_a_lane_expire_whose_messages_have_no_deadline() -> None:
     position, one, _ = lane.take()
     assert lane.next_deadline() is None
     assert not lane.expiring
-    lane.fresh.append(message("1"))  # as the queue does it now
+    lane.last.append(message("1"))  # as the queue does it now
     lane.give_back(position, one, 1)
     lane.append(message("2", 150))
     lane.append(message("3", 120))
@@ -347,7 +349,7 @@ def test_messages_that_expire_while_many_are_back_are_forgotten() -> None:
     assert drained(lane) == ["0", "500"]
 
 
-def test_filling_holes_keeps_order_and_deadlines() -> None:
+def test_closing_ranks_keeps_order_and_deadlines() -> None:
     """Nine of ten messages expire behind a head that stays: the others still come in order and in time."""
     numbers = range(1000)
     lane = lane_of(*[2000 - number if number % 10 == 0 else 10 for number in numbers])
@@ -364,40 +366,59 @@ def test_filling_holes_keeps_order_and_deadlines() -> None:
 # ---- against a list
 
 
+def known(message: Message) -> tuple[int, int | None]:
+    """What a message is known by, though it may be another object by now."""
+    assert isinstance(message, PlainMessage)
+    return message.serial, message.deadline
+
+
 class LaneAgainstList(RuleBasedStateMachine):
-    """Whatever is done to a lane, it tells the same as a list of (position, deadline) that is searched each time."""
+    """Whatever is done to a lane, it tells the same as a list of (place, deadline) that is searched each time.
+
+    A lane says a message's position when it is taken: before that it may move up when others leave from the middle.
+    """
 
     deadlines = st.none() | st.integers(0, 40)
 
     @initialize()
     def start(self) -> None:
         self.lane = Lane()
-        self.next_position = 0
-        self.inside: dict[int, tuple[Message, int]] = {}  # by position: message, returns
+        self.shelf = MemoryShelf()
+        self.next_place = 0
+        self.inside: dict[int, tuple[Message, int]] = {}  # by place: message, returns
         self.outside: dict[int, tuple[Message, int]] = {}
+        self.positions: dict[int, int] = {}  # by place, of what was ever taken
 
     def _add(self, deadline: int | None) -> None:
-        one = message(str(self.next_position), deadline)
+        one = message(str(self.next_place), deadline)
         if deadline is None and not self.lane.expiring:
-            self.lane.fresh.append(one)
+            self.lane.last.append(one)
         else:
             self.lane.append(one)
-        self.inside[self.next_position] = (one, 0)
-        self.next_position += 1
+        self.inside[self.next_place] = (one, 0)
+        self.next_place += 1
+
+    def _taken(self, position: int, one: Message, returns: int) -> int:
+        place = min(self.inside)
+        expected, times = self.inside.pop(place)
+        assert (known(one), returns) == (known(expected), times)
+        if place in self.positions:
+            assert self.positions[place] == position
+        else:
+            assert position > max((at for its, at in self.positions.items() if its < place), default=-1)
+            self.positions[place] = position
+        self.outside[place] = (one, returns)
+        return place
 
     def _take(self) -> int:
-        position, one, returns = self.lane.take()
-        assert position == min(self.inside)
-        assert self.inside.pop(position) == (one, returns)
-        self.outside[position] = (one, returns)
-        return position
+        return self._taken(*self.lane.take())
 
-    def _give_back(self, position: int, *, copied: bool) -> None:
-        one, returns = self.outside.pop(position)
+    def _give_back(self, place: int, *, copied: bool) -> None:
+        one, returns = self.outside.pop(place)
         if copied:
-            one = message(f"{position} again", one.deadline)
-        self.lane.give_back(position, one, returns + 1)
-        self.inside[position] = (one, returns + 1)
+            one = message(f"{place} again", one.deadline)
+        self.lane.give_back(self.positions[place], one, returns + 1)
+        self.inside[place] = (one, returns + 1)
 
     @rule(deadline=deadlines)
     def append(self, deadline: int | None) -> None:
@@ -417,12 +438,12 @@ class LaneAgainstList(RuleBasedStateMachine):
     @precondition(lambda self: self.lane.plain)
     @rule(most=st.integers(1, 5) | st.integers(50, 150))
     def take_fresh(self, most: int) -> None:
+        """All that was asked for, or all that is at hand."""
+        at_hand = len(self.lane.fresh)
         first, taken = self.lane.take_fresh(most)
-        expected = sorted(self.inside)[:most]
-        assert list(range(first, first + len(taken))) == expected
-        for position, one in zip(expected, taken, strict=True):
-            assert self.inside.pop(position) == (one, 0)
-            self.outside[position] = (one, 0)
+        assert len(taken) == min(most, at_hand)
+        for position, one in enumerate(taken, first):
+            self._taken(position, one, 0)
 
     @precondition(lambda self: self.outside)
     @rule(data=st.data(), copied=st.booleans())
@@ -432,8 +453,8 @@ class LaneAgainstList(RuleBasedStateMachine):
     @precondition(lambda self: self.outside)
     @rule(backwards=st.booleans())
     def give_all_back(self, backwards: bool) -> None:
-        for position in sorted(self.outside, reverse=backwards):
-            self._give_back(position, copied=False)
+        for place in sorted(self.outside, reverse=backwards):
+            self._give_back(place, copied=False)
 
     @precondition(lambda self: self.inside)
     @rule(times=st.integers(2, 100), copied=st.booleans())
@@ -449,20 +470,28 @@ class LaneAgainstList(RuleBasedStateMachine):
     @rule(before=st.integers(0, 42))
     def expire(self, before: int) -> None:
         due = sorted(
-            (one.deadline, position)
-            for position, (one, _) in self.inside.items()
+            (one.deadline, place)
+            for place, (one, _) in self.inside.items()
             if one.deadline is not None and one.deadline < before
         )
-        expected = [self.inside.pop(position)[0] for _, position in due]
+        expected = [known(self.inside.pop(place)[0]) for _, place in due]
         taken = []
         while (one := self.lane.take_expired(before)) is not None:
-            taken.append(one)
+            taken.append(known(one))
         assert taken == expected
 
     @precondition(lambda self: self.inside)
     @rule()
     def clear(self) -> None:
-        assert self.lane.clear() == [self.inside[position][0] for position in sorted(self.inside)]
+        messages, pages = self.lane.clear()
+        at_hand = [known(one) for one in messages]
+        put_away = [known(one) for page in pages for one in page.load()]
+        for page in pages:
+            page.let_go()
+        everything = [known(self.inside[place][0]) for place in sorted(self.inside)]
+        assert sorted(at_hand + put_away) == sorted(everything)
+        assert [one for one in everything if one in set(at_hand)] == at_hand
+        assert [one for one in everything if one in set(put_away)] == put_away
         self.inside.clear()
 
     @invariant()
@@ -470,7 +499,7 @@ class LaneAgainstList(RuleBasedStateMachine):
         lane = self.lane
         lane.check()
         assert len(lane) == len(self.inside)
-        assert list(lane) == [self.inside[position][0] for position in sorted(self.inside)]
+        assert list(map(known, lane)) == [known(self.inside[place][0]) for place in sorted(self.inside)]
         deadlines = [one.deadline for one, _ in self.inside.values() if one.deadline is not None]
         assert lane.next_deadline() == min(deadlines, default=None)
 
@@ -479,8 +508,64 @@ class LaneAgainstList(RuleBasedStateMachine):
         lane, size = self.lane, len(self.inside)
         assert len(lane._late) <= 3 * size + 300
         assert len(lane._order) <= 3 * size + 300
-        assert len(lane.fresh) <= 3 * size + 300
+        assert len(lane.fresh) + len(lane.last) <= 3 * size + 300
+        assert self.shelf.there == set(lane.pages)
+
+
+class PagedLaneAgainstList(LaneAgainstList):
+    """The same for a lane whose middle is put away all the time, and that is restored from what it held."""
+
+    @rule(keep=st.integers(0, 5), at_once=st.integers(1, 4), room=st.integers(0, 10) | st.just(1000))
+    def put_away(self, keep: int, at_once: int, room: int) -> None:
+        self.shelf.room = room
+        before = len(self.lane)
+        self.lane.put_away(self.shelf, keep, at_once, recorded=True)
+        assert len(self.lane) == before
+
+    @invariant()
+    def nothing_dead_is_put_away(self) -> None:
+        """It could not be read back: whoever keeps it keeps what lives."""
+        living = {known(one) for one, _ in self.inside.values()}
+        assert {known(one) for page in self.lane.pages for one in page.load()} <= living
+
+    @rule()
+    def put_away_all(self) -> None:
+        """Of a lane whose deadlines are in order next to nothing stays that is not wanted soon."""
+        self.shelf.room = 1 << 30
+        lane = self.lane
+        self.lane.put_away(self.shelf, 5, 1, recorded=True)
+        if not lane._late and not lane._holes:
+            assert len(lane.last) <= 5 or lane.last is not lane.fresh
+            assert not lane.pages or not lane.last
+
+    @rule()
+    def restart(self) -> None:
+        """What was handed out comes back first, one at a time; the rest is in pages."""
+        lost = {place: (one, returns + 1) for place, (one, returns) in self.outside.items()}
+        everything = [kept for _, kept in sorted({**self.inside, **lost}.items())]
+        self.outside.clear()
+        self.inside.clear()
+        self.positions.clear()
+        for page in self.lane.clear()[1]:
+            page.let_go()
+        self.lane = Lane()
+        never = max((place for place, (_, returns) in enumerate(everything) if returns), default=-1) + 1
+        self.shelf.room = 1 << 30
+        for place, (one, returns) in enumerate(everything):
+            if place < never:
+                self.lane.restore(one, returns)
+                self.positions[place] = place
+            self.inside[place] = (one, returns)
+        self.next_place = len(everything)
+        for page in self.shelf.put_away(one for one, _ in everything[never:]):
+            if not self.lane.restore_page(page):
+                for one in page.load():
+                    self.lane.append(one)
+                page.let_go()
+            self.lane.check()
 
 
 TestLaneAgainstList = LaneAgainstList.TestCase
 TestLaneAgainstList.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestPagedLaneAgainstList = PagedLaneAgainstList.TestCase
+TestPagedLaneAgainstList.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rabbitish.core.queue import MESSAGE_OVERHEAD_BYTES
+from rabbitish.core.holdings import MESSAGE_OVERHEAD_BYTES
 
 from .fakes import Held, World
 

@@ -1,7 +1,8 @@
 """A queue against a list: whatever is published, fetched, returned, rejected or waited for, both tell the same.
 
 The list knows every message by its place, priority and deadline, and is searched from end to end at each step. There
-are no consumers here (they come first and would leave little to compare); the simulation is full of them.
+are no consumers here (they come first and would leave little to compare); the simulation is full of them. It is played
+with queues in memory, and with queues that keep next to nothing there and are restored now and then.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from rabbitish.core.message import Address
 from rabbitish.values import Value
 
-from .fakes import Held, World
+from .fakes import Held, PlainMessage, World
 
 _few = st.integers(0, 4)
 
@@ -27,11 +29,16 @@ class Entry:
     place: tuple[int, int]  # the higher its priority the lower the first; the second counts up
     size: int
     deadline: int | None
+    since: int
+    priority: int
+    expiration: int | None
     returns: int = 0
 
 
 class QueueAgainstList(RuleBasedStateMachine):
     """One queue with options of all kinds, whose dead letters end in another."""
+
+    window_bytes = 0
 
     @initialize(
         ttl=st.none() | st.integers(0, 30),
@@ -59,18 +66,19 @@ class QueueAgainstList(RuleBasedStateMachine):
             "max_priority": max_priority,
             "delivery_limit": delivery_limit,
         }
-        self.world = World()
-        self.world.queue("dead")
-        self.queue = self.world.queue(
-            dead_letter_exchange="",
-            dead_letter_routing_key="dead",
-            overflow=overflow,
-            **{key: value for key, value in arguments.items() if value is not None},
-        )
+        self.arguments = {key: value for key, value in arguments.items() if value is not None}
+        self.begin()
         self.inside: list[Entry] = []
         self.outside: list[tuple[Entry, Held]] = []
         self.dead: list[tuple[str, str]] = []  # those of the last step, with what they died of
         self.count = 0
+
+    def begin(self) -> None:
+        self.world = World(window_bytes=self.window_bytes)
+        self.world.queue("dead")
+        self.queue = self.world.queue(
+            dead_letter_exchange="", dead_letter_routing_key="dead", overflow=self.overflow, **self.arguments
+        )
 
     # ---- what the list does
 
@@ -116,7 +124,7 @@ class QueueAgainstList(RuleBasedStateMachine):
             lives = [ttl for ttl in (self.ttl, expiration) if ttl is not None]
             deadline = self.world.now + min(lives) if lives else None
             place = (-min(priority, self.max_priority), self.count)
-            self.inside.append(Entry(body, place, size, deadline))
+            self.inside.append(Entry(body, place, size, deadline, self.world.now, priority, expiration))
             self.inside.sort(key=lambda entry: entry.place)
             self.after()
 
@@ -207,5 +215,63 @@ class QueueAgainstList(RuleBasedStateMachine):
         self.dead.clear()
 
 
+class PagedQueueAgainstList(QueueAgainstList):
+    """The same with a queue that keeps about one message in memory, and is restored from what it held."""
+
+    window_bytes = 500
+
+    @rule(room=st.sampled_from((0, 1, 2, 5)) | st.just(1000))
+    def change_room(self, room: int) -> None:
+        self.world.shelf.room = room
+
+    def message(self, entry: Entry) -> PlainMessage:
+        message = PlainMessage(
+            entry.body,
+            address=Address("", "q"),
+            priority=entry.priority,
+            expiration=entry.expiration,
+            size=entry.size,
+            persistent=True,
+        )
+        self.world.ledger.published([self.queue], [message], entry.since)
+        self.world.ledger.contents[self.queue][message.lsn] = entry.returns
+        return message
+
+    @rule()
+    def restart(self) -> None:
+        """What was out comes back and was redelivered; in each lane what was ever out comes first, then pages."""
+        for entry, _ in self.outside:
+            entry.returns += 1
+            self.inside.append(entry)
+        self.outside.clear()
+        self.inside.sort(key=lambda entry: entry.place)
+        now = self.world.now
+        self.begin()
+        self.world.now = now
+        for level in sorted({entry.place[0] for entry in self.inside}):
+            entries = [entry for entry in self.inside if entry.place[0] == level]
+            last = max((number for number, entry in enumerate(entries, 1) if entry.returns), default=0)
+            for entry in entries[:last]:
+                self.queue.restore(self.message(entry), entry.since, entry.returns)
+            messages = list(map(self.message, entries[last:]))
+            for message, entry in zip(messages, entries[last:], strict=True):
+                message.deadline = self.queue.deadline_of(message.stamp, entry.since)
+                assert message.deadline == entry.deadline
+            for page in self.world.shelf.put_away(messages):
+                self.queue.restore_page(self.queue.lane_of(messages[0].stamp), page)
+            self.queue.check()
+        self.world.settle()
+        self.after()
+
+    @invariant()
+    def no_page_is_forgotten(self) -> None:
+        queues = self.world.vhost.queues.values()
+        assert self.world.shelf.there == {
+            page for queue in queues for lane in queue.lanes.values() for page in lane.pages
+        }
+
+
 TestQueueAgainstList = QueueAgainstList.TestCase
 TestQueueAgainstList.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestPagedQueueAgainstList = PagedQueueAgainstList.TestCase
+TestPagedQueueAgainstList.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import pytest
 
+from rabbitish.core.changes import Reason
 from rabbitish.core.message import Message
 from rabbitish.core.queue import Queue
 
-from .fakes import Ledger, PlainMessage, World
+from .fakes import PlainMessage, World
+from .ledger import Ledger
 
 
 def numbers(world: World, name: str = "q") -> list[int]:
@@ -95,6 +97,8 @@ def test_a_virtual_host_that_comes_later_is_recorded_as_well() -> None:
     other = world.broker.add_vhost("other")
     other.declare_queue("q", durable=True, exclusive=False, auto_delete=False, arguments={}, owner=None, now=world.now)
     assert set(world.ledger.queues) == {("other", "q")}
+    assert world.ledger.vhosts == {"other"}
+    assert world.broker.add_vhost("other") is other  # and told of once
 
 
 def test_recording_may_begin_later() -> None:
@@ -147,8 +151,8 @@ def test_a_dead_letter_is_in_its_new_queue_before_it_leaves_the_old() -> None:
             super().published(queues, messages, now)
             order.append(f"into {queues[0].name}")
 
-        def removed(self, queue: Queue, messages: list[Message]) -> None:  # type: ignore[override]
-            super().removed(queue, messages)
+        def removed(self, queue: Queue, messages: list[Message], reason: Reason) -> None:  # type: ignore[override]
+            super().removed(queue, messages, reason)
             order.append(f"out of {queue.name}")
 
     world.ledger = Noting()
@@ -157,6 +161,86 @@ def test_a_dead_letter_is_in_its_new_queue_before_it_leaves_the_old() -> None:
     world.queue(dead_letter_exchange="", dead_letter_routing_key="dead", max_length=0)
     world.publish("a")
     assert order == ["into q", "into dead", "out of q"]
+
+
+def test_each_message_leaves_for_a_reason() -> None:
+    world = World()
+    left = world.ledger.left
+    world.queue("q", delivery_limit=0)
+    world.publish_all("abcdefg")
+    world.get()
+    world.ack("a")
+    assert left == {Reason.ACKNOWLEDGED: 1}
+    world.get(no_ack=True)
+    assert left == {Reason.ACKNOWLEDGED: 2}
+    world.get()
+    world.reject("c")
+    assert left[Reason.REJECTED] == 1
+    world.get()
+    world.requeue("d")
+    assert left[Reason.DELIVERY_LIMIT] == 1
+    world.vhost.queues["q"].purge()
+    assert left[Reason.PURGED] == 3
+    consumer = world.consume(no_ack=True)
+    world.publish("h")
+    assert (consumer.got, left[Reason.ACKNOWLEDGED]) == (["h"], 3)
+    world.queue("short", max_length=1, message_ttl=10)
+    world.publish_all("ab", "short")
+    assert left[Reason.MAXLEN] == 1
+    world.wait(10)
+    assert left[Reason.EXPIRED] == 1
+    world.queue("full", max_length=0, overflow="reject-publish")
+    world.publish("a", "full")
+    assert left[Reason.REFUSED] == 1
+    assert set(left) == set(Reason)
+
+
+def test_dead_letters_leave_for_what_they_died_of() -> None:
+    world = World()
+    world.queue("dead")
+    world.queue(dead_letter_exchange="", dead_letter_routing_key="dead", delivery_limit=0, max_length=3, message_ttl=9)
+    world.publish_all("abcd")
+    world.get()
+    world.reject("b")
+    world.get()
+    world.requeue("c")
+    world.wait(9)
+    expected = (Reason.MAXLEN, Reason.REJECTED, Reason.DELIVERY_LIMIT, Reason.EXPIRED)
+    assert world.ledger.left == dict.fromkeys(expected, 1)
+
+
+def test_deliveries_are_told_of() -> None:
+    world = World()
+    queue = world.queue()
+    transient = world.queue("transient", durable=False)
+    world.publish_all("abc")
+    world.publish("d", persistent=False)
+    out = world.ledger.out
+    assert out == {queue: set()}
+    world.get()
+    assert out == {queue: {1}}
+    consumer = world.consume(prefetch=2)
+    assert out == {queue: {1, 2, 3}}
+    world.ack_by(consumer, 1)
+    assert (consumer.held[-1].body, out) == ("d", {queue: {1, 3}})
+    world.die(consumer)
+    world.requeue("a")
+    assert out == {queue: set()}
+    world.bind("amq.fanout", "q")
+    world.bind("amq.fanout", "transient")
+    world.publish("e", exchange="amq.fanout")
+    world.get("transient")
+    assert transient.unacked == 1
+    assert out == {queue: set()}
+
+
+def test_many_deliveries_are_told_of_at_once() -> None:
+    world = World()
+    world.queue()
+    world.publish_all(map(str, range(300)))
+    before = world.ledger.position
+    world.consume()
+    assert world.ledger.position - before == 3  # handfuls
 
 
 def test_returns_are_told_of() -> None:

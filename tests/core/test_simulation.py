@@ -4,6 +4,7 @@ Every step is some calls that clients make, then what the server does after a ba
 a message that another holds or that is still in its queue, counters agree with counting, no consumer waits for a
 message that is there for it, nothing is overdue, no limit is exceeded, and the books that a journal would keep agree.
 At the end all clients go, what they held comes back in order, every queue can be emptied, and no memory stays in use.
+The same seed with queues that keep next to nothing in memory must go the same way, delivery for delivery.
 
 RABBITISH_SIMULATION_SEEDS says how many seeds are run, RABBITISH_SIMULATION_FIRST which is the first.
 """
@@ -18,19 +19,25 @@ from random import Random
 import pytest
 
 from rabbitish.core.broker import Broker
+from rabbitish.core.changes import Reason
 from rabbitish.core.exchange import Target
+from rabbitish.core.holdings import MESSAGE_OVERHEAD_BYTES
 from rabbitish.core.lane import Lane
 from rabbitish.core.message import Address, Message
-from rabbitish.core.queue import MESSAGE_OVERHEAD_BYTES, Queue
+from rabbitish.core.paging import PAGE_OVERHEAD_BYTES
+from rabbitish.core.queue import Queue
 from rabbitish.core.vhost import Vhost
 from rabbitish.errors import ChannelError
 from rabbitish.values import Table
 
-from .fakes import START, Held, Ledger, ListConsumer, PlainMessage
+from .fakes import START, Held, ListConsumer, PlainMessage
+from .ledger import Ledger
+from .shelf import MemoryShelf
 
 SEEDS = int(os.environ.get("RABBITISH_SIMULATION_SEEDS", "200"))
 FIRST = int(os.environ.get("RABBITISH_SIMULATION_FIRST", "0"))
 STEPS = 60
+WINDOW_BYTES = 500  # a message's worth: whatever comes behind it may be put away
 MOST_MESSAGES = 200  # above, a queue is purged, lest dead letters multiply without end
 QUEUES = ("a", "b", "c", "d")
 EXCHANGES = {"direct": "direct", "fanout": "fanout", "topic": "topic", "auto": "fanout"}
@@ -50,6 +57,7 @@ class Client(ListConsumer):
         self.simulation = simulation
         self.vhost = vhost
         self.queue: Queue = queue
+        self.number = simulation.next_client()
         self.cancelled = False
 
     def deliver(self, lane: Lane, first: int, messages: Sequence[Message], returns: int) -> int:
@@ -64,6 +72,7 @@ class Client(ListConsumer):
         for position, message in enumerate(messages, first):
             held = Held(queue, lane, position, message, returns)
             simulation.handed_out(held, to_get=False, no_ack=self.no_ack)
+            simulation.trace.append((self.number, queue.name, held.body, returns))
         return super().deliver(lane, first, messages, returns)
 
     def queue_gone(self) -> None:
@@ -92,9 +101,9 @@ class Books(Ledger):
         if message.origin:
             self.reborn[str(message.headers()["x-last-death-queue"]), message.origin] = list(queues)
 
-    def removed(self, queue: Queue, messages: Sequence[Message]) -> None:
+    def removed(self, queue: Queue, messages: Sequence[Message], reason: Reason) -> None:
         """See Recorder."""
-        super().removed(queue, messages)
+        super().removed(queue, messages, reason)
         for message in messages:
             expected = self.simulation.graves(queue, message)
             found = self.reborn.pop((queue.name, message.lsn), [])
@@ -105,7 +114,7 @@ class Books(Ledger):
 class Simulation:
     """Clients of a broker, and what they know."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, window_bytes: int = 0) -> None:
         self.random = Random(seed)
         self.seen: Counter[str] = Counter()
         tokens = iter(range(1 << 30))
@@ -113,6 +122,10 @@ class Simulation:
         self.broker = Broker(token=lambda: f"{next(tokens):022}", settle_budget=budget)
         self.ledger = Books(self)
         self.broker.record(self.ledger)
+        self.shelf = MemoryShelf()
+        self.shelf_random = Random(seed)  # of its own, so that nothing else comes otherwise
+        if window_bytes:
+            self.broker.usage.shelf, self.broker.usage.window_bytes = self.shelf, window_bytes
         self.vhosts = [self.broker.add_vhost(name) for name in ("/", "other")]
         self.now = START
         self.published = 0
@@ -122,6 +135,8 @@ class Simulation:
         self.routed: list[tuple[Vhost, PlainMessage, list[Target]]] = []  # transactions that are not committed
         self.first_delivered: dict[Lane, int] = {}
         self.taken: set[tuple[Queue, int]] = set()  # messages that left because clients took them
+        self.trace: list[tuple[object, ...]] = []  # what clients saw, in order
+        self.clients_so_far = 0
         self.rejecting: Message | None = None
         for vhost in self.vhosts:
             for name in EXCHANGES:
@@ -131,11 +146,17 @@ class Simulation:
             for _ in range(6):
                 self.bind(vhost)
 
+    def next_client(self) -> int:
+        """Numbers clients."""
+        self.clients_so_far += 1
+        return self.clients_so_far
+
     # ---- the steps
 
     def run(self) -> None:
         """All of it."""
         for step in range(STEPS):
+            self.shelf.room = self.shelf_random.choice((0, 1, 5, 1000))
             for _ in range(self.random.choice((1, 2, 3, 6))):
                 self.act()
             self.settle()
@@ -153,6 +174,7 @@ class Simulation:
             action(self, vhost)
         except ChannelError as error:
             self.seen[f"error {int(error.code)}"] += 1
+            self.trace.append((str(error),))
 
     def settle(self) -> None:
         """What the server does after a batch of input."""
@@ -394,7 +416,7 @@ class Simulation:
             if how == "ack":
                 self.taken.add((held.queue, held.message.lsn))
                 held.queue.ack(1, held.message.size)
-                held.queue.record_removed([held.message])
+                held.queue.record_removed([held.message], Reason.ACKNOWLEDGED)
             elif how == "reject":
                 self.rejecting = held.message
                 held.queue.reject(held.message, self.now)
@@ -460,6 +482,7 @@ class Simulation:
         if taken is not None:
             held = Held(queue, *taken)
             self.handed_out(held, to_get=True, no_ack=no_ack)
+            self.trace.append(("get", queue.name, held.body, held.returns))
             if not no_ack:
                 self.fetched.append((vhost, held))
 
@@ -545,7 +568,7 @@ class Simulation:
         ready = list(queue)
         options = queue.options
         copies = [*ready, *(held.message for held in unacked)]
-        assert len({id(message) for message in copies}) == len(copies)
+        assert len(set(map(serial, copies))) == len(copies)
         assert not any(held.lane._holds(held.position) for held in unacked)
         assert (queue.ready, queue.unacked) == (len(ready), len(unacked))
         assert queue.ready_bytes == sum(message.size for message in ready)
@@ -561,7 +584,14 @@ class Simulation:
             assert not any(consumer.room() > 0 for consumer in takers if consumer is not None)
         if queue.auto_delete and queue.had_consumer:
             assert consumers
-        return queue.bytes + len(copies) * MESSAGE_OVERHEAD_BYTES
+        return self.memory_of(queue, copies)
+
+    def memory_of(self, queue: Queue, copies: list[Message]) -> int:
+        """What a queue takes by counting what is in memory."""
+        pages = [page for lane in queue.lanes.values() for page in lane.pages]
+        size = queue.bytes - sum(page.bytes for page in pages)
+        count = len(copies) - sum(page.count for page in pages)
+        return size + count * MESSAGE_OVERHEAD_BYTES + len(pages) * PAGE_OVERHEAD_BYTES
 
     def keep_small(self) -> None:
         """Purge the longest queue when dead letters have multiplied."""
@@ -592,8 +622,9 @@ class Simulation:
         for queue, messages in expected.items():
             if not queue.deleted:  # which it may be, having lost its last consumer
                 self.seen["drained"] += len(messages)
-                mine = {id(message) for message in messages}  # dead letters of other queues may have joined them
-                assert [message for message in queue if id(message) in mine] == messages
+                mine = list(map(serial, messages))
+                found = list(map(serial, queue))  # dead letters of other queues may have joined them
+                assert [number for number in found if number in set(mine)] == mine
         for vhost in self.vhosts:
             for queue in list(vhost.queues.values()):
                 self.empty(vhost, queue)
@@ -604,7 +635,8 @@ class Simulation:
         self.settle()
         assert self.broker.usage.bytes == 0
         assert self.broker.deadlines.next_due() is None
-        assert (self.ledger.queues, self.ledger.contents) == ({}, {})
+        assert (self.ledger.queues, self.ledger.contents, self.ledger.out) == ({}, {}, {})
+        assert self.shelf.there == set()
 
     def keeps(self, queue: Queue) -> bool:
         """Whether all that a queue holds and has handed out will be there when it comes back."""
@@ -622,7 +654,7 @@ class Simulation:
         for level, lane in queue.lanes.items():
             held = {held.position: held.message for held in self.held() if held.lane is lane}
             inside = iter(lane)
-            for position in range(lane.head + len(lane.fresh)):
+            for position in range(lane._end):
                 if position in held:
                     places.append((-level, position, held[position]))
                 elif lane._holds(position):
@@ -649,24 +681,39 @@ class Simulation:
         self.check()
 
 
-def simulate(seed: int) -> Counter[str]:
-    """Run one simulation; what it came upon."""
-    simulation = Simulation(seed)
+def serial(message: Message) -> int:
+    """Which message this is."""
+    assert isinstance(message, PlainMessage)
+    return message.serial
+
+
+def simulate(seed: int, window_bytes: int = 0) -> Simulation:
+    """Run one simulation."""
+    simulation = Simulation(seed, window_bytes)
     simulation.run()
-    return simulation.seen
+    simulation.seen["put away"] += simulation.shelf.counts["put away"]
+    simulation.seen.update(f"left: {reason}" for reason in simulation.ledger.left.elements())
+    return simulation
 
 
 @pytest.mark.parametrize("seed", range(FIRST, FIRST + SEEDS))
 def test_simulation(seed: int) -> None:
-    assert simulate(seed)["delivered"]
+    """In memory, and then with the middle of all queues elsewhere: nobody can tell."""
+    plain = simulate(seed)
+    assert plain.seen["delivered"]
+    paged = simulate(seed, window_bytes=WINDOW_BYTES)
+    assert paged.trace == plain.trace
+    assert paged.ledger.left == plain.ledger.left
+    assert not plain.shelf.counts
 
 
 def test_a_seed_says_it_all() -> None:
-    assert simulate(7) == simulate(7)
+    one, other = simulate(7), simulate(7)
+    assert (one.seen, one.trace) == (other.seen, other.trace)
 
 
 def test_the_simulation_comes_upon_everything() -> None:
-    seen = sum(map(simulate, range(-25, 0)), Counter[str]())
+    seen = sum((simulate(seed, WINDOW_BYTES).seen for seed in range(-25, 0)), Counter[str]())
     for what in (
         "delivered",
         "redelivered",
@@ -681,5 +728,7 @@ def test_the_simulation_comes_upon_everything() -> None:
         "error 404",
         "error 405",
         "error 406",
+        "put away",
+        *(f"left: {reason}" for reason in Reason),
     ):
         assert seen[what] > 1, (what, seen)

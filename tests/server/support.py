@@ -142,6 +142,12 @@ async def broker(**settings: object) -> AsyncIterator[Running]:
         stop.set()
 
 
+async def until(true: Callable[[], bool]) -> None:
+    """Let the others go on until this is true."""
+    while not true():  # noqa: ASYNC110 (there is no event for it)
+        await trio.sleep(0.01)
+
+
 def converse(conversation: Callable[[], Awaitable[None]], faster: int = 1) -> None:
     """Run a conversation; time goes `faster` times as fast as on the wall."""
 

@@ -9,9 +9,11 @@ import os
 import random
 import resource
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
+from queue import Queue
 
 import pytest
 import trio
@@ -19,12 +21,14 @@ import trio
 from rabbitish.server import node
 from rabbitish.server.syncer import Syncer
 from rabbitish.store.files import File, RealDisk
-from rabbitish.store.journal import Journal
+from rabbitish.store.record import segment_name
 from rabbitish.wire import methods
 from tests.server.crash import Ended, Peer, Process
-from tests.server.support import broker, converse
-from tests.store.fake_disk import FakeDisk
+from tests.server.support import broker, converse, until
+from tests.store.fake_disk import CREATE, SYNC, WRITE, FakeDisk
+from tests.store.journals import SMALL, journal_on, publish, remove, write
 
+PATIENCE_SECONDS = 20
 KILLS = int(os.environ.get("RABBITISH_KILLS", "3"))
 SMALL_SEGMENTS = ("--set", "journal_segment_bytes=65536")
 
@@ -177,7 +181,8 @@ def test_a_second_broker_is_refused(data_dir: Path) -> None:
     second = Process(data_dir)
     assert second.line == ""
     assert second.ended() == 1
-    assert second.said() == [f"rabbitish: {data_dir} is in use by another broker"]
+    (line,) = second.said()
+    assert line.startswith(f"rabbitish: {data_dir} is in use by another broker; ")
     first.errors.write_text(before)  # they share the file
     Peer(first.port).close()
     first.stop()
@@ -259,7 +264,7 @@ def test_a_full_disk_stops_the_broker_and_loses_nothing(data_dir: Path) -> None:
         pass
     peer.close()
     assert broker.ended() == 1
-    assert broker.said()[-1] == "rabbitish: the journal cannot be written: [Errno 27] File too large"
+    assert broker.said()[-1] == "rabbitish: the journal cannot be used: [Errno 27] File too large"
     assert "Traceback" not in broker.errors.read_text()
     assert 10 < confirmed < 40
     broker = Process(data_dir)
@@ -274,14 +279,8 @@ def test_a_full_disk_stops_the_broker_and_loses_nothing(data_dir: Path) -> None:
 # ---- in this very process, on a disk that we can hold up
 
 
-async def until(true: Callable[[], bool]) -> None:
-    """Let the others go on until this is true."""
-    while not true():  # noqa: ASYNC110 (there is no event for it)
-        await trio.sleep(0.01)
-
-
 class SlowFile:
-    """A file whose syncs wait until they may."""
+    """A file whose syncs wait until they may, and are slow enough not to be done by the event loop itself."""
 
     def __init__(self, file: File, gate: threading.Event) -> None:
         self._file = file
@@ -290,6 +289,7 @@ class SlowFile:
 
     def sync(self) -> None:
         assert self._gate.wait(20)
+        time.sleep(0.01)
         self._file.sync()
 
 
@@ -314,6 +314,7 @@ def test_answers_wait_for_the_disk(data_dir: Path, gate: threading.Event) -> Non
     async def conversation() -> None:
         async with broker(data_dir=str(data_dir)) as running:
             client, other = await running.connect(), await running.connect()
+            await client.ask(methods.QueueDeclare(queue="first", durable=True), methods.QueueDeclareOk)
             gate.clear()
             try:
                 await client.send(methods.QueueDeclare(queue="q", durable=True))
@@ -334,11 +335,12 @@ def test_answers_wait_behind_what_is_still_being_sent(data_dir: Path, gate: thre
     async def conversation() -> None:
         async with broker(data_dir=str(data_dir)) as running:
             client = await running.connect()
+            await client.ask(methods.QueueDeclare(queue="first", durable=True), methods.QueueDeclareOk)
             await client.ask(methods.QueueDeclare(queue="t"), methods.QueueDeclareOk)
             await client.publish("t", b"x" * 2000, times=10_000)
             await client.send(methods.BasicConsume(queue="t", no_ack=True, consumer_tag="c"))
             (session,) = running.node.links
-            await until(lambda: running.node.links[session]._writing)
+            await until(lambda: bool(running.node.links[session]._rest))
             gate.clear()
             try:
                 await client.send(methods.QueueDeclare(queue="q", durable=True))
@@ -376,29 +378,51 @@ def test_expiry_goes_on_after_a_restart_without_anybody_saying_anything(data_dir
     converse(conversation, faster=50)
 
 
-def test_a_last_write_that_fails_is_told() -> None:
-    async def conversation() -> None:
-        disk = FakeDisk(fail_at=3)
-        journal = Journal(disk, segment_bytes=1000, next_sequence=1, next_lsn=1, snapshot=lambda journal: None)
-        journal.begin()
-        failures: list[OSError] = []
-        syncer = Syncer(journal, lambda lsn: [], failures.append)
-        with pytest.raises(OSError, match="sync failed"):
-            syncer.stop()
+# ---- the thread by itself
 
-    converse(conversation)
+
+def test_a_last_write_that_fails_is_told() -> None:
+    journal = journal_on(FakeDisk(fail_at=3))
+    failures: list[OSError] = []
+    calls: Queue[Callable[[], None]] = Queue()
+    syncer = Syncer(journal, lambda lsn: None, failures.append, calls.put)
+    with pytest.raises(OSError, match="sync failed"):
+        syncer.stop()
+    calls.get(timeout=PATIENCE_SECONDS)()
+    assert [str(failure) for failure in failures] == ["[Errno 5] sync failed, at step 3"]
 
 
 def test_dead_segments_go_though_nothing_more_is_written() -> None:
-    async def conversation() -> None:
-        disk = FakeDisk()
-        disk.create("journal-000000000001.log")
-        journal = Journal(disk, segment_bytes=1000, next_sequence=2, next_lsn=1, snapshot=lambda journal: None)
-        journal.segments.begin(1, 1)
-        journal.begin()
-        syncer = Syncer(journal, journal.synced, lambda error: None)
-        syncer.kick()
-        await until(lambda: disk.names() == ["journal-000000000002.log"])
-        syncer.stop()
+    disk = FakeDisk()
+    journal = journal_on(disk)
+    write(journal)
+    lsn = publish(journal, size=SMALL)
+    remove(journal, lsn, size=SMALL)  # this begins the next segment
+    calls: Queue[Callable[[], None]] = Queue()
+    told: list[int] = []
+    syncer = Syncer(journal, told.append, lambda error: None, calls.put)
+    syncer.kick(journal.last_lsn)
+    while disk.names() != [segment_name(2)]:
+        calls.get(timeout=PATIENCE_SECONDS)()
+    assert told == [journal.last_lsn]
+    syncer.stop()
 
-    converse(conversation)
+
+def test_what_nobody_waits_for_is_synced_in_a_moment() -> None:
+    """And written at once, so that it outlives the process."""
+    disk = FakeDisk()
+    journal = journal_on(disk, segment_bytes=1 << 20)
+    calls: Queue[Callable[[], None]] = Queue()
+    told: list[int] = []
+    syncer = Syncer(journal, told.append, lambda error: None, calls.put)
+    assert not syncer.kick(0)
+    calls.get(timeout=PATIENCE_SECONDS)()
+    assert (journal.written_lsn, told, disk.steps) == (journal.last_lsn, [], [CREATE, WRITE])
+    publish(journal)
+    assert not syncer.kick(0)
+    assert journal.written_lsn == journal.last_lsn
+    while not told:
+        calls.get(timeout=PATIENCE_SECONDS)()
+    assert (told[-1], journal.durable_lsn) == (journal.last_lsn, journal.last_lsn)
+    assert disk.steps[-1] == SYNC
+    syncer.stop()

@@ -83,6 +83,7 @@ class Journal:
 
     def __init__(self) -> None:
         self.position = 0
+        self.declared = 0
 
     def published(self, queues: Sequence[Queue], messages: Sequence[Message], now: int) -> None:
         for message in messages:
@@ -92,7 +93,13 @@ class Journal:
     def _told(self, *change: object) -> None:
         self.position += 1
 
-    exchange_declared = exchange_deleted = queue_declared = queue_deleted = bound = unbound = removed = returned = _told
+    def _declared(self, *change: object) -> None:
+        self.position += 1
+        self.declared = self.position
+
+    vhost_added = vhost_removed = exchange_declared = exchange_deleted = queue_declared = queue_deleted = _declared
+    bound = unbound = _declared
+    removed = page_removed = delivered = returned = _told
 
 
 class World:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rabbitish.session.confirms import Confirms
-from rabbitish.session.content import WireCodec
+from rabbitish.session.content import WireCodec, WireMessage
 from rabbitish.wire import methods
 from rabbitish.wire.method import Method
 
@@ -173,6 +173,29 @@ def test_nothing_overtakes_a_held_answer(world: World, q: Client, other: Client)
     q.expect(methods.QueueDeclareOk(queue="new"), methods.ChannelFlowOk(active=True))
 
 
+def test_the_disk_is_in_a_hurry_only_for_those_who_wait(
+    world: World, q: Client, other: Client, journal: Journal
+) -> None:
+    """What is wanted is synced at once, all else with it or after a moment."""
+    hub, before = world.hub, world.hub.wanted
+    assert before == hub.durable == journal.position
+    other.publish("q", b"1", b"2", delivery_mode=2)  # nobody confirms these
+    other.consume("q")
+    assert other.bodies() == [b"1", b"2"]
+    other.send(methods.BasicNack(delivery_tag=1, requeue=True), methods.BasicAck(delivery_tag=2))
+    q.publish("t", b"x", delivery_mode=2)
+    q.expect(ack(1))
+    assert other.bodies() == [b"1"]
+    assert (hub.wanted, hub.durable) == (before, before) and journal.position == before + 6
+    q.publish("q", b"x", delivery_mode=2)
+    confirmed_at = hub.wanted
+    assert before < confirmed_at <= journal.position
+    q.publish("q", b"x", delivery_mode=1)  # waits behind that for its turn, not for the disk
+    assert hub.wanted == confirmed_at
+    other.send(methods.QueueDeclare(queue="new", durable=True))
+    assert hub.wanted == journal.position > confirmed_at
+
+
 # --- by themselves ---------------------------------------------------------------------------------------------------
 
 
@@ -192,7 +215,12 @@ def test_messages_and_tables_as_bytes(world: World, client: Client) -> None:
     world.settle()
     (message,) = world.queue("q")
     codec = WireCodec(world.hub.properties)
-    again = codec.message(message.address, codec.channel_of(message), codec.content_of(message))
+    (content,) = codec.contents_of([message])
+    stamp = codec.stamp(message.address, codec.channel_of(message), b"before" + content + b"behind", 6)
+    (again,) = codec.messages(stamp, [content], 7)
+    assert isinstance(again, WireMessage)
     assert (again.body(), again.headers(), again.traits, again.size) == (b"body", {"a": 1}, message.traits, 4)
-    assert again.framed(1, 4096) == codec.content_of(message)
+    assert (again.framed(1, 4096), again.lsn, again.deadline) == (content, 7, None)
+    assert [message.lsn for message in codec.messages(stamp, [content] * 3, 7)] == [7, 8, 9]
+    assert [message.lsn for message in codec.messages(stamp, [content] * 3, 0)] == [0, 0, 0]
     assert codec.decode_table(b"x" + codec.encode_table({"a": [1]}) + b"y", 1) == ({"a": [1]}, 12 + 5)

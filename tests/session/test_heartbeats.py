@@ -109,7 +109,7 @@ def test_while_the_broker_does_not_read_nobody_is_given_up(world: World) -> None
     """An alarm holds the peer's heartbeats back as well; the broker's own go on."""
     client = world.client(heartbeat=1)
     client.answers()
-    world.hub.set_alarm("low on memory")
+    world.hub.set_alarm("memory")
     client.publish("nowhere")
     client.expect(methods.ConnectionBlocked(reason="low on memory"), channel=0)
     beating(world, 60_000, client)
@@ -119,10 +119,10 @@ def test_while_the_broker_does_not_read_nobody_is_given_up(world: World) -> None
 
 def test_an_alarm_that_is_over_leaves_the_peer_its_two_intervals(world: World) -> None:
     client = world.client(heartbeat=1)
-    world.hub.set_alarm("low on memory")
+    world.hub.set_alarm("memory")
     client.publish("nowhere")
     world.advance(60_000)
-    world.hub.set_alarm("")
+    world.hub.clear_alarm("memory")
     world.advance(1_900)
     assert not client.hung_up
     world.advance(1_000)

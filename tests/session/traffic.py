@@ -97,8 +97,8 @@ class Traffic:
             pair.clients.pop(index)
             pair.client(*random.choice([(131_072, (1,)), (4096, (1, 2))]))
             return
-        alarm = "low on memory" if random.random() < 0.05 else ""
-        pair.both(lambda world: world.hub.set_alarm(alarm))
+        alarmed = random.random() < 0.05
+        pair.both(lambda world: (world.hub.set_alarm if alarmed else world.hub.clear_alarm)("memory"))
         data = self.reopened(client) + b"".join([self.something(client) for _ in range(random.randint(1, 6))])
         cuts = sorted(random.sample(range(len(data)), min(random.choice([0, 0, 1, 2, 5]), len(data))))
         for start, end in zip([0, *cuts], [*cuts, len(data)], strict=True):

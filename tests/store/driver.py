@@ -1,8 +1,9 @@
 """Worlds with a journal: what server/ does between sessions, journal and disk, one step after the other.
 
-`Durable` is the world of tests/session with a journal under it. Whatever settles is written and synced at once, unless
-`lazy`: then the test says when (`sync`). As in the server, dead segments go before the next write, and a session that
-waits for the disk is not heard before.
+`Durable` is the world of tests/session with a journal under it. Whatever settles is written at once, and synced if
+somebody waits for it, unless `lazy`: then the test says when (`sync`, which is also the moment after which the server
+syncs what nobody waits for). As in the server, dead segments go before the next write, and a session that waits for the
+disk is not heard before. Queues keep `window_bytes` in memory: by default next to nothing.
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ from typing import NamedTuple
 from rabbitish.core.broker import Broker
 from rabbitish.core.exchange import Exchange
 from rabbitish.session.content import WireCodec, WireMessage
+from rabbitish.store.compaction import Compaction
+from rabbitish.store.coordinator import LocalCoordinator
+from rabbitish.store.record import parse_segment_name
 from rabbitish.store.recovery import Recovered, recover
 from tests.session.harness import START, World
 from tests.wire.helpers import exact
@@ -19,36 +23,56 @@ from tests.wire.helpers import exact
 from .fake_disk import FakeDisk
 
 SEGMENT_BYTES = 1 << 20
+WINDOW_BYTES = 900  # two messages
+IN_MEMORY = 1 << 40
 
 
 class Durable(World):
     """A broker, its clients, and its journal."""
 
     def __init__(
-        self, disk: FakeDisk, *, now: int = START, segment_bytes: int = SEGMENT_BYTES, lazy: bool = False
+        self,
+        disk: FakeDisk,
+        *,
+        now: int = START,
+        segment_bytes: int = SEGMENT_BYTES,
+        window_bytes: int = WINDOW_BYTES,
+        lazy: bool = False,
     ) -> None:
         super().__init__()
         self.disk = disk
         self.now = now
         self.lazy = lazy
-        codec = WireCodec(self.hub.properties)
-        self.recovered: Recovered = recover(disk, self.broker, codec, now, segment_bytes=segment_bytes)
+        self.failures: list[Exception] = []  # reading back failed
+        self.codec = WireCodec(self.hub.properties)
+        self.recovered: Recovered = recover(
+            disk,
+            self.broker,
+            self.codec,
+            LocalCoordinator(disk, lambda: "this very disk"),
+            now,
+            segment_bytes=segment_bytes,
+            on_failure=self.failures.append,
+        )
         self.journal = self.recovered.journal
         self.hub.durable = self.journal.durable_lsn
-        self._dead: list[int] = []
+        self.broker.narrow_windows(window_bytes)
+        self._dead: list[str] = []
+        self._settled = 0
 
     def settle(self) -> None:
         """See World. OSError: the disk failed; the broker would stop."""
         while True:
             self._settle()
-            if self.lazy or not (self.journal.waiting or self._dead):
+            if self.lazy or not self._step():
                 return
-            self._sync()
 
     def _settle(self) -> None:
         while True:
             self.broker.settle(self.now)
-            self.broker.check()
+            self._settled += 1
+            if self._settled % 4 == 0:  # which reads everything
+                self.broker.check()
             touched, self.hub.touched = self.hub.touched, []
             for session in touched:
                 session.listed = False
@@ -59,24 +83,51 @@ class Durable(World):
             if not (fed or self.broker.restless):
                 return
 
-    def _sync(self) -> None:
-        batches = self.journal.take()
+    def _step(self, *, at_once: bool = False) -> bool:
+        """What the syncer does when it is told; False: there is nothing to do."""
+        journal = self.journal
+        batches = journal.take()
         dead, self._dead = self._dead, []
-        self.journal.delete(dead)
-        if not batches:
-            return
-        lsn = self.journal.write(batches)
-        self._dead += self.journal.synced(lsn)
-        self.hub.now_durable(lsn)
+        at_once |= self.hub.wanted > journal.durable_lsn
+        if not (batches or dead or (at_once and journal.written_lsn > journal.durable_lsn)):
+            return False
+        journal.delete(dead)
+        if batches:
+            journal.write(batches)
+            journal.written(batches[-1].last_lsn, sum(batch.size for batch in batches))
+        if at_once:
+            journal.sync()
+            self._dead += journal.synced(journal.written_lsn)
+            self.hub.now_durable(journal.durable_lsn)
+        return True
 
     def sync(self) -> None:
-        """Write and sync what waits, and let those hear of it who waited."""
-        self._sync()
-        self._settle()
+        """Write and sync what there is, and let those hear of it who waited."""
+        while self._step(at_once=True):
+            self._settle()
+
+    def compact(self) -> int:
+        """Write segments anew while that is worth it; how often. OSError: the disk failed; the broker would stop."""
+        rounds = 0
+        while sparse := self.journal.sparse():
+            compaction = Compaction(self.journal, self.codec, sparse)
+            compaction.write()
+            self.sync()
+            compaction.install()
+            compaction.finish()
+            self._dead += self.journal.take_gone()
+            rounds += 1
+            assert rounds < 100
+        self.sync()
+        return rounds
+
+    def whole(self, message: WireMessage) -> WireMessage:
+        """A message with its content, which may not be in memory."""
+        return whole_of(message, self.broker)
 
     def segments(self) -> list[str]:
         """The files of the journal, oldest first."""
-        return sorted(self.disk.names())
+        return sorted(name for name in self.disk.names() if parse_segment_name(name))
 
 
 class MessageState(NamedTuple):
@@ -134,7 +185,7 @@ def state_of(broker: Broker) -> State:
                     lane = queue.lanes[level]
                     back = {id(message): returns for message, returns in lane._back.values()}
                     messages += [
-                        _message_state(message, back.get(id(message), 0))
+                        _message_state(whole_of(message, broker), back.get(id(message), 0))
                         for message in lane
                         if message.stamp.persistent and isinstance(message, WireMessage)
                     ]
@@ -142,6 +193,16 @@ def state_of(broker: Broker) -> State:
                     repr(exact(queue.arguments)), queue.auto_delete, messages
                 )
     return state
+
+
+def whole_of(message: WireMessage, broker: Broker) -> WireMessage:
+    """A message with its content, which may not be in memory."""
+    if message.away:
+        assert broker.usage.shelf is not None
+        whole = broker.usage.shelf.recall(message)
+        assert isinstance(whole, WireMessage)
+        return whole
+    return message
 
 
 def _message_state(message: WireMessage, returns: int) -> MessageState:

@@ -3,47 +3,22 @@
 from __future__ import annotations
 
 from rabbitish.store.journal import Journal
-from rabbitish.store.record import SEGMENT_HEAD_BYTES, Type, decode_all, decode_segment_head, segment_name
+from rabbitish.store.record import (
+    SegmentHead,
+    Type,
+    decode_mark,
+    decode_segment_head,
+    segment_name,
+)
 from rabbitish.store.scan import scan
+from rabbitish.store.segments import WEIGHT_BYTES
 from rabbitish.wire import methods
 
 from .driver import Durable, state_of
 from .fake_disk import CREATE, SYNC, UNLINK, WRITE, FakeDisk
+from .journals import SMALL, journal_on, kinds, publish, records, remove, write
 
-SMALL = 400
 PERSISTENT = {"delivery_mode": 2}
-
-
-def kinds(data: bytes) -> list[Type]:
-    return [record.type for record in decode_all(data, SEGMENT_HEAD_BYTES)]
-
-
-def journal_on(disk: FakeDisk, declarations: int = 0, segment_bytes: int = SMALL) -> Journal:
-    def snapshot(journal: Journal) -> None:
-        for _ in range(declarations):
-            journal.append_snapshot(Type.VHOST_NEW, b"-" * 30)
-
-    journal = Journal(disk, segment_bytes=segment_bytes, next_sequence=1, next_lsn=1, snapshot=snapshot)
-    journal.begin()
-    return journal
-
-
-def write(journal: Journal) -> list[int]:
-    """Write, sync and delete; what was deleted."""
-    dead = journal.synced(journal.write(journal.take()))
-    journal.delete(dead)
-    return dead
-
-
-def publish(journal: Journal, queue: int = 1, size: int = 150) -> int:
-    lsn = journal.append(Type.PUBLISH, b"-" * size)
-    journal.segments.add(lsn, queue, 1)
-    return lsn
-
-
-def remove(journal: Journal, lsn: int, queue: int = 1) -> None:
-    journal.segments.remove(lsn, queue)
-    journal.append(Type.REMOVE, b"-")
 
 
 # ---- writing
@@ -57,10 +32,17 @@ def test_one_write_and_one_sync_for_all_that_gathered() -> None:
     assert lsns == list(range(lsns[0], lsns[0] + 100))
     batches = journal.take()
     assert journal.take() == []
-    assert journal.write(batches) == lsns[-1] == journal.last_lsn
+    (batch,) = batches
+    assert batch.last_lsn == lsns[-1] == journal.last_lsn
+    assert journal.pending_bytes == len(batch.data)
+    journal.write(batches)
+    journal.sync()
     assert disk.steps == [CREATE, WRITE, SYNC]
+    assert journal.written_lsn == journal.durable_lsn < lsns[0]
+    journal.written(batch.last_lsn, len(batch.data))
+    assert (journal.written_lsn, journal.pending_bytes) == (lsns[-1], 0)
     assert journal.durable_lsn < lsns[0]
-    journal.synced(lsns[-1])
+    assert journal.synced(lsns[-1]) == []
     assert journal.durable_lsn == lsns[-1]
     publish(journal)
     write(journal)
@@ -69,13 +51,61 @@ def test_one_write_and_one_sync_for_all_that_gathered() -> None:
 
 def test_what_gathers_during_a_write_is_the_next_one() -> None:
     journal = journal_on(FakeDisk(), segment_bytes=1 << 20)
-    batches = journal.take()
+    (batch,) = journal.take()
     lsn = publish(journal)
-    journal.synced(journal.write(batches))
-    assert journal.durable_lsn < lsn
-    assert journal.waiting
+    pending = journal.pending_bytes
+    journal.write([batch])
+    journal.written(batch.last_lsn, len(batch.data))
+    journal.sync()
+    journal.synced(batch.last_lsn)
+    assert journal.written_lsn == journal.durable_lsn < lsn
+    assert (journal.waiting, journal.pending_bytes) == (True, pending - len(batch.data))
     write(journal)
-    assert journal.durable_lsn == lsn
+    assert (journal.written_lsn, journal.durable_lsn, journal.pending_bytes) == (lsn, lsn, 0)
+
+
+def test_each_write_begins_with_how_far_it_was_safe() -> None:
+    disk = FakeDisk()
+    journal = journal_on(disk, segment_bytes=1 << 20)
+    (batch,) = journal.take()
+    journal.write([batch])
+    journal.written(batch.last_lsn, len(batch.data))  # and not synced
+    publish(journal)
+    write(journal)
+    durable = journal.durable_lsn
+    publish(journal)
+    write(journal)
+    data = disk.read(segment_name(1))
+    marks = [decode_mark(data, record.body) for record in records(data) if record.type is Type.MARK]
+    assert marks == [0, 0, durable]
+
+
+def test_messages_published_together_are_one_record() -> None:
+    disk = FakeDisk()
+    journal = journal_on(disk, segment_bytes=1 << 20)
+    first = publish(journal, count=100)
+    second = publish(journal, count=5)
+    assert (second, journal.last_lsn) == (first + 100, first + 104)
+    write(journal)
+    found = [record for record in records(disk.read(segment_name(1))) if record.type is Type.PUBLISH]
+    assert [(record.lsn, record.span) for record in found] == [(first, 100), (second, 5)]
+    (segment,) = journal.segments.all
+    assert list(segment.lsns) == [first, second]
+    assert list(segment.offsets) == [record.start for record in found]
+    assert segment.size == len(disk.read(segment_name(1)))
+
+
+def test_every_record_has_the_epoch() -> None:
+    disk = FakeDisk()
+    journal = journal_on(disk, epoch=7)
+    for _ in range(5):
+        publish(journal)
+    write(journal)
+    assert len(disk.names()) > 1
+    assert {record.epoch for name in disk.names() for record in records(disk.read(name))} == {7}
+    assert kinds(disk.read(segment_name(1)))[-1] is not Type.EPOCH
+    assert kinds(disk.read(segment_name(1))).count(Type.EPOCH) == 1
+    assert Type.EPOCH not in kinds(disk.read(segment_name(2)))
 
 
 def test_a_full_segment_is_synced_before_the_next_begins() -> None:
@@ -87,8 +117,8 @@ def test_a_full_segment_is_synced_before_the_next_begins() -> None:
     assert disk.steps == [CREATE, WRITE, SYNC] * 2
     for sequence in (1, 2):
         head = decode_segment_head(disk.read(segment_name(sequence)))
-        first = next(decode_all(disk.read(segment_name(sequence)), SEGMENT_HEAD_BYTES))
-        assert (head.sequence, head.first_lsn) == (sequence, first.lsn)
+        first = records(disk.read(segment_name(sequence)))[0]
+        assert head == SegmentHead(sequence, sequence, 0, first.lsn, 0)
 
 
 def test_each_segment_begins_with_a_snapshot() -> None:
@@ -99,8 +129,9 @@ def test_each_segment_begins_with_a_snapshot() -> None:
         write(journal)
     assert len(disk.names()) == 3
     for name in disk.names():
-        begin = [Type.MARK, Type.SNAPSHOT, *[Type.VHOST_NEW] * 3, Type.SNAPSHOT_END, Type.PUBLISH]
-        assert kinds(disk.read(name))[:7] == begin
+        begin = [Type.MARK, Type.SNAPSHOT, *[Type.VHOST_NEW] * 3, Type.SNAPSHOT_END]
+        assert kinds(disk.read(name))[:6] == begin
+        assert Type.PUBLISH in kinds(disk.read(name))
 
 
 def test_a_snapshot_larger_than_a_segment_does_not_call_for_the_next() -> None:
@@ -121,11 +152,11 @@ def test_a_dead_segment_goes() -> None:
     assert write(journal) == []
     for lsn in lsns[:3]:
         remove(journal, lsn)
-    assert write(journal) == [1]
+    assert write(journal) == [segment_name(1)]
     assert write_nothing(journal) == []
 
 
-def write_nothing(journal: Journal) -> list[int]:
+def write_nothing(journal: Journal) -> list[str]:
     publish(journal, size=1)
     return write(journal)
 
@@ -137,9 +168,11 @@ def test_only_when_a_later_snapshot_is_on_disk() -> None:
     batches = journal.take()
     for lsn in lsns:
         remove(journal, lsn)  # the first of these begins the next segment
-    assert journal.synced(journal.write(batches)) == []
+    journal.write(batches)
+    journal.sync()
+    assert journal.synced(batches[-1].last_lsn) == []
     assert disk.names() == [segment_name(1)]
-    assert write(journal) == [1]
+    assert write(journal) == [segment_name(1)]
     assert disk.names() == [segment_name(2)]
 
 
@@ -148,11 +181,26 @@ def test_only_when_what_emptied_it_is_on_disk() -> None:
     journal = journal_on(FakeDisk())
     lsns = [publish(journal) for _ in range(4)]
     batches = journal.take()
-    publish(journal, queue=2, size=10)  # the dead letter
+    publish(journal, 2, size=10)  # the dead letter
     for lsn in lsns[:3]:
         remove(journal, lsn)
-    assert journal.synced(journal.write(batches)) == []
-    assert write(journal) == [1]
+    journal.write(batches)
+    journal.sync()
+    assert journal.synced(batches[-1].last_lsn) == []
+    assert write(journal) == [segment_name(1)]
+
+
+def test_nothing_more_is_read_of_what_may_go() -> None:
+    disk = FakeDisk()
+    journal = journal_on(disk)
+    lsns = [publish(journal) for _ in range(4)]
+    write(journal)
+    disk.read_at(segment_name(1), 0, 10)
+    for lsn in lsns[:3]:
+        remove(journal, lsn)
+    assert disk.open == {segment_name(1)}
+    assert write(journal) == [segment_name(1)]
+    assert disk.open == set()
 
 
 def test_an_old_message_keeps_its_segment_and_what_is_behind() -> None:
@@ -166,9 +214,9 @@ def test_an_old_message_keeps_its_segment_and_what_is_behind() -> None:
         if lsn != old:
             remove(journal, lsn)
     gone = write(journal) + write_nothing(journal)
-    assert gone == list(range(1, gone[-1] + 1))
-    holder = next(name for name in sorted(disk.names()))
-    assert old in [record.lsn for record in decode_all(disk.read(holder), SEGMENT_HEAD_BYTES)]
+    assert gone == [segment_name(number + 1) for number in range(len(gone))] != []
+    holder = sorted(disk.names())[0]
+    assert old in [record.lsn for record in records(disk.read(holder))]
     assert len(disk.names()) >= count - len(gone)
     remove(journal, old)
     assert write(journal) + write_nothing(journal)
@@ -177,27 +225,26 @@ def test_an_old_message_keeps_its_segment_and_what_is_behind() -> None:
 
 def test_a_message_in_two_queues_lives_until_it_has_left_both() -> None:
     journal = journal_on(FakeDisk())
-    lsn = publish(journal, queue=1)
-    journal.segments.add(lsn, 2, 1)
+    lsn = publish(journal, 1, 2)
     for _ in range(3):
-        remove(journal, publish(journal, queue=3), queue=3)
+        remove(journal, publish(journal, 3), queue=3)
     write(journal)
     remove(journal, lsn, queue=1)
     assert write(journal) + write_nothing(journal) == []
     remove(journal, lsn, queue=2)
-    assert write(journal) + write_nothing(journal) == [1]
+    assert write(journal) + write_nothing(journal) == [segment_name(1)]
 
 
 def test_a_deleted_queue_frees_its_segments() -> None:
     journal = journal_on(FakeDisk())
     for _ in range(10):
-        publish(journal, queue=5)
-    keeper = publish(journal, queue=6)
+        publish(journal, 5)
+    keeper = publish(journal, 6)
     write(journal)
     journal.segments.remove_queue(5)
     journal.append(Type.QUEUE_GONE, b"")
     gone = write(journal)
-    assert gone and gone[0] == 1
+    assert gone[0] == segment_name(1) and len(gone) >= 3
     remove(journal, keeper, queue=6)
 
 
@@ -229,9 +276,11 @@ def test_numbering_goes_on_after_recovery() -> None:
         last = world.journal.last_lsn
         sequences.append(len(world.segments()))
         disk = disk.killed()
-    scanned = scan(disk, lambda sequence, record: None)
+    epochs: set[int] = set()
+    scanned = scan(disk, lambda head, data, record: epochs.add(record.epoch))
     assert scanned.last_lsn == last
-    assert [sequence for sequence, _ in scanned.segments] == list(range(1, scanned.last_sequence + 1))
+    assert [head.sequence for head, _ in scanned.segments] == list(range(1, scanned.last_sequence + 1))
+    assert epochs == {1, 2, 3, 4}
     assert sequences == sorted(sequences)
 
 
@@ -240,9 +289,8 @@ def test_starts_alone_leave_one_segment() -> None:
     disk = FakeDisk()
     for _ in range(5):
         world = Durable(disk)
-        world.settle()
         world.client().declare("q", durable=True)
-        world.advance(1)
+        world.sync()
         disk = disk.killed()
         assert len(world.segments()) == 1
 
@@ -254,14 +302,46 @@ def test_disk_use_stays_small_while_messages_come_and_go() -> None:
     client.declare("q", durable=True)
     client.consume("q", no_ack=True)
     most = 0
-    for _ in range(200):
+    for number in range(200):
         client.publish("q", b"-" * 100, **PERSISTENT)
         client.answers()
-        most = max(most, len(disk.names()))
+        if number % 5 == 0:
+            world.sync()  # a moment later
+        most = max(most, len(world.segments()))
     assert most <= 4
     before = state_of(world.broker)
     assert state_of(Durable(disk.killed()).broker) == before
     assert before.queues["/", "q"].messages == []
+
+
+def test_what_lives_weighs_what_its_messages_do() -> None:
+    """Though large and small ones leave together, and others were written between them."""
+    world = Durable(FakeDisk(), segment_bytes=3000)
+    client = world.client()
+    for name in ("q", "other"):
+        client.declare(name, durable=True)
+    sizes = [0, 500, 10, 10, 2000, 0, 0, 70] * 3
+    for size in sizes:
+        client.publish("q", b"-" * size, **PERSISTENT)
+        client.publish("other", b"-", **PERSISTENT)
+    client.consume("q")
+    assert [len(body) for body in client.bodies()] == sizes
+    client.send(methods.BasicAck(delivery_tag=14, multiple=True), methods.BasicAck(delivery_tag=17))
+    world.sync()
+    living = [*sizes[14:16], *sizes[17:], *[1] * len(sizes)]
+    segments = world.journal.segments
+    assert len(segments.all) > 2
+    weight = sum(sum(segment.weights.values()) for segment in segments.all)
+    assert weight == sum(living) + WEIGHT_BYTES * len(living)
+    lsns = {queue.name: {message.lsn: message.size for message in queue} for queue in world.vhost.queues.values()}
+    for segment in segments.all:
+        mine = {lsn: size for lsn, size in lsns["other"].items() if segments.of(lsn) is segment}
+        number = world.recovered.recorder.queues[world.queue("other")]
+        assert segment.weights.get(number, 0) == sum(mine.values()) + WEIGHT_BYTES * len(mine)
+    for name in ("q", "other"):
+        client.send(methods.QueueDelete(queue=name))
+    world.sync()
+    assert segments.live_bytes == 0
 
 
 def test_a_transient_message_leaves_no_trace() -> None:

@@ -11,24 +11,30 @@ from hypothesis import strategies as st
 
 from rabbitish.store.record import (
     HEAD,
+    MARK_MAGIC,
+    PUBLISH_HEAD,
     SEGMENT_HEAD_BYTES,
-    VERSION,
     Damage,
     Record,
+    SegmentHead,
+    SegmentName,
     Type,
     decode_all,
+    decode_mark,
     decode_segment_head,
     encode,
+    encode_mark,
     encode_segment_head,
+    parse_segment_name,
     segment_name,
-    segment_sequence,
 )
 from tests.session.harness import examples
 
+u64 = st.integers(0, 2**64 - 1)
 contents = st.tuples(
-    st.integers(0, 2**64 - 1),
+    u64,
     st.integers(0, 2**32 - 1),
-    st.sampled_from(Type),
+    st.sampled_from(sorted(set(Type) - {Type.PUBLISH})),
     st.lists(st.binary(max_size=40), max_size=3),
 )
 
@@ -53,14 +59,34 @@ def test_records_come_back(records: list[tuple[int, int, Type, list[bytes]]], be
     data = before + joined(records)
     found, damage = read(data, len(before))
     assert damage is None
-    assert [record[:4] for record in found] == [
+    assert [(record.lsn, record.epoch, record.type, data[record.body : record.end]) for record in found] == [
         (lsn, epoch, kind, b"".join(body)) for lsn, epoch, kind, body in records
     ]
-    ends = [record.end for record in found]
-    assert ends == sorted(ends) and (not ends or ends[-1] == len(data))
+    ends = [len(before), *[record.end for record in found]]
+    assert ends[-1] == len(data)
+    assert [record.start for record in found] == ends[:-1]
+    assert all((record.body - record.start, record.span) == (HEAD.size, 1) for record in found)
 
 
-RECORDS = [(7, 1, Type.MARK, [b"12345678"]), (8, 1, Type.PUBLISH, [b"head", b"body"]), (9, 3, Type.SNAPSHOT, [])]
+PUBLISH = PUBLISH_HEAD.pack(5, 1, 3, 2)
+RECORDS = [
+    (7, 1, Type.MARK, [encode_mark(5)]),
+    (8, 1, Type.PUBLISH, [PUBLISH, b"route", b"aabbcc"]),
+    (11, 3, Type.SNAPSHOT, []),
+]
+
+
+def test_a_publish_takes_a_number_a_message() -> None:
+    found, damage = read(joined(RECORDS))
+    assert damage is None
+    assert [(record.lsn, record.span) for record in found] == [(7, 1), (8, 3), (11, 1)]
+
+
+@given(u64)
+@examples(20)
+def test_marks(lsn: int) -> None:
+    assert decode_mark(b"before" + encode_mark(lsn), 6) == lsn
+    assert encode_mark(lsn).startswith(MARK_MAGIC)
 
 
 def test_any_flipped_bit_is_noticed_at_its_record() -> None:
@@ -73,7 +99,7 @@ def test_any_flipped_bit_is_noticed_at_its_record() -> None:
         number = sum(1 for end in ends if end <= bit // 8)
         found, damage = read(bytes(broken))
         assert damage is not None and damage.offset == starts[number], f"bit {bit}"
-        assert [record.lsn for record in found] == [7, 8, 9][:number]
+        assert [record.lsn for record in found] == [7, 8, 11][:number]
         assert damage.torn
 
 
@@ -101,7 +127,7 @@ def test_a_type_that_is_not_known_was_not_torn() -> None:
     found, damage = read(joined(RECORDS[:1]) + data)
     assert len(found) == 1
     assert damage is not None and not damage.torn
-    assert str(damage) == f"unknown record type 200 at offset {HEAD.size + 8}"
+    assert str(damage) == f"unknown record type 200 at offset {HEAD.size + 16}"
 
 
 def test_numbers_of_types_stay() -> None:
@@ -121,6 +147,7 @@ def test_numbers_of_types_stay() -> None:
         "PUBLISH": 20,
         "REMOVE": 21,
         "RETURNED": 22,
+        "DELIVERED": 23,
     }
     assert b"".join(encode(1, 2, Type.REMOVE, b"x")).hex() == "00000001f5435367000000000000000100000002150078"
 
@@ -128,14 +155,29 @@ def test_numbers_of_types_stay() -> None:
 # ---- segment heads
 
 
-def test_segment_heads_come_back() -> None:
-    head = encode_segment_head(3, 2**40)
-    assert len(head) == SEGMENT_HEAD_BYTES
-    assert decode_segment_head(head + b"more") == (VERSION, 3, 2**40)
+segment_heads = st.builds(SegmentHead, u64, u64, st.integers(0, 2**32 - 1), u64, u64)
+
+
+@given(segment_heads)
+@examples(50)
+def test_segment_heads_come_back(head: SegmentHead) -> None:
+    data = encode_segment_head(head)
+    assert len(data) == SEGMENT_HEAD_BYTES
+    assert decode_segment_head(data + b"more") == head
+
+
+def test_a_segment_head_as_it_is_for_ever() -> None:
+    data = encode_segment_head(SegmentHead(3, 5, 1, 400, 900))
+    assert data[:10] == b"RABBTISH\x00\x02"
+    assert data[10:-4] == pack(">QQIQQ", 3, 5, 1, 400, 900)
+    assert data[-4:] == pack(">I", zlib.crc32(data[:-4]))
+
+
+HEAD_BYTES = encode_segment_head(SegmentHead(3, 3, 0, 4, 0))
 
 
 def test_any_flipped_bit_in_a_segment_head_is_noticed() -> None:
-    head = encode_segment_head(3, 4)
+    head = HEAD_BYTES
     for bit in range(8 * len(head)):
         broken = bytearray(head)
         broken[bit // 8] ^= 1 << bit % 8
@@ -146,21 +188,47 @@ def test_any_flipped_bit_in_a_segment_head_is_noticed() -> None:
 @pytest.mark.parametrize("size", range(SEGMENT_HEAD_BYTES))
 def test_a_cut_segment_head(size: int) -> None:
     with pytest.raises(Damage, match=r"^the file ends within the segment's head at offset 0$"):
-        decode_segment_head(encode_segment_head(3, 4)[:size])
+        decode_segment_head(HEAD_BYTES[:size])
 
 
 def test_other_files_and_versions_are_told_apart() -> None:
-    head = encode_segment_head(3, 4)
-    with pytest.raises(Damage, match=r"^not a segment of a journal at offset 0$"):
+    head = HEAD_BYTES
+    with pytest.raises(Damage, match=r"^not a segment of a journal at offset 0$") as raised:
         decode_segment_head(b"%PDF-1.7" + head[8:])
-    with pytest.raises(Damage, match=r"^format version 2; this is a reader of version 1 at offset 0$"):
-        decode_segment_head(head[:8] + b"\x00\x02" + head[10:])
+    assert raised.value.torn
+    for size in (10, len(head)):
+        for version in (1, 3):
+            with pytest.raises(
+                Damage, match=rf"^format version {version}; this is a reader of version 2 at offset 0$"
+            ) as raised:
+                decode_segment_head((head[:8] + pack(">H", version) + head[10:])[:size])
+            assert not raised.value.torn
 
 
 def test_names() -> None:
-    assert segment_name(12) == "journal-000000000012.log"
+    assert segment_name(12) == SegmentHead(12, 12, 0, 1, 0).name == "journal-000000000012.log"
+    compacted = SegmentHead(12, 15, 3, 1, 9).name
+    assert segment_name(12, 15, 3) == compacted == "journal-000000000012-000000000015-3.log"
     assert sorted(map(segment_name, (2, 10, 1))) == [segment_name(number) for number in (1, 2, 10)]
-    assert segment_sequence(segment_name(12)) == 12
-    assert [segment_sequence(name) for name in ("lock", "journal-.log", "journal-x1.log", "journal-1.log~")] == [
-        None
-    ] * 4
+    assert parse_segment_name(segment_name(12)) == SegmentName(12, 12, 0)
+    assert parse_segment_name(compacted) == SegmentName(12, 15, 3)
+    for name in (segment_name(12), compacted):
+        assert segment_name(*(parse_segment_name(name) or (0,))) == name
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "lock",
+        "node.json",
+        "journal-.log",
+        "journal-x00000000001.log",
+        "journal-1.log",
+        "journal-000000000001.log~",
+        "journal-000000000001.log.new",
+        "journal-000000000001-000000000002.log",
+        "spill-000000000001.tmp",
+    ],
+)
+def test_names_of_other_files(name: str) -> None:
+    assert parse_segment_name(name) is None

@@ -11,8 +11,9 @@ from rabbitish.store.scan import JournalDamaged
 from rabbitish.values import Int64, Table, Timestamp
 from rabbitish.wire import methods
 from tests.session.client import Client, Said, publication
+from tests.session.harness import START
 
-from .driver import Durable, state_of
+from .driver import IN_MEMORY, WINDOW_BYTES, Durable, state_of
 from .fake_disk import FakeDisk
 
 PERSISTENT = 2
@@ -21,9 +22,19 @@ PERSISTENT = 2
 class Story:
     """A broker that may be killed and started again; its present life is `world`."""
 
-    def __init__(self, segment_bytes: int = 1 << 20) -> None:
+    def __init__(self, segment_bytes: int = 1 << 20, window_bytes: int = WINDOW_BYTES) -> None:
         self.segment_bytes = segment_bytes
-        self.world = Durable(FakeDisk(), segment_bytes=segment_bytes)
+        self.window_bytes = window_bytes
+        self.world = self.begin(FakeDisk(), START)
+        self.client = self.world.client(1, 2)
+
+    def begin(self, disk: FakeDisk, now: int) -> Durable:
+        return Durable(disk, now=now, segment_bytes=self.segment_bytes, window_bytes=self.window_bytes)
+
+    def crash(self) -> None:
+        """Kill it and start it again, though clients hold what they have not acknowledged."""
+        assert not self.world.exceptions and not self.world.failures
+        self.world = self.begin(self.world.disk.killed(), self.world.now)
         self.client = self.world.client(1, 2)
 
     def restart(self, after_ms: int = 0) -> Durable:
@@ -33,19 +44,21 @@ class Story:
         for client in list(old.clients.values()):
             client.hang_up()
         expected = state_of(old.broker)
-        self.world = Durable(old.disk.killed(), now=old.now + after_ms, segment_bytes=self.segment_bytes)
+        now = old.now + after_ms
+        self.world = self.begin(old.disk.killed(), now)
         self.same(expected)
-        again = Durable(old.disk.killed(), now=old.now + after_ms, segment_bytes=self.segment_bytes)
+        again = self.begin(old.disk.killed(), now)
         assert state_of(again.broker) == expected
-        grandchild = Durable(self._synced(again), now=old.now + after_ms, segment_bytes=self.segment_bytes)
+        grandchild = self.begin(self._begun(again), now)
         assert state_of(grandchild.broker) == expected
         self.world.settle()
+        assert not old.exceptions and not old.failures
         self.client = self.world.client(1, 2)
         return self.world
 
-    def _synced(self, world: Durable) -> FakeDisk:
+    def _begun(self, world: Durable) -> FakeDisk:
         """What a recovered journal leaves that had only just begun."""
-        world.journal.synced(world.journal.write(world.journal.take()))
+        world.journal.write(world.journal.take())
         return world.disk.killed()
 
     def same(self, expected: object) -> None:
@@ -88,9 +101,12 @@ def story() -> Story:
     return Story()
 
 
-@pytest.fixture(params=[1 << 20, 300], ids=["one-segment", "many-segments"])
+@pytest.fixture(
+    params=[(1 << 20, WINDOW_BYTES), (300, WINDOW_BYTES), (1 << 20, IN_MEMORY)],
+    ids=["one-segment", "many-segments", "in-memory"],
+)
 def any_story(request: pytest.FixtureRequest) -> Story:
-    return Story(request.param)
+    return Story(*request.param)
 
 
 # ---- what is declared
@@ -369,6 +385,152 @@ def test_lost_consumers_give_back(any_story: Story) -> None:
     other.hang_up()
     any_story.restart()
     assert any_story.client.drain("q") == [b"1", b"3"]
+
+
+def heard(story: Story, queue: str) -> list[tuple[bytes, bool]]:
+    """Everything in a queue, and whether it was redelivered."""
+    found = []
+    while (said := story.client.get(queue, no_ack=False)) is not None:
+        assert isinstance(said.method, methods.BasicGetOk)
+        found.append((said.body, said.method.redelivered))
+    return found
+
+
+def test_what_was_handed_out_at_a_crash_is_redelivered(any_story: Story) -> None:
+    any_story.declare("q")
+    any_story.publish("q", *[b"%d" % number for number in range(8)])
+    any_story.tag("q")
+    any_story.client.consume("q", channel=2)
+    assert any_story.client.bodies() == [b"1", b"2", b"3", b"4", b"5", b"6", b"7"]
+    any_story.client.send(methods.BasicAck(delivery_tag=2), methods.BasicNack(delivery_tag=7), channel=2)
+    assert any_story.client.bodies() == [b"7"]
+    any_story.client.send(methods.BasicAck(delivery_tag=6), channel=2)
+    any_story.client.answers()
+    any_story.crash()
+    assert heard(any_story, "q") == [(body, True) for body in (b"0", b"1", b"3", b"4", b"5", b"7")]
+    any_story.publish("q", b"8")
+    any_story.crash()
+    assert heard(any_story, "q") == [*[(body, True) for body in (b"0", b"1", b"3", b"4", b"5", b"7")], (b"8", False)]
+
+
+def test_what_was_not_handed_out_is_not_redelivered(any_story: Story) -> None:
+    any_story.declare("q")
+    any_story.publish("q", *[b"%d" % number for number in range(6)])
+    any_story.client.send(methods.BasicQos(prefetch_count=2))
+    any_story.client.answers()
+    any_story.client.consume("q")
+    assert any_story.client.bodies() == [b"0", b"1"]
+    any_story.crash()
+    assert heard(any_story, "q") == [(b"0", True), (b"1", True), *[(b"%d" % number, False) for number in range(2, 6)]]
+
+
+def test_a_crash_counts_as_a_return(any_story: Story) -> None:
+    any_story.declare("q", delivery_limit=5)
+    any_story.publish("q", b"1", b"2")
+    for returns in range(5):
+        said = any_story.get("q")
+        assert (said.body, (said.props.headers or {}).get("x-delivery-count", 0)) == (b"1", returns)
+        assert isinstance(said.method, methods.BasicGetOk)
+        if returns % 2:
+            any_story.settle(methods.BasicNack(delivery_tag=said.method.delivery_tag, requeue=True))
+            any_story.restart()
+        else:
+            any_story.crash()
+    said = any_story.get("q")
+    assert isinstance(said.method, methods.BasicGetOk)
+    any_story.settle(methods.BasicNack(delivery_tag=said.method.delivery_tag, requeue=True))  # over the limit
+    assert heard(any_story, "q") == [(b"2", False)]
+
+
+def test_a_delivery_to_one_queue_is_none_to_another(any_story: Story) -> None:
+    for name in ("q", "r"):
+        any_story.declare(name)
+        any_story.bind(name, "amq.fanout")
+    any_story.publish("", b"1", b"2", exchange="amq.fanout")
+    any_story.tag("q")
+    any_story.crash()
+    assert heard(any_story, "q") == [(b"1", True), (b"2", False)]
+    assert heard(any_story, "r") == [(b"1", False), (b"2", False)]
+
+
+def test_priorities_with_some_handed_out(any_story: Story) -> None:
+    any_story.declare("q", max_priority=2)
+    for number in range(12):
+        any_story.publish("q", b"%d" % number, priority=number % 3)
+    for _ in range(5):
+        any_story.get("q")
+    any_story.publish("q", b"12", priority=0)
+    any_story.publish("q", b"13", priority=2)
+    any_story.crash()
+    assert heard(any_story, "q") == [
+        *[(b"%d" % number, True) for number in (2, 5, 8, 11)],
+        (b"13", False),
+        (b"1", True),
+        *[(b"%d" % number, False) for number in (4, 7, 10, 0, 3, 6, 9, 12)],
+    ]
+
+
+def test_deadlines_with_some_handed_out(any_story: Story) -> None:
+    any_story.declare("q", message_ttl=1000)
+    for number in range(6):
+        any_story.publish("q", b"%d" % number, expiration=str(2000 - 300 * number))
+        any_story.world.advance(10)
+    for _ in range(2):
+        any_story.get("q")
+    any_story.crash()
+    assert any_story.world.queue("q").ready == 6
+    any_story.world.advance(500)  # of the last one
+    assert any_story.world.queue("q").ready == 5
+    any_story.world.advance(290)
+    assert any_story.world.queue("q").ready == 4
+    any_story.world.advance(1000)
+    assert any_story.world.queue("q").ready == 0
+
+
+@pytest.mark.parametrize("window_bytes", [WINDOW_BYTES, 100_000])
+def test_a_long_queue(window_bytes: int) -> None:
+    """Next to nothing of it is in memory, before and after; all comes in order, and none twice."""
+    story = Story(20_000, window_bytes)
+    story.declare("q")
+    story.declare("short", message_ttl=5000)
+    for part in range(10):
+        bodies = [b"%5d" % (150 * part + number) for number in range(150)]
+        story.publish("q", *bodies)
+        story.publish("short", *bodies)
+        story.world.advance(1)
+    assert story.world.broker.usage.bytes < 2 * window_bytes + 2 * 1100 * 450
+    first = [story.client.get("q") for _ in range(70)]
+    assert [said.body for said in first if said is not None] == [b"%5d" % number for number in range(70)]
+    world = story.restart()
+    assert world.broker.usage.bytes < 2 * window_bytes + 2 * 1100 * 450
+    assert {name: queue.ready for name, queue in world.vhost.queues.items()} == {"q": 1430, "short": 1500}
+    story.client.consume("q", no_ack=True)
+    assert story.client.bodies() == [b"%5d" % number for number in range(70, 1500)]
+    world.advance(4989)
+    assert world.queue("short").ready == 1500
+    world.advance(9)
+    assert world.queue("short").ready == 150
+    assert story.client.drain("short") == [b"%5d" % number for number in range(1350, 1500)]
+    assert list(story.restart().queue("q")) == []
+
+
+def test_many_routes_and_sizes_in_one_queue(any_story: Story) -> None:
+    """Each message is found again with what was its own, whatever its neighbours in a page are."""
+    any_story.declare("q")
+    any_story.exchange("e", "topic")
+    any_story.bind("q", "e", "#")
+    expected = []
+    for number in range(60):
+        key, body = f"key.{number % 7}", b"%d" % number * (number % 5)
+        how = {"priority": number % 3, "headers": {"n": number % 2}, "message_id": str(number % 4)}
+        any_story.publish(key, body, exchange="e", **how)
+        expected.append((key, body, how))
+    any_story.restart()
+    for key, body, how in expected:
+        said = any_story.client.get("q")
+        assert said is not None and isinstance(said.method, methods.BasicGetOk)
+        assert (said.method.routing_key, said.body) == (key, body)
+        assert {name: getattr(said.props, name) for name in how} == how
 
 
 def test_rejects_without_and_with_a_dead_letter_exchange(any_story: Story) -> None:

@@ -1,0 +1,195 @@
+"""The journal's place in a running broker: opened at the start, written by its thread, compacted in the background.
+
+`Keeper` is what `Node` knows of it. It says when the journal is on disk some way further, holds back links whose
+answers must wait for that, and says `behind` while more waits to be written than memory should hold.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import trio
+
+from rabbitish.server.log import get_log
+from rabbitish.server.syncer import Syncer
+from rabbitish.session.content import WireCodec
+from rabbitish.store.checkpoint import write_checkpoint
+from rabbitish.store.columns import Unusable
+from rabbitish.store.compaction import Compaction
+from rabbitish.store.coordinator import LocalCoordinator
+from rabbitish.store.files import Disk
+from rabbitish.store.record import JournalDamaged
+from rabbitish.store.recovery import Recovered, recover
+
+if TYPE_CHECKING:
+    from rabbitish.server.link import Link
+    from rabbitish.server.node import Node
+
+# How often it is looked whether segments are sparse. Short enough that a flood does not run away from it.
+_COMPACTION_SECONDS = 0.25
+# When there was no room for a segment that is written anew, how long until that is tried again.
+_NO_ROOM_SECONDS = 10
+
+
+class JournalError(Exception):
+    """The journal cannot be opened, read or written; the message says why, for people."""
+
+
+class Keeper:
+    """The journal of a node. `failed` is told when it cannot be used any more."""
+
+    def __init__(self, node: Node, disk: Disk, failed: Callable[[Exception], None]) -> None:
+        """Bring back what the journal on `disk` holds, and record changes there from now on.
+
+        JournalError: it is damaged, or cannot be read.
+        """
+        self._node = node
+        self._failed = failed
+        self._log = get_log()
+        self._held: dict[Link, None] = {}  # with something to say that must not be heard before the journal is on disk
+        self._further = trio.Event()  # the journal is on disk further than before
+        self.behind = False
+        self._codec = WireCodec(node.hub.properties)
+        self.recovered = self._recover(disk)
+        self.journal = self.recovered.journal
+        node.broker.usage.window_bytes = node.settings.queue_window_bytes
+        node.hub.durable = self.journal.durable_lsn
+        self._syncer = Syncer(self.journal, self._durable, failed, node.reactor.call_soon)
+
+    def _recover(self, disk: Disk) -> Recovered:
+        began = time.monotonic()
+        try:
+            recovered = recover(
+                disk,
+                self._node.broker,
+                self._codec,
+                LocalCoordinator(disk, lambda: secrets.token_hex(16)),
+                self._node.now(),
+                segment_bytes=self._node.settings.journal_segment_bytes,
+                on_failure=self._failed,
+            )
+        except JournalDamaged as damage:
+            raise JournalError(f"the journal is damaged: {damage}") from damage
+        except OSError as error:
+            raise JournalError(f"the journal cannot be read: {error}") from error
+        if recovered.doubt:
+            self._log.warning("journal: the checkpoint does not count", reason=recovered.doubt)
+        if recovered.cut is not None:
+            self._log.warning("journal: a torn tail was cut off", **recovered.cut._asdict())
+        self._log.info(
+            "journal read",
+            queues=recovered.queues,
+            messages=recovered.messages,
+            checkpoint=recovered.checkpointed,
+            ms=int((time.monotonic() - began) * 1000),
+        )
+        return recovered
+
+    def _durable(self, lsn: int) -> None:
+        self._tell(lsn)
+        self._node.pump(self._node.now())
+
+    def _tell(self, lsn: int) -> None:
+        """The journal is on disk up to `lsn`: whoever waits for it may go on."""
+        self._node.hub.now_durable(lsn)
+        self._further.set()
+        self._further = trio.Event()
+        held, self._held = self._held, {}
+        now = self._node.now()
+        for link in held:
+            link.flush(now)
+
+    def hold(self, link: Link) -> None:
+        """A link waits for the journal; it is flushed when that is on disk some way further."""
+        self._held[link] = None
+
+    def kick(self) -> bool:
+        """Something may have been recorded, or be waited for; True when sessions have more to say for that.
+
+        Called after every batch of input.
+        """
+        safe = self._syncer.kick(self._node.hub.wanted)
+        if safe:
+            self._tell(self.journal.durable_lsn)
+        behind = self.journal.pending_bytes > self._node.settings.journal_backlog_bytes
+        if behind is not self.behind:
+            self.behind = behind
+            if not behind:
+                for link in self._node.links.values():
+                    link.look_again()
+        return safe
+
+    async def compact(self) -> None:
+        """Keep the journal from taking much more room than what lives in it."""
+        journal, looked_at = self.journal, 0
+        while True:
+            await trio.sleep(_COMPACTION_SECONDS)
+            if journal.last_lsn != looked_at:
+                looked_at = journal.last_lsn
+                segments = journal.sparse()
+                if segments:
+                    looked_at = 0  # there may be more
+                    await self._rewrite(Compaction(journal, self._codec, segments))
+
+    def _write_anew(self, compaction: Compaction) -> None:
+        """In a thread. What is recorded meanwhile must find room on the disk too."""
+        try:
+            free = self.journal.disk.free_bytes()
+        except OSError:  # it cannot tell, so there is nothing to go by (see DiskWatch)
+            free = compaction.bytes * 2
+        if free < compaction.bytes * 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        compaction.write()
+
+    async def _rewrite(self, compaction: Compaction) -> None:
+        hub = self._node.hub
+        try:
+            try:
+                await trio.to_thread.run_sync(self._write_anew, compaction)
+            except OSError as error:
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                    raise
+                # Nobody waits for this file, so there is nothing to stop for; publishers are held back already.
+                await trio.to_thread.run_sync(compaction.discard)
+                compaction.give_up()
+                self._log.warning("journal: no room to write segments anew", error=error)
+                await trio.sleep(_NO_ROOM_SECONDS)
+                return
+            hub.wanted = max(hub.wanted, compaction.lsn)
+            while hub.durable < compaction.lsn:
+                further = self._further
+                self._node.pump(self._node.now())  # to have it written and synced, and all told of it
+                await further.wait()
+            await trio.to_thread.run_sync(compaction.install)
+        except (OSError, JournalDamaged) as error:
+            self._failed(error)
+            return
+        compaction.finish()
+        self._syncer.delete(self.journal.take_gone())
+        self._log.debug("journal: segments were written anew", **compaction.report())
+
+    def close(self) -> None:
+        """Write what is left. JournalError: that failed."""
+        try:
+            self._syncer.stop()
+        except Exception as error:  # whatever ended the thread
+            raise JournalError(f"the journal cannot be written: {error}") from error
+        self._leave_checkpoint()
+        self.recovered.shelf.close()
+
+    def _leave_checkpoint(self) -> None:
+        """Spare the next start the reading of the journal; it can do without."""
+        log, began = self._log, time.monotonic()
+        try:
+            write_checkpoint(self.journal, self.recovered.recorder, self.recovered.shelf)
+        except (OSError, Unusable) as error:
+            log.warning("journal: no checkpoint was written, the next start reads everything", error=error)
+        except Exception as error:  # a bug of ours, and everything is safe on disk by now
+            log.exception("internal error", error)
+        else:
+            log.debug("journal: checkpoint written", ms=int((time.monotonic() - began) * 1000))

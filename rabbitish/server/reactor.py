@@ -1,0 +1,113 @@
+"""Which sockets have something to say: one selector for all connections, looked at from one task.
+
+Waiting for each socket in a task of its own costs a trip through trio's scheduler for each event, more than the event
+itself does. So connections share a selector (epoll, kqueue), which is itself something that trio can wait for: one task
+does, takes whatever is ready, and has the node settle once for all of it. While events keep coming they are taken
+straight from the selector, for a slice of time, after which everybody else in the event loop gets a turn.
+
+With `linger` it waits for the next event in the selector itself for a moment before it goes back to trio: right for a
+process that is nothing but a broker, wrong where the broker shares its event loop with its clients. Other threads wake
+it with `call_soon`, wherever it waits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import selectors
+import socket
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol, cast
+
+import trio
+
+# Everybody else in the event loop gets a turn after this long.
+_SLICE_SECONDS = 0.002
+# How long the next event is waited for without giving the event loop up: longer than the disk takes for a sync, or a
+# peer on this machine for an answer.
+_LINGER_SECONDS = 0.001
+
+READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
+
+
+class Ready(Protocol):
+    """What is told of its socket's events."""
+
+    def fileno(self) -> int: ...
+
+    def on_ready(self, events: int) -> None:
+        """The socket can be read (READ) or written (WRITE), or has failed (either)."""
+
+
+class Selector(Protocol):
+    """A selector of the standard library that can itself be waited for."""
+
+    def fileno(self) -> int: ...
+
+
+class Reactor:
+    """Waits for sockets. `pump` is called after each lot of events."""
+
+    def __init__(self, pump: Callable[[], None], *, linger: bool) -> None:
+        self._pump = pump
+        self._linger = _LINGER_SECONDS if linger else 0.0
+        self._selector = selectors.DefaultSelector()
+        self._over = False
+        self._calls: deque[Callable[[], None]] = deque()
+        self._woken, self._wake = socket.socketpair()
+        self._woken.setblocking(False)
+        self._wake.setblocking(False)
+        self._selector.register(self._woken, READ)
+
+    def watch(self, who: Ready, before: int, events: int) -> None:
+        """Tell `who` of these events from now on instead of those `before`; 0: of none."""
+        if self._over:
+            return
+        if not before:
+            self._selector.register(who, events, who)
+        elif events:
+            self._selector.modify(who, events, who)
+        else:
+            self._selector.unregister(who)
+
+    def call_soon(self, call: Callable[[], None]) -> None:
+        """Have something called in the event loop; from any thread."""
+        self._calls.append(call)
+        with contextlib.suppress(OSError):  # full, so it will wake anyway; or closed, and nobody is there to be called
+            self._wake.send(b"\0")
+
+    async def run(self) -> None:
+        """Take events for ever."""
+        try:
+            fileno = cast("Selector", self._selector).fileno()
+            while True:
+                await trio.lowlevel.wait_readable(fileno)
+                self._slice()
+        finally:
+            self._over = True
+            self._selector.close()
+            self._woken.close()
+            self._wake.close()
+
+    def _slice(self) -> None:
+        select, linger = self._selector.select, self._linger
+        end = time.perf_counter() + _SLICE_SECONDS
+        while True:
+            events = select(0) or (select(linger) if linger else [])
+            if not events:
+                return
+            for key, event in events:
+                if key.data is None:
+                    self._called()
+                else:
+                    key.data.on_ready(event)
+            self._pump()
+            if time.perf_counter() > end:
+                return
+
+    def _called(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            self._woken.recv(4096)
+        while self._calls:
+            self._calls.popleft()()

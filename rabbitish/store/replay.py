@@ -1,0 +1,210 @@
+"""What the records of a journal add up to: what is declared, and which messages each queue still holds.
+
+Kept small, since a journal may hold many millions of messages: what lives and what left are ranges of numbers in
+arrays, and of a PUBLISH only its number, time and stamp stay; the bodies are read again when they are wanted.
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+from rabbitish.core.message import Stamp
+from rabbitish.store.bodies import Codec, decode_of_queue, decode_returned
+from rabbitish.store.declared import Declarations, Declared
+from rabbitish.store.reader import PublishReader
+from rabbitish.store.record import SEGMENT_HEAD_BYTES, Record, SegmentHead, Type
+from rabbitish.store.segments import WEIGHT_BYTES, Segment, Segments
+
+
+class Live(NamedTuple):
+    """Messages that are still in a queue, alike and with consecutive numbers."""
+
+    first: int
+    length: int
+    now: int
+    """When they were published."""
+    stamp: Stamp
+
+
+class Contents:
+    """What is known of the messages of one queue: ranges of numbers, as first, count, first, count ..."""
+
+    __slots__ = ("delivered", "delivered_at", "published", "removed", "returned")
+
+    def __init__(self) -> None:
+        self.published = array("Q")
+        self.removed = array("Q")
+        self.delivered = array("Q")
+        self.delivered_at = array("Q")  # the records that said so, one a range
+        self.returned: dict[int, tuple[int, int]] = {}  # how often, and the record that said so
+
+    def live(self) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+        """The ranges that are still there, and those that were and have left."""
+        gone = sorted(zip(self.removed[::2], self.removed[1::2], strict=True))
+        left: list[tuple[int, int]] = []
+        dead: list[tuple[int, int]] = []
+        at = 0
+        for first, count in zip(self.published[::2], self.published[1::2], strict=True):
+            end = first + count
+            while at < len(gone) and gone[at][0] + gone[at][1] <= first:
+                at += 1
+            index = at
+            while index < len(gone) and gone[index][0] < end:
+                start, stop = max(first, gone[index][0]), min(end, sum(gone[index]))
+                if start > first:
+                    left.append((first, start - first))
+                if stop > start:
+                    dead.append((start, stop - start))
+                first = max(first, stop)
+                index += 1
+            if first < end:
+                left.append((first, end - first))
+        return left, dead
+
+    def returns(self, live: Sequence[tuple[int, int]]) -> dict[int, int]:
+        """How often those of `live` have come back that were handed out.
+
+        Whoever had one at the end of a process lost it, so each delivery counts that nothing was told of afterwards.
+        """
+        firsts = [first for first, _ in live]
+        told = self.returned
+        returns = {lsn: times for lsn, (times, _) in told.items()}
+        delivered = zip(self.delivered[::2], self.delivered[1::2], self.delivered_at, strict=True)
+        for first, count, at in delivered:
+            if not live or first + count <= firsts[0]:
+                continue
+            index = max(0, bisect_right(firsts, first) - 1)
+            while index < len(live) and live[index][0] < first + count:
+                start, stop = max(first, live[index][0]), min(first + count, sum(live[index]))
+                for lsn in range(start, stop):
+                    if lsn not in told or told[lsn][1] < at:
+                        returns[lsn] = returns.get(lsn, 0) + 1
+                index += 1
+        return returns
+
+
+class Replay:
+    """Takes records in order; after `finish` says what they add up to."""
+
+    def __init__(self, codec: Codec, publishes: PublishReader, declarations: Declarations | None = None) -> None:
+        self._publishes = publishes
+        self._declarations = declarations or Declarations(codec)
+        self.segments = Segments()
+        self._segment: Segment | None = None
+        self._lsns = array("Q")  # of all PUBLISH records, ascending
+        self._nows = array("Q")
+        self._stamps: list[Stamp] = []
+        self._contents: dict[int, Contents] = {}
+        self._ranges: dict[int, tuple[list[tuple[int, int]], list[tuple[int, int]]]] = {}
+        self._highest = 0
+        self._handlers: dict[Type, Callable[[int, bytes], None]] = {
+            Type.QUEUE_GONE: self._queue_gone,
+            Type.REMOVE: self._remove,
+            Type.DELIVERED: self._delivered,
+            Type.RETURNED: self._returned,
+        }
+
+    @property
+    def declared(self) -> Declared:
+        """What is declared."""
+        return self._declarations.declared
+
+    @property
+    def highest_queue(self) -> int:
+        """No queue has had a higher number."""
+        return max(self._highest, self._declarations.highest_queue)
+
+    def visit(self, head: SegmentHead, data: bytes, record: Record) -> None:
+        """Take the next record."""
+        segment = self._segment
+        if segment is None or segment.head is not head:
+            segment = self._segment = self.segments.begin(head)
+            segment.other_bytes = SEGMENT_HEAD_BYTES
+        if record.type is Type.PUBLISH:
+            self._publish(segment, data, record)
+            return
+        segment.other_bytes += record.end - record.start
+        body = data[record.body : record.end]
+        handler = self._handlers.get(record.type)
+        if handler is not None:
+            handler(record.lsn, body)
+        self._declarations.take(record.type, body)
+
+    def finish(self, segments: Sequence[tuple[SegmentHead, int]]) -> None:
+        """There are no more records, and these are the segments that count, with their sizes."""
+        self._declarations.finish()
+        known = {segment.head: segment for segment in self.segments.all}
+        self.segments = Segments()
+        for head, size in segments:  # some may have no record at all
+            segment = self.segments.adopt(known.get(head) or Segment(head))
+            segment.size = size
+        for number in self.declared.queues:
+            contents = self._contents.get(number)
+            live, dead = contents.live() if contents is not None else ([], [])
+            self._ranges[number] = live, dead
+            for first, count in dead:
+                self.segments.of(first).removed.extend((number, first, count))
+
+    def live(self, number: int) -> Iterator[Live]:
+        """The messages that a queue still holds, in order."""
+        index = 0
+        lsns = self._lsns
+        for first, count in self._ranges[number][0]:
+            while count:
+                if not (index + 1 < len(lsns) and lsns[index] <= first < lsns[index + 1]):
+                    index = bisect_right(lsns, first, index) - 1
+                end = lsns[index + 1] if index + 1 < len(lsns) else first + count
+                some = min(count, end - first)
+                yield Live(first, some, self._nows[index], self._stamps[index])
+                first += some
+                count -= some
+
+    def returns(self, number: int) -> dict[int, int]:
+        """How often messages that a queue still holds have come back, where they ever left."""
+        contents = self._contents.get(number)
+        return contents.returns(self._ranges[number][0]) if contents is not None else {}
+
+    # ---- messages
+
+    def _of(self, number: int) -> Contents:
+        contents = self._contents.get(number)
+        if contents is None:
+            contents = self._contents[number] = Contents()
+            self._highest = max(self._highest, number)
+        return contents
+
+    def _publish(self, segment: Segment, data: bytes, record: Record) -> None:
+        publish = self._publishes.head(data, record.body)
+        stamp = self._publishes.stamp(data, publish)
+        lsn = record.lsn
+        segment.note(lsn, record.start, publish.length)
+        segment.total_weight += len(publish.route.queues) * publish.length * (stamp.size + WEIGHT_BYTES)
+        self._lsns.append(lsn)
+        self._nows.append(publish.now)
+        self._stamps.append(stamp)
+        for number in publish.route.queues:
+            published = self._of(number).published
+            if published and published[-2] + published[-1] == lsn:
+                published[-1] += publish.length
+            else:
+                published.extend((lsn, publish.length))
+
+    def _queue_gone(self, lsn: int, body: bytes) -> None:
+        self._contents.pop(int.from_bytes(body, "big"), None)
+
+    def _remove(self, lsn: int, body: bytes) -> None:
+        number, _, ranges = decode_of_queue(body)
+        self._of(number).removed.extend(ranges)
+
+    def _delivered(self, lsn: int, body: bytes) -> None:
+        number, _, ranges = decode_of_queue(body)
+        contents = self._of(number)
+        contents.delivered.extend(ranges)
+        contents.delivered_at.extend([lsn] * (len(ranges) // 2))
+
+    def _returned(self, lsn: int, body: bytes) -> None:
+        number, message, returns = decode_returned(body)
+        self._of(number).returned[message] = returns, lsn
