@@ -26,7 +26,7 @@ from rabbitish.wire import methods
 from tests.server.crash import Ended, Peer, Process
 from tests.server.support import broker, converse, until
 from tests.store.fake_disk import CREATE, SYNC, WRITE, FakeDisk
-from tests.store.journals import SMALL, journal_on, publish, remove, write
+from tests.store.made import SMALL, journal_on, publish, remove, write
 
 PATIENCE_SECONDS = 20
 KILLS = int(os.environ.get("RABBITISH_KILLS", "3"))

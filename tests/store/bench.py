@@ -16,7 +16,7 @@ from rabbitish.wire.properties import Properties
 from tests.wire.helpers import exact
 
 from .fake_disk import FakeDisk
-from .journals import journal_on
+from .made import journal_on
 
 PERSISTENT, TRANSIENT = 2, 1
 ADDRESS = Address("e", "key", ("copy",))

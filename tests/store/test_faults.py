@@ -22,7 +22,7 @@ from tests.session.client import publication
 
 from .driver import Durable, State, state_of
 from .fake_disk import CREATE, RENAME, SYNC, UNLINK, WRITE, FakeDisk
-from .journals import kinds
+from .made import kinds
 
 SEGMENT_BYTES = 700
 POWER_LOSSES = int(os.environ.get("RABBITISH_POWER_LOSSES", "3"))

@@ -16,7 +16,7 @@ from rabbitish.wire import methods
 
 from .driver import Durable, state_of
 from .fake_disk import CREATE, SYNC, UNLINK, WRITE, FakeDisk
-from .journals import SMALL, journal_on, kinds, publish, records, remove, write
+from .made import SMALL, journal_on, kinds, publish, records, remove, write
 
 PERSISTENT = {"delivery_mode": 2}
 

@@ -11,7 +11,7 @@ from rabbitish.store.reader import Publish
 from rabbitish.store.record import HEAD, JournalDamaged, Type, encode, segment_name
 
 from .bench import Bench, Seen, seen
-from .journals import records, remove, write
+from .made import records, remove, write
 
 AT_FIRST, AT_ONCE = 16 * 1024, 256 * 1024
 

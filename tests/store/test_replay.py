@@ -21,7 +21,7 @@ from rabbitish.store.segments import WEIGHT_BYTES
 from rabbitish.wire.properties import Properties
 
 from .fake_disk import FakeDisk
-from .journals import journal_on, write
+from .made import journal_on, write
 
 SEEDS = range(60)
 

@@ -23,7 +23,7 @@ from rabbitish.store.record import (
 from rabbitish.store.scan import Cut, Scanned, scan, tidy
 
 from .fake_disk import FakeDisk
-from .journals import journal_on, publish, records, write
+from .made import journal_on, publish, records, write
 
 Visited = list[tuple[SegmentHead, Record, bytes]]
 

@@ -13,7 +13,7 @@ from rabbitish.store.record import SegmentHead, Type
 from rabbitish.store.segments import WEIGHT_BYTES, Segment, Segments
 
 from .fake_disk import FakeDisk
-from .journals import journal_on, publish, remove, write
+from .made import journal_on, publish, remove, write
 
 
 def head(sequence: int, first_lsn: int) -> SegmentHead:

@@ -15,7 +15,7 @@ from rabbitish.store.spill import Spill
 
 from .bench import PERSISTENT, TRANSIENT, Bench, Seen, loaded, ranges, seen
 from .fake_disk import UNLINK
-from .journals import remove, write
+from .made import remove, write
 
 # ---- in the journal
 
