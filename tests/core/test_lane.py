@@ -508,7 +508,7 @@ class LaneAgainstList(RuleBasedStateMachine):
         lane, size = self.lane, len(self.inside)
         assert len(lane._late) <= 3 * size + 300
         assert len(lane._order) <= 3 * size + 300
-        assert len(lane.fresh) + len(lane.last) <= 3 * size + 300
+        assert len(lane.fresh) + (len(lane.last) if lane.pages else 0) <= 3 * size + 300
         assert self.shelf.there == set(lane.pages)
 
 

@@ -1,7 +1,7 @@
 """Journals that were written by earlier releases are read for ever: one in journals/ for each version of the format.
 
-Each lies there with what a broker must make of it (`expected.json`). To add one when the format changes: run this module
-with the release that wrote the last of the old format (`python -m tests.store.test_formats FOLDER`).
+Each lies there with what a broker must make of it (`expected.json`). To add one when the format changes: run this
+module with the release that wrote the last of the old format (`python -m tests.store.test_formats FOLDER`).
 """
 
 from __future__ import annotations
@@ -17,11 +17,16 @@ from rabbitish.values import Int64
 from rabbitish.wire import methods
 from tests.session.harness import START
 
-from .driver import Durable, state_of
+from .driver import Durable, MessageState, state_of
 from .fake_disk import Contents, FakeDisk
 
 JOURNALS = Path(__file__).parent / "journals"
 LONG = 30 * 24 * 3600 * 1000
+
+
+def numbers(message: MessageState) -> tuple[str, str]:
+    """When it expires, and how often it came back."""
+    return str(message.deadline), str(message.returns)
 
 
 def seen(world: Durable) -> dict[str, object]:
@@ -35,8 +40,13 @@ def seen(world: Durable) -> dict[str, object]:
                 "arguments": queue.arguments,
                 "auto_delete": queue.auto_delete,
                 "messages": [
-                    [message.body.decode(), message.properties, message.exchange, *message.routing_keys]
-                    + [str(message.deadline), str(message.returns)]
+                    [
+                        message.body.decode(),
+                        message.properties,
+                        message.exchange,
+                        *message.routing_keys,
+                        *numbers(message),
+                    ]
                     for message in queue.messages
                 ],
             }
