@@ -148,7 +148,7 @@ def test_kills_while_clients_are_at_work(data_dir: Path) -> None:
     queued = [int(body.split()[0]) for body in peer.drain("q")]
     dead = [int(body.split()[0]) for body in peer.drain("dead")]
     peer.close()
-    broker.stop()
+    broker.stop(after_a_kill=True)
     ledger.check(queued, dead)
 
 
