@@ -137,7 +137,7 @@ def test_time_passes_without_anybody_saying_anything() -> None:
     """The ticker alone expires messages, deletes an idle queue, and hangs up on who does not finish the handshake."""
 
     async def conversation() -> None:
-        async with broker() as running:
+        async with broker(handshake_timeout_ms=10_000) as running:
             silent = await running.open()
             client = await running.connect()
             to_dead = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": "dead"}
