@@ -72,7 +72,8 @@ class Node:
         self._empty = trio.Event()
         self.failure: Exception | None = None
         self.keeper: Keeper | None = None
-        self.reactor = Reactor(lambda: self.pump(self.now()), linger=alone)
+        self._round_now: int | None = None
+        self.reactor = Reactor(self._begin_round, self._end_round, linger=alone)
         nursery.start_soon(self.reactor.run)
 
     def open_journal(self, disk: Disk) -> None:
@@ -101,7 +102,20 @@ class Node:
 
     def now(self) -> int:
         """Wall milliseconds that never go back: the wall's at the start, and from there the event loop's clock."""
+        if self._round_now is not None:
+            return self._round_now
         return self._started_wall_ms + int((trio.current_time() - self._started) * 1000)
+
+    def _begin_round(self) -> None:
+        """No time passes while a lot of events is handled: a TTL of 0 lasts until its end."""
+        self._round_now = None
+        self._round_now = self.now()
+
+    def _end_round(self) -> None:
+        try:
+            self.pump(self.now())
+        finally:
+            self._round_now = None
 
     def welcome(self, sock: socket.socket) -> None:
         """Start a session on an accepted socket."""

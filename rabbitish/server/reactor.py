@@ -47,10 +47,11 @@ class Selector(Protocol):
 
 
 class Reactor:
-    """Waits for sockets. `pump` is called after each lot of events."""
+    """Waits for sockets. `begin` is called before and `end` after each lot of events."""
 
-    def __init__(self, pump: Callable[[], None], *, linger: bool) -> None:
-        self._pump = pump
+    def __init__(self, begin: Callable[[], None], end: Callable[[], None], *, linger: bool) -> None:
+        self._begin = begin
+        self._end = end
         self._linger = _LINGER_SECONDS if linger else 0.0
         self._selector = selectors.DefaultSelector()
         self._over = False
@@ -97,12 +98,15 @@ class Reactor:
             events = select(0) or (select(linger) if linger else [])
             if not events:
                 return
-            for key, event in events:
-                if key.data is None:
-                    self._called()
-                else:
-                    key.data.on_ready(event)
-            self._pump()
+            self._begin()
+            try:
+                for key, event in events:
+                    if key.data is None:
+                        self._called()
+                    else:
+                        key.data.on_ready(event)
+            finally:
+                self._end()
             if time.perf_counter() > end:
                 return
 
