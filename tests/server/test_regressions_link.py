@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 import trio
 import trio.testing
 
@@ -16,6 +18,8 @@ def test_a_broker_that_waits_for_a_peer_to_read_does_nothing_else() -> None:
     async def conversation() -> None:
         async with broker(close_timeout_ms=3_600_000) as running:
             client = await running.connect()
+            # The kernel would else take all of it at times.
+            client.stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
             await client.ask(methods.QueueDeclare(queue="q"), methods.QueueDeclareOk)
             await client.ask(methods.BasicConsume(queue="q", no_ack=True), methods.BasicConsumeOk)
             (link,) = running.node.links.values()
