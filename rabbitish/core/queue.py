@@ -156,7 +156,7 @@ class Queue(Holdings):
             self.settle(now)  # what consumers can take makes room
             if self._would_overflow(message):
                 if options.overflow == "reject-publish-dlx":
-                    self._bury(message, MAXLEN, now)
+                    self._bury([message], MAXLEN, now)
                 else:
                     self.record_removed([message], Reason.REFUSED)
                 return False
@@ -323,52 +323,57 @@ class Queue(Holdings):
             if numbered:
                 recorder.delivered(self, numbered)
 
-    def ack(self, count: int, size: int) -> None:
-        """A consumer is done with `count` messages, whose bodies are `size` bytes together."""
-        self.unacked -= count
+    def _let_out(self, messages: Sequence[Message]) -> None:
+        """Consumers hold these no longer, and the queue neither."""
+        size = sum([message.size for message in messages])
+        self.unacked -= len(messages)
         self.unacked_bytes -= size
         self.bytes -= size
         if not self.dirty:
             self.mark()
 
-    def acknowledge(self, messages: Sequence[Message], size: int) -> None:
-        """Consumers are done with these messages, whose bodies are `size` bytes together."""
-        self.ack(len(messages), size)
+    def acknowledge(self, messages: Sequence[Message]) -> None:
+        """Consumers are done with these messages."""
+        self._let_out(messages)
         self.forget_away(messages)
         if self.durable:
             self.record_removed(messages, Reason.ACKNOWLEDGED)
 
-    def reject(self, message: Message, now: int) -> None:
-        """The consumer wants a message neither done nor back: dead-letter it."""
+    def reject(self, messages: Sequence[Message], now: int) -> None:
+        """A consumer wants these neither done nor back: dead-letter them."""
         if self.deleted:
             return
-        self.ack(1, message.size)
-        self._bury(message, REJECTED, now)
+        self._let_out(messages)
+        self._bury(messages, REJECTED, now)
 
-    def requeue(self, lane: Lane, position: int, message: Message, returns: int, now: int) -> None:
-        """Put a message back to its old place; over the queue's delivery limit it is dead-lettered instead.
+    def requeue(self, lane: Lane, position: int, messages: Sequence[Message | None], returns: int, now: int) -> None:
+        """Put messages back to their old places; over the queue's delivery limit they are dead-lettered instead.
 
-        `returns` is how often it has come back by now, this time included. The count shows in the header
-        x-delivery-count where the queue has a limit, as RabbitMQ's quorum queues have it.
+        The places are consecutive from `position`; None is in that of a message that is settled already. `returns` is
+        how often they have come back by now, this time included. The count shows in the header x-delivery-count where
+        the queue has a limit, as RabbitMQ's quorum queues have it.
         """
         if self.deleted:
             return
-        self.unacked -= 1
-        self.unacked_bytes -= message.size
-        self.mark()
-        limit = self.options.delivery_limit
-        if limit is not None:
-            if returns > limit:
-                self.bytes -= message.size
-                self._bury(message, DELIVERY_LIMIT, now)
-                return
-            message = counted(self._whole(message), returns)
-        recorder = self._host.recorder
-        if recorder is not None and message.lsn and self.durable:
-            recorder.returned(self, message, returns)
-        lane.give_back(position, message, returns)
+        limit, recorder = self.options.delivery_limit, self._host.recorder
+        if limit is not None and returns > limit:
+            held = [message for message in messages if message is not None]
+            self._let_out(held)
+            self._bury(held, DELIVERY_LIMIT, now)
+            return
+        for place, message in enumerate(messages, position):
+            if message is None:
+                continue
+            self.unacked -= 1
+            self.unacked_bytes -= message.size
+            if limit is not None:
+                message = counted(self._whole(message), returns)
+            if recorder is not None and message.lsn and self.durable:
+                recorder.returned(self, message, returns)
+            lane.give_back(place, message, returns)
+            self.ready += 1
         self._relevel(lane)
-        self.ready += 1
+        self.mark()
 
     # ---- limits
 
@@ -382,38 +387,40 @@ class Queue(Holdings):
 
     def _expire(self, before: int, now: int) -> bool:
         """Expire what has a deadline earlier than `before`; True when there is more than one sweep's worth."""
-        swept = 0
-        for lane in list(self.lanes.values()):  # a dead letter may come right back, to a new lane
-            while (message := lane.take_expired(before)) is not None:
-                self._forget(message)
-                self._bury(message, EXPIRED, now)
-                swept += 1
-                if swept == SWEEP_MESSAGES:
-                    return True
-        return False
+        expired: list[Message] = []
+        for lane in self.lanes.values():
+            while len(expired) < SWEEP_MESSAGES and (message := lane.take_expired(before)) is not None:
+                expired.append(message)
+        self._drop(expired, EXPIRED, now)
+        return len(expired) == SWEEP_MESSAGES
 
     def _drop_head(self, now: int) -> bool:
         options = self.options
         most = options.max_length if options.max_length is not None else self.ready
         most_bytes = options.max_length_bytes if options.max_length_bytes is not None else self.ready_bytes
-        for _ in range(SWEEP_MESSAGES):
-            if self.ready <= most and self.ready_bytes <= most_bytes:
-                return False
+        dropped: list[Message] = []
+        ready, ready_bytes = self.ready, self.ready_bytes
+        while len(dropped) < SWEEP_MESSAGES and (ready > most or ready_bytes > most_bytes):
             message = self._top().take()[1]
-            self._forget(message)
-            self._bury(message, MAXLEN, now)
-        return True
+            dropped.append(message)
+            ready -= 1
+            ready_bytes -= message.size
+        self._drop(dropped, MAXLEN, now)
+        return len(dropped) == SWEEP_MESSAGES
 
-    def _forget(self, message: Message) -> None:
-        self.ready -= 1
-        self.bytes -= message.size
+    def _drop(self, messages: list[Message], reason: Reason, now: int) -> None:
+        """These were ready, and are taken."""
+        self.ready -= len(messages)
+        self.bytes -= sum([message.size for message in messages])
+        self._bury(messages, reason, now)
 
-    def _bury(self, message: Message, reason: Reason, now: int) -> None:
+    def _bury(self, messages: Sequence[Message], reason: Reason, now: int) -> None:
         if self.options.dead_letter_exchange is not None:
-            self._host.bury(self, self._whole(message), reason, now)
-        else:
-            self.forget_away([message])
-            self.record_removed([message], reason)
+            for message in messages:
+                self._host.bury(self, self._whole(message), reason, now)
+        elif messages:
+            self.forget_away(messages)
+            self.record_removed(messages, reason)
 
     # ---- time
 

@@ -11,6 +11,7 @@ from rabbitish.session.channel import Channel, handles
 from rabbitish.session.consumer import ChannelConsumer
 from rabbitish.session.content import WireMessage
 from rabbitish.session.replies import ReplyConsumer
+from rabbitish.session.unacked import Run
 from rabbitish.wire import methods
 
 
@@ -97,7 +98,7 @@ def get(channel: Channel, method: methods.BasicGet) -> None:
     tag = channel.last_delivery_tag
     if not method.no_ack:
         kept = queue.take_husks([message])[0] if queue.crowded else message
-        channel.unacked[tag] = (queue, lane, position, kept, returns, None, tag)
+        channel.unacked.add(Run(tag, queue, lane, position, [kept], returns, None, 0))
     channel.send(
         methods.BasicGetOk(
             delivery_tag=tag,

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from rabbitish.core.handle import QueueHandle
-from rabbitish.core.lane import Lane
 from rabbitish.core.message import Message
 from rabbitish.errors import ChannelError, ConnectionFailure, ReplyCode
 from rabbitish.session.assembly import Assembler, Command
@@ -20,6 +19,7 @@ from rabbitish.session.confirms import Confirms
 from rabbitish.session.consumer import ChannelConsumer
 from rabbitish.session.publish import publish
 from rabbitish.session.replies import ReplyConsumer
+from rabbitish.session.unacked import Run, Unacked
 from rabbitish.wire import methods
 from rabbitish.wire.method import Method
 
@@ -27,9 +27,6 @@ if TYPE_CHECKING:
     from rabbitish.session.connection import Session
     from rabbitish.session.modes import Transaction
 
-# A message that the channel holds: its queue, lane, position, the message, how often it came back before, the consumer
-# it was delivered to (None for basic.get), and its delivery tag.
-Held: TypeAlias = tuple[QueueHandle, Lane, int, Message, int, ChannelConsumer | None, int]
 Handler: TypeAlias = Callable[["Channel", Any], None]
 
 HANDLERS: dict[type[Method], Handler] = {}
@@ -59,7 +56,6 @@ class Channel:
         "global_prefetch",
         "last_delivery_tag",
         "last_queue",
-        "lowest_tag",
         "number",
         "opened",
         "plain",
@@ -81,8 +77,7 @@ class Channel:
         self.consumer_prefetch = 0  # for consumers to come
         self.global_prefetch = 0  # for all consumers of the channel together
         self.last_delivery_tag = 0
-        self.lowest_tag = 1  # nothing below it is unacked
-        self.unacked: dict[int, Held] = {}
+        self.unacked = Unacked()
         self.consumer_unacked = 0  # those that count for the prefetch limits
         # publishing
         self.confirms: Confirms | None = None
@@ -163,69 +158,50 @@ class Channel:
 
     # ---- what was delivered
 
-    def take_unacked(self, tag: int, *, multiple: bool) -> list[Held]:
+    def take_unacked(self, tag: int, *, multiple: bool) -> list[Run]:
         """Take what an ack, nack or reject names out of `unacked`, in order of tags.
 
         ChannelError 406: the tag is not of an unacknowledged delivery. With `multiple`, tag 0 means everything.
         """
-        unacked = self.unacked
-        if not multiple:
-            held = unacked.pop(tag, None)
-            if held is None:
-                raise self._unknown_tag(tag)
-            return [held]
-        if tag == 0:
-            taken = list(unacked.values())
-            unacked.clear()
-            self.lowest_tag = self.last_delivery_tag + 1
-            return taken
-        if tag not in unacked:
-            raise self._unknown_tag(tag)
-        pop = unacked.pop
-        taken = [held for number in range(self.lowest_tag, tag + 1) if (held := pop(number, None)) is not None]
-        self.lowest_tag = tag + 1
+        if multiple:
+            taken = self.unacked.take_through(tag) if tag else self.unacked.take_all()
+        else:
+            run = self.unacked.take(tag)
+            taken = None if run is None else [run]
+        if taken is None:
+            raise ChannelError(ReplyCode.PRECONDITION_FAILED, f"unknown delivery tag {tag}")
         return taken
 
-    def _unknown_tag(self, tag: int) -> ChannelError:
-        return ChannelError(ReplyCode.PRECONDITION_FAILED, f"unknown delivery tag {tag}")
-
-    def put_back_unacked(self, taken: list[Held]) -> None:
-        """Undo `take_unacked` (tx.rollback)."""
-        held_by_tag = {held[6]: held for held in (*self.unacked.values(), *taken)}
-        self.unacked = dict(sorted(held_by_tag.items()))
-        self.lowest_tag = min(self.unacked, default=self.last_delivery_tag + 1)
-
-    def ack(self, taken: list[Held]) -> None:
+    def ack(self, taken: list[Run]) -> None:
         """The peer is done with these."""
         # Most are of one queue and consumer, whom it is enough to tell once.
         queue = consumer = None
         messages: list[Message] = []
-        size = 0
-        for its_queue, _, _, message, _, its_consumer, _ in taken:
-            if its_queue is not queue or its_consumer is not consumer:
+        for run in taken:
+            if run.queue is not queue or run.consumer is not consumer:
                 if queue is not None:
-                    self._acked(queue, consumer, messages, size)
-                queue, consumer = its_queue, its_consumer
+                    self._acked(queue, consumer, messages)
+                queue, consumer = run.queue, run.consumer
                 messages = []
-                size = 0
-            messages.append(message)
-            size += message.size
+            messages += run.held()
         if queue is not None:
-            self._acked(queue, consumer, messages, size)
+            self._acked(queue, consumer, messages)
 
-    def _acked(self, queue: QueueHandle, consumer: ChannelConsumer | None, messages: list[Message], size: int) -> None:
+    def _acked(self, queue: QueueHandle, consumer: ChannelConsumer | None, messages: list[Message]) -> None:
         self._release(consumer, len(messages))
-        queue.acknowledge(messages, size)
+        queue.acknowledge(messages)
 
-    def reject(self, taken: list[Held], *, requeue: bool) -> None:
+    def reject(self, taken: list[Run], *, requeue: bool) -> None:
         """The peer does not want these: back to their places, or to the dead-letter exchange."""
-        now = self.session.now
-        for queue, lane, position, message, returns, consumer, _ in taken:
-            self._release(consumer, 1)
+        for run in taken:
+            self._release(run.consumer, run.count)
             if requeue:
-                queue.requeue(lane, position, message, returns + 1, now)
+                self._requeue(run)
             else:
-                queue.reject(message, now)
+                run.queue.reject(run.held(), self.session.now)
+
+    def _requeue(self, run: Run) -> None:
+        run.queue.requeue(run.lane, run.position, run.messages, run.returns + 1, self.session.now)
 
     def _release(self, consumer: ChannelConsumer | None, count: int) -> None:
         """These no longer count for prefetch limits; consumers that waited for that get their turns again.
@@ -271,10 +247,7 @@ class Channel:
         self.session.now = now
         self.session.vhost.cancel(consumer.queue, consumer, now)
         self.consumer_gone(consumer)
-        taken = [held for held in self.unacked.values() if held[5] is consumer]
-        for held in taken:
-            del self.unacked[held[6]]
-        self.reject(taken, requeue=True)
+        self.reject(self.unacked.take_of(consumer), requeue=True)
 
     # ---- the end
 
@@ -293,12 +266,11 @@ class Channel:
             self.reply_consumer.close()
             self.reply_consumer = None
         if self.transaction is not None:
-            self.put_back_unacked(self.transaction.settled())
+            self.unacked.put_back(self.transaction.settled())
             self.transaction = None
-        taken, self.unacked = self.unacked, {}
         self.consumer_unacked = 0
-        for queue, lane, position, message, returns, _, _ in taken.values():
-            queue.requeue(lane, position, message, returns + 1, now)
+        for run in self.unacked.take_all():
+            self._requeue(run)
 
     def close(self, error: ChannelError) -> None:
         """Tell the peer that the channel is closed, and ignore it until it agrees."""

@@ -15,6 +15,7 @@ from rabbitish.core.handle import QueueHandle
 from rabbitish.core.lane import Lane
 from rabbitish.core.message import Message
 from rabbitish.session.content import WireMessage
+from rabbitish.session.unacked import Run
 from rabbitish.wire import methods
 from rabbitish.wire.codec import encode_shortstr
 from rabbitish.wire.frames import FRAME_METHOD, HEAD
@@ -48,7 +49,6 @@ class ChannelConsumer:
         "timeout_ms",
         "unacked",
         "waiting",
-        "when",
     )
 
     def __init__(
@@ -73,7 +73,6 @@ class ChannelConsumer:
         self.unacked = 0
         self.cancelled = False
         self.timeout_ms = timeout_ms
-        self.when: dict[int, int] = {}  # with a timeout: when each unacked delivery was made, by delivery tag
         self.due_at: int | None = None
         self._outbox = channel.session.outbox
         self._prefix = b""
@@ -128,23 +127,17 @@ class ChannelConsumer:
 
     def _hold(self, lane: Lane, position: int, messages: Sequence[Message], returns: int) -> None:
         channel, queue = self.channel, self.queue
-        tag = channel.last_delivery_tag
-        unacked = channel.unacked
-        if queue.crowded:
-            messages = queue.take_husks(messages)
-        for message in messages:
-            tag += 1
-            unacked[tag] = (queue, lane, position, message, returns, self, tag)
-            position += 1
         count = len(messages)
-        self.unacked += count
-        channel.consumer_unacked += count
+        now = 0
         if self.timeout_ms is not None:
             now = channel.session.broker.now  # the session may not have been called for long
-            if len(self.when) > 64 + 2 * self.unacked:
-                self._forget_settled()
-            self.when.update(dict.fromkeys(range(channel.last_delivery_tag + 1, tag + 1), now))
             channel.session.broker.deadlines.ask(self, now + self.timeout_ms)
+        if queue.crowded:
+            messages = queue.take_husks(messages)
+        first = channel.last_delivery_tag + 1
+        channel.unacked.add(Run(first, queue, lane, position, list(messages), returns, self, now))
+        self.unacked += count
+        channel.consumer_unacked += count
 
     def _make_prefix(self, suffix_size: int) -> None:
         tag = encode_shortstr(self.tag)
@@ -160,15 +153,10 @@ class ChannelConsumer:
         """Look for a delivery that was held for longer than the queue's x-consumer-timeout."""
         if self.timeout_ms is None or self.cancelled:
             return
-        self._forget_settled()
-        oldest = min(self.when.values(), default=None)
+        oldest = next((run.when for run in self.channel.unacked if run.consumer is self), None)
         if oldest is None:
             return
         if now >= oldest + self.timeout_ms:
             self.channel.consumer_overdue(self, now)
         else:
             self.channel.session.broker.deadlines.ask(self, oldest + self.timeout_ms)
-
-    def _forget_settled(self) -> None:
-        unacked = self.channel.unacked
-        self.when = {tag: when for tag, when in self.when.items() if tag in unacked}

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from rabbitish.core.exchange import Target
 from rabbitish.errors import ChannelError, ReplyCode
-from rabbitish.session.channel import Channel, Held, handles
+from rabbitish.session.channel import Channel, handles
 from rabbitish.session.confirms import Confirms
 from rabbitish.session.content import WireMessage
 from rabbitish.session.publish import hand_over
+from rabbitish.session.unacked import Run
 from rabbitish.wire import methods
 
 
@@ -23,19 +24,19 @@ class Transaction:
     def __init__(self) -> None:
         self.publishes: list[tuple[bool, WireMessage, list[Target]]] = []
         # what was acknowledged (None) or rejected (whether to requeue), in the order the peer said so
-        self._settlements: list[tuple[bool | None, list[Held]]] = []
+        self._settlements: list[tuple[bool | None, list[Run]]] = []
 
-    def ack(self, taken: list[Held]) -> None:
+    def ack(self, taken: list[Run]) -> None:
         """Acknowledge at commit."""
         self._settlements.append((None, taken))
 
-    def reject(self, taken: list[Held], *, requeue: bool) -> None:
+    def reject(self, taken: list[Run], *, requeue: bool) -> None:
         """Reject at commit."""
         self._settlements.append((requeue, taken))
 
-    def settled(self) -> list[Held]:
+    def settled(self) -> list[Run]:
         """Everything acknowledged or rejected so far."""
-        return [item for _, taken in self._settlements for item in taken]
+        return [run for _, taken in self._settlements for run in taken]
 
     def commit(self, channel: Channel) -> None:
         """Make it so. ChannelError 406: a queue refused a publish; the rest is done all the same (RabbitMQ too)."""
@@ -54,7 +55,7 @@ class Transaction:
 
     def rollback(self, channel: Channel) -> None:
         """Forget it."""
-        channel.put_back_unacked(self.settled())
+        channel.unacked.put_back(self.settled())
         self.publishes, self._settlements = [], []
 
 

@@ -367,14 +367,14 @@ class World:
         """Reject what was fetched, by body, for the dead-letter exchange."""
         for body in fetched:
             held = self._fetched(body)
-            held.queue.reject(held.message, self.now)
+            held.queue.reject([held.message], self.now)
         self.settle()
 
     def _done(self, held: Held) -> None:
-        held.queue.acknowledge([held.message], held.message.size)
+        held.queue.acknowledge([held.message])
 
     def _give_back(self, held: Held) -> None:
-        held.queue.requeue(held.lane, held.position, held.message, held.returns + 1, self.now)
+        held.queue.requeue(held.lane, held.position, [held.message], held.returns + 1, self.now)
 
     # ---- consumers
 
@@ -423,7 +423,7 @@ class World:
     def reject_by(self, consumer: ListConsumer, most: int = 1 << 30) -> None:
         """A consumer rejects its oldest messages."""
         for held in self._settled(consumer, most):
-            held.queue.reject(held.message, self.now)
+            held.queue.reject([held.message], self.now)
         self.settle()
 
     def _settled(self, consumer: ListConsumer, most: int) -> list[Held]:

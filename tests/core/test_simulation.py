@@ -415,11 +415,10 @@ class Simulation:
         for held in chosen:
             if how == "ack":
                 self.taken.add((held.queue, held.message.lsn))
-                held.queue.ack(1, held.message.size)
-                held.queue.record_removed([held.message], Reason.ACKNOWLEDGED)
+                held.queue.acknowledge([held.message])
             elif how == "reject":
                 self.rejecting = held.message
-                held.queue.reject(held.message, self.now)
+                held.queue.reject([held.message], self.now)
                 self.rejecting = None
             else:
                 self.give_back(held)
@@ -427,7 +426,7 @@ class Simulation:
     def give_back(self, held: Held) -> None:
         """Requeue a delivery: it is at its old place then, unless it came back too often."""
         queue, lane = held.queue, held.lane
-        queue.requeue(lane, held.position, held.message, held.returns + 1, self.now)
+        queue.requeue(lane, held.position, [held.message], held.returns + 1, self.now)
         limit = queue.options.delivery_limit
         assert lane._holds(held.position) is not (queue.deleted or (limit is not None and held.returns >= limit))
         if lane._holds(held.position):

@@ -179,7 +179,7 @@ class Traffic:
 
     def acks(self, client: Client, channel: int) -> bytes:
         known = client.session.channels.get(channel)
-        tags = sorted(known.unacked) if known is not None else []
+        tags = known.unacked.tags() if known is not None else []
         self.random.shuffle(tags)
         tags = tags[: self.random.randint(1, 4)]
         if self.random.random() < 0.01:
@@ -194,7 +194,7 @@ class Traffic:
 
     def reject(self, client: Client, channel: int) -> bytes:
         known = client.session.channels.get(channel)
-        tags = sorted(known.unacked) if known is not None else []
+        tags = known.unacked.tags() if known is not None else []
         if not tags:
             return b""
         tag, requeue = self.random.choice(tags), self.random.random() < 0.5

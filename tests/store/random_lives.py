@@ -83,13 +83,16 @@ def moment_of(vhost: Vhost, clients: list[Client]) -> Moment:
     held: dict[Queue, list[tuple[object, int, Kept]]] = {}
     for client in clients:
         for channel in client.session.channels.values():
-            unacked = list(channel.unacked.values())
+            unacked = list(channel.unacked)
             if channel.transaction is not None:
                 unacked += channel.transaction.settled()
-            for queue, lane, position, message, returns, _, _ in unacked:
-                assert isinstance(queue, Queue) and isinstance(message, WireMessage)
-                if not queue.deleted:
-                    held.setdefault(queue, []).append((lane, position, Kept(message, returns + 1)))
+            for run in unacked:
+                queue = run.queue
+                assert isinstance(queue, Queue)
+                for position, message in enumerate(run.messages, run.position):
+                    if message is not None and not queue.deleted:
+                        assert isinstance(message, WireMessage)
+                        held.setdefault(queue, []).append((run.lane, position, Kept(message, run.returns + 1)))
     moment = Moment({}, _bindings(vhost))
     for queue in vhost.queues.values():
         if not queue.durable:
@@ -283,8 +286,8 @@ class Life:
     def settlement(self, index: int, channel: int) -> bytes:
         random = self.random
         session = self.clients[index][1].session
-        unacked = list(session.channels[channel].unacked)
-        assert unacked == list(self.clients[index][0].session.channels[channel].unacked)
+        unacked = session.channels[channel].unacked.tags()
+        assert unacked == self.clients[index][0].session.channels[channel].unacked.tags()
         if not unacked:
             return b""
         what = random.random()
