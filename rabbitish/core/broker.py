@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from rabbitish.core.changes import Recorder
+from rabbitish.core.chores import Chores
 from rabbitish.core.deadlines import Deadlines
 from rabbitish.core.host import Usage
 from rabbitish.core.queue import Queue
@@ -30,6 +31,7 @@ class Broker:
         self.token = token
         self.now = 0  # of the call that is being handled, for whom it reaches without having been called itself
         self.deadlines = Deadlines()
+        self.chores = Chores()
         self.usage = Usage()
         self.vhosts: dict[str, Vhost] = {}
         self.recorder: Recorder | None = None
@@ -42,7 +44,12 @@ class Broker:
         vhost = self.vhosts.get(name)
         if vhost is None:
             vhost = self.vhosts[name] = Vhost(
-                name, dirty=self._dirty, deadlines=self.deadlines, usage=self.usage, token=self.token
+                name,
+                dirty=self._dirty,
+                deadlines=self.deadlines,
+                chores=self.chores,
+                usage=self.usage,
+                token=self.token,
             )
             vhost.recorder = self.recorder
             if self.recorder is not None:
@@ -53,7 +60,8 @@ class Broker:
         """Do what is due and hand out messages; the moment of the next call at the latest (`now` if work is left)."""
         self.now = now
         self.deadlines.fire(now, self._on_fault)
-        more = False
+        if self.chores:
+            self.chores.step(self._on_fault)
         dirty = self._dirty
         if dirty:
             # One round over what is dirty now; dead letters may make others dirty, which the loop then reaches as well.
@@ -70,10 +78,9 @@ class Broker:
             dirty.clear()
             for queue in unfinished:
                 queue.mark()
-            more = bool(dirty)
         for vhost in self.vhosts.values():
             vhost.tell_consumers()
-        return now if more else self.deadlines.next_due()
+        return now if self.restless else self.deadlines.next_due()
 
     def record(self, recorder: Recorder) -> None:
         """Tell `recorder` of changes from now on."""
@@ -90,8 +97,8 @@ class Broker:
 
     @property
     def restless(self) -> bool:
-        """Whether some queue is to be settled."""
-        return bool(self._dirty)
+        """Whether something is left to be done now."""
+        return bool(self._dirty or self.chores)
 
     def check(self) -> None:
         """Assert what must always hold."""

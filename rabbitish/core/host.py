@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from rabbitish.core.changes import Reason, Recorder
+from rabbitish.core.chores import Chores
 from rabbitish.core.deadlines import Deadlines
 from rabbitish.core.message import Message
 from rabbitish.core.paging import Shelf
@@ -31,6 +32,7 @@ class Host(Protocol):
     """What a queue asks of the virtual host it lives in."""
 
     dirty: list[Queue]
+    chores: Chores
     deadlines: Deadlines
     usage: Usage
     recorder: Recorder | None

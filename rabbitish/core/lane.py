@@ -23,6 +23,8 @@ from itertools import chain, islice
 from rabbitish.core.message import Message
 from rabbitish.core.paging import Page, Shelf
 
+# To let go of so many messages takes a few milliseconds.
+FREED_AT_ONCE = 10_000
 _NEVER = 1 << 62  # a deadline for messages that have none, later than all others
 
 
@@ -132,6 +134,25 @@ class Lane:
         for position in positions:
             if position in messages:
                 messages[position] = None
+
+    def take_run(self, most: int) -> tuple[int, list[Message], int]:
+        """Take up to `most` messages from the front that have consecutive positions and came back equally often.
+
+        The first one's position, the messages, how often. IndexError: there is none.
+        """
+        if self.plain:
+            if not self.fresh:
+                raise IndexError("the lane is empty")
+            return *self.take_fresh(most), 0
+        first, message, returns = self.take()
+        messages = [message]
+        order, back = self._order, self._back
+        while order and len(messages) < most:
+            position = order[0]
+            if position != first + len(messages) or position not in back or back[position][1] != returns:
+                break
+            messages.append(self.take()[1])
+        return first, messages, returns
 
     def take(self) -> tuple[int, Message, int]:
         """Take the first message: its position, the message, how often it came back. Raises IndexError when empty."""
@@ -245,23 +266,23 @@ class Lane:
         if self.pages and not self.fresh:
             self._turn()
 
-    def clear(self) -> tuple[list[Message], list[Page]]:
-        """Take everything: what is in memory, and what is not."""
-        pages = list(self.pages)
-        taken = [message for message, _ in self.returned()]
-        taken += (kept for kept in self.never_taken() if isinstance(kept, Message))
-        self.head = self._end
-        self.pages.clear()
-        self.paged = self.paged_bytes = 0
-        self.last = self.fresh
-        self.fresh.clear()
-        self._back.clear()
-        self._order.clear()
-        self._holes.clear()
-        self._late.clear()
-        self._late_messages.clear()
-        self.expiring = False
-        return taken, pages
+    def empty(self) -> Lane:
+        """Give everything up, which is in the lane that this returns, at its old places."""
+        rest, end = Lane(), self._end
+        for name in self.__slots__:
+            mine = getattr(self, name)
+            setattr(self, name, getattr(rest, name))
+            setattr(rest, name, mine)
+        self.head = end
+        return rest
+
+    def free(self) -> Iterator[None]:
+        """Let go of everything in memory, a piece at each step. Nobody else may use the lane."""
+        for messages in (self.fresh, self.last):
+            while messages:
+                for _ in range(min(len(messages), FREED_AT_ONCE)):
+                    messages.pop()
+                yield
 
     def __iter__(self) -> Iterator[Message]:
         """The messages in order, without taking them."""
@@ -285,8 +306,18 @@ class Lane:
             yield from self.pages
             yield from self._without_holes(self.last, self._end - len(self.last))
 
+    def in_memory(self) -> list[Message]:
+        """The messages that are not put away, in order, without taking them."""
+        messages = [message for message, _ in self.returned()]
+        messages += self._without_holes(self.fresh, self.head)
+        if self.pages:
+            messages += self._without_holes(self.last, self._end - len(self.last))
+        return messages
+
     def _without_holes(self, messages: Iterable[Message], first: int) -> Iterator[Message]:
         holes = self._holes
+        if not holes:
+            return iter(messages)
         return (message for position, message in enumerate(messages, first) if position not in holes)
 
     # ---- pages

@@ -17,12 +17,12 @@ from rabbitish.core.changes import Reason
 from rabbitish.core.consumer import Consumer, Consumers
 from rabbitish.core.holdings import Holdings, counted
 from rabbitish.core.host import Host
-from rabbitish.core.lane import Lane
+from rabbitish.core.lane import FREED_AT_ONCE, Lane
 from rabbitish.core.message import Message
 from rabbitish.values import Table
 
 # At most so many messages are expired or dropped at a stretch, so that a million of them never hold the loop.
-SWEEP_MESSAGES = 4096
+SWEEP_MESSAGES = 1024
 # At most so many messages, and about so many bytes, go to a consumer before it is asked for its room again, which
 # depends on their sizes.
 HANDFUL_MESSAGES = 128
@@ -237,12 +237,9 @@ class Queue(Holdings):
 
     def _hand_to(self, consumer: Consumer, most: int) -> int:
         lane = self._top()
-        if lane.plain:
-            first, messages = lane.take_fresh(most)
-            returns = 0
-        else:
-            first, message, returns = lane.take()
-            messages = [self._whole(message)]
+        first, messages, returns = lane.take_run(most)
+        if self.away_bytes:
+            messages = [self._whole(message) for message in messages]
         count = len(messages)
         size = consumer.deliver(lane, first, messages, returns)
         self.ready -= count
@@ -470,15 +467,18 @@ class Queue(Holdings):
     def purge(self) -> int:
         """Drop what is ready, without dead-lettering; how many that were."""
         dropped = self.ready
-        recorder = self._host.recorder
+        recorder = self._host.recorder if self.durable and not self.deleted else None
         for lane in self.lanes.values():
-            messages, pages = lane.clear()
-            self.forget_away(messages)
-            self.record_removed(messages, Reason.PURGED)
-            for page in pages:
-                if recorder is not None and page.ranges and not self.deleted:
+            rest = lane.empty()
+            self.forget_away([message for message, _ in rest.returned()])
+            if recorder is not None:
+                self.record_removed(rest.in_memory(), Reason.PURGED)
+            for page in rest.pages:
+                if recorder is not None and page.ranges:
                     recorder.page_removed(self, page, Reason.PURGED)
                 page.let_go()
+            if len(rest.fresh) + len(rest.last) > FREED_AT_ONCE:
+                self._host.chores.add(rest.free())
         self.ready = 0
         self.bytes = self.unacked_bytes
         self.mark()

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from rabbitish.core import arguments as args
 from rabbitish.core import equivalence
 from rabbitish.core.changes import Reason, Recorder
+from rabbitish.core.chores import Chores
 from rabbitish.core.consumer import Consumer
 from rabbitish.core.deadletter import dead_letter, is_cycle
 from rabbitish.core.deadlines import Deadlines
@@ -51,11 +52,19 @@ class Vhost:
     """The namespace that a connection works in."""
 
     def __init__(
-        self, name: str, *, dirty: list[Queue], deadlines: Deadlines, usage: Usage, token: Callable[[], str]
+        self,
+        name: str,
+        *,
+        dirty: list[Queue],
+        deadlines: Deadlines,
+        chores: Chores,
+        usage: Usage,
+        token: Callable[[], str],
     ) -> None:
         self.name = name
         self.dirty = dirty
         self.deadlines = deadlines
+        self.chores = chores
         self.usage = usage
         self.recorder: Recorder | None = None
         self.queues: dict[str, Queue] = {}

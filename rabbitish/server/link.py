@@ -126,7 +126,7 @@ class Link:
         events = 0
         if self._rest:
             events = WRITE
-        if not self._over.is_set() and session.reading and session.outbox.size <= self._hard_limit:
+        if not self._over.is_set() and session.reading and not session.busy and session.outbox.size <= self._hard_limit:
             paused = session.publishes and self._node.behind
             if not paused:
                 events |= READ

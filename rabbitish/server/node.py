@@ -229,6 +229,7 @@ class Node:
             self._empty = trio.Event()
             with trio.move_on_after(self.settings.shutdown_grace_ms / 1000):
                 await self._empty.wait()
+        self.broker.chores.finish()
 
 
 def memory_limit_bytes(settings: Settings) -> int:

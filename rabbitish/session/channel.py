@@ -8,11 +8,13 @@ everything else (AMQP 0-9-1, channel.close).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from rabbitish.core.handle import QueueHandle
 from rabbitish.core.message import Message
+from rabbitish.core.queue import HANDFUL_MESSAGES
 from rabbitish.errors import ChannelError, ConnectionFailure, ReplyCode
 from rabbitish.session.assembly import Assembler, Command
 from rabbitish.session.confirms import Confirms
@@ -41,6 +43,26 @@ def handles(kind: type[Method]) -> Callable[[Handler], Handler]:
         return handler
 
     return enter
+
+
+# About so many messages are settled at a stretch: some milliseconds.
+_ACKED_AT_ONCE = 8192
+_REJECTED_AT_ONCE = 1024
+
+
+def _are_many(runs: list[Run], at_once: int) -> bool:
+    return len(runs) > at_once // HANDFUL_MESSAGES and sum([run.count for run in runs]) > at_once
+
+
+def _in_pieces(act: Callable[[list[Run]], None], runs: list[Run], at_once: int) -> Iterator[None]:
+    """Act on about so many messages a step, and keep none of those that are done."""
+    runs.reverse()
+    while runs:
+        piece, count = [runs.pop()], 0
+        while runs and (count := count + piece[-1].count) < at_once:
+            piece.append(runs.pop())
+        act(piece)
+        yield
 
 
 class Channel:
@@ -173,6 +195,13 @@ class Channel:
         return taken
 
     def ack(self, taken: list[Run]) -> None:
+        """The peer is done with these; if that takes long it is not heard before all is done."""
+        if _are_many(taken, _ACKED_AT_ONCE):
+            self.session.occupy(_in_pieces(self.ack_at_once, taken, _ACKED_AT_ONCE))
+        else:
+            self.ack_at_once(taken)
+
+    def ack_at_once(self, taken: list[Run]) -> None:
         """The peer is done with these."""
         # Most are of one queue and consumer, whom it is enough to tell once.
         queue = consumer = None
@@ -192,16 +221,28 @@ class Channel:
         queue.acknowledge(messages)
 
     def reject(self, taken: list[Run], *, requeue: bool) -> None:
+        """The peer does not want these; if that takes long it is not heard before all is done."""
+        reject = partial(self.reject_at_once, requeue=requeue)
+        if _are_many(taken, _REJECTED_AT_ONCE):
+            self.session.occupy(_in_pieces(reject, taken, _REJECTED_AT_ONCE))
+        else:
+            reject(taken)
+
+    def reject_at_once(self, taken: list[Run], *, requeue: bool) -> None:
         """The peer does not want these: back to their places, or to the dead-letter exchange."""
         for run in taken:
             self._release(run.consumer, run.count)
             if requeue:
                 self._requeue(run)
             else:
-                run.queue.reject(run.held(), self.session.now)
+                run.queue.reject(run.held(), self.session.broker.now)
 
     def _requeue(self, run: Run) -> None:
-        run.queue.requeue(run.lane, run.position, run.messages, run.returns + 1, self.session.now)
+        run.queue.requeue(run.lane, run.position, run.messages, run.returns + 1, self.session.broker.now)
+
+    def _requeue_all(self, taken: list[Run]) -> None:
+        for run in taken:
+            self._requeue(run)
 
     def _release(self, consumer: ChannelConsumer | None, count: int) -> None:
         """These no longer count for prefetch limits; consumers that waited for that get their turns again.
@@ -269,8 +310,11 @@ class Channel:
             self.unacked.put_back(self.transaction.settled())
             self.transaction = None
         self.consumer_unacked = 0
-        for run in self.unacked.take_all():
-            self._requeue(run)
+        taken = self.unacked.take_all()
+        if _are_many(taken, _REJECTED_AT_ONCE):
+            self.session.broker.chores.add(_in_pieces(self._requeue_all, taken, _REJECTED_AT_ONCE))
+        else:
+            self._requeue_all(taken)
 
     def close(self, error: ChannelError) -> None:
         """Tell the peer that the channel is closed, and ignore it until it agrees."""

@@ -11,7 +11,7 @@ The server learns of anything to do (bytes to send, a socket to close) through `
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from rabbitish.core.access import User
@@ -54,6 +54,7 @@ class Session:
         self.outbox = Outbox(self.settings.outbox_bytes_high, self.settings.outbox_bytes_low, self.touch)
         self.reading = True  # whether the server should read from the socket
         self.paused = False  # whether it does not for the moment, for reasons of its own
+        self.busy = False  # with something long that it asked for, before which it is not heard
         self.publishes = False  # whether the peer has ever published
         self.ended = False  # whether the server should close the socket, once everything is sent
         self.listed = False  # in hub.touched
@@ -91,7 +92,7 @@ class Session:
                 data = self._header(data)
             if data:
                 self.parser.push(data)
-                self._frames()
+            self._frames()
             for channel in self._confirming:
                 channel.flush_confirms()
             self._confirming.clear()
@@ -118,6 +119,8 @@ class Session:
             try:
                 if self.state == "running":
                     take_fast(self)
+                if self.busy:
+                    return
                 frame = parser.next_frame()
                 if frame is None:
                     return
@@ -277,6 +280,17 @@ class Session:
         if self._partial > self.settings.partial_content_bytes and size > 0:
             raise ConnectionFailure(ReplyCode.RESOURCE_ERROR, "too many unfinished message bodies on this connection")
 
+    def occupy(self, work: Iterator[None]) -> None:
+        """Have this done a piece at a time, and hear nothing from the peer before it is."""
+        self.busy = True
+        self.broker.chores.add(self._occupied(work))
+
+    def _occupied(self, work: Iterator[None]) -> Iterator[None]:
+        yield from work
+        self.busy = False
+        self.receive_data(b"", self.broker.now)
+        self.touch()
+
     # ---- the server's pauses
 
     def pause(self) -> None:
@@ -329,7 +343,7 @@ class Session:
         interval = self.heartbeat_ms
         if not interval:
             return
-        if now - self.heard > 2 * interval and self.reading and not self.paused:
+        if now - self.heard > 2 * interval and self.reading and not (self.paused or self.busy):
             self.log.warning("missed heartbeats from client", interval_ms=interval)
             self._end("missed heartbeats")
             return

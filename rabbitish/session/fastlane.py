@@ -90,6 +90,8 @@ def take_fast(session: Session) -> None:
             if not _take_ack(session, buf, pos):
                 break
             pos += _ACK_FRAME
+            if session.busy:
+                break
             continue
         template = _recognise(session, buf, pos, have)
         if template is None:

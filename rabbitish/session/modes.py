@@ -47,9 +47,9 @@ class Transaction:
             complete = hand_over(channel, message, targets, mandatory=mandatory) and complete
         for requeue, taken in settlements:
             if requeue is None:
-                channel.ack(taken)
+                channel.ack_at_once(taken)
             else:
-                channel.reject(taken, requeue=requeue)
+                channel.reject_at_once(taken, requeue=requeue)
         if not complete:
             raise ChannelError(ReplyCode.PRECONDITION_FAILED, "partial tx completion")
 

@@ -76,7 +76,7 @@ def test_an_empty_lane_has_nothing_to_take() -> None:
     with pytest.raises(IndexError):
         lane.take()
     assert lane.take_fresh(10) == (0, [])
-    assert (lane.take_expired(1 << 60), lane.next_deadline(), lane.clear(), lane.plain) == (None, None, ([], []), True)
+    assert (lane.take_expired(1 << 60), lane.next_deadline(), list(lane.empty()), lane.plain) == (None, None, [], True)
 
 
 def test_many_at_once() -> None:
@@ -128,9 +128,10 @@ def test_clear_takes_everything_and_positions_go_on() -> None:
     position, one, _ = lane.take()
     lane.give_back(position, one, 1)
     assert expired(lane, 4) == ["2"]
-    messages, pages = lane.clear()
-    assert (bodies(messages), pages) == (["0", "1", "3"], [])
+    rest = lane.empty()
+    assert (bodies(rest), bodies(rest.in_memory())) == (["0", "1", "3"], ["0", "1", "3"])
     lane.check()
+    rest.check()
     assert (len(lane), lane.next_deadline(), lane.expiring, lane.plain) == (0, None, False, True)
     lane.append(message("x"))
     assert lane.take()[0] == 4
@@ -139,7 +140,7 @@ def test_clear_takes_everything_and_positions_go_on() -> None:
 def test_what_was_out_while_the_lane_was_cleared_comes_back_to_its_place() -> None:
     lane = lane_of(None, None)
     position, one, _ = lane.take()
-    lane.clear()
+    lane.empty()
     lane.append(message("later"))
     lane.give_back(position, one, 1)
     assert drained(lane) == ["0", "later"]
@@ -483,11 +484,14 @@ class LaneAgainstList(RuleBasedStateMachine):
     @precondition(lambda self: self.inside)
     @rule()
     def clear(self) -> None:
-        messages, pages = self.lane.clear()
-        at_hand = [known(one) for one in messages]
-        put_away = [known(one) for page in pages for one in page.load()]
-        for page in pages:
+        rest = self.lane.empty()
+        at_hand = [known(one) for one in rest.in_memory()]
+        put_away = [known(one) for page in rest.pages for one in page.load()]
+        for page in rest.pages:
             page.let_go()
+        for _ in rest.free():
+            pass
+        assert not (rest.fresh or rest.last)
         everything = [known(self.inside[place][0]) for place in sorted(self.inside)]
         assert sorted(at_hand + put_away) == sorted(everything)
         assert [one for one in everything if one in set(at_hand)] == at_hand
@@ -546,7 +550,7 @@ class PagedLaneAgainstList(LaneAgainstList):
         self.outside.clear()
         self.inside.clear()
         self.positions.clear()
-        for page in self.lane.clear()[1]:
+        for page in self.lane.empty().pages:
             page.let_go()
         self.lane = Lane()
         never = max((place for place, (_, returns) in enumerate(everything) if returns), default=-1) + 1

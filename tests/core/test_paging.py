@@ -182,7 +182,8 @@ def test_to_clear_a_lane_is_to_get_its_pages_unread() -> None:
     shelf = MemoryShelf()
     lane = lane_of("abcde", shelf)
     lane.last.extend([message("f")])
-    messages, pages = lane.clear()
+    rest = lane.empty()
+    messages, pages = rest.in_memory(), rest.pages
     assert (bodies(messages), [page.count for page in pages], shelf.counts["loaded"]) == (["a", "f"], [3, 1], 0)
     assert (len(lane), lane.pages, lane.paged, lane.paged_bytes) == (0, type(lane.pages)(), 0, 0)
     lane.append(message("g"))

@@ -12,6 +12,7 @@ from itertools import pairwise
 from hypothesis import strategies as st
 
 from rabbitish.errors import ReplyCode
+from rabbitish.core.queue import HANDFUL_BYTES
 from rabbitish.wire import methods
 from rabbitish.wire.frames import HEARTBEAT, PROTOCOL_HEADER
 
@@ -98,7 +99,7 @@ class Stage:
         world, bad, good = self.world, self.bad, self.good
         world.synced()
         self.check_close()
-        assert bad.session.outbox.size <= 8 * world.settings.outbox_bytes_high
+        assert bad.session.outbox.size <= 4 * world.settings.outbox_bytes_high + HANDFUL_BYTES
         good.answers()
         good.publish("good", b"still here")
         assert good.bodies() == [b"still here"]
