@@ -11,8 +11,8 @@ from itertools import pairwise
 
 from hypothesis import strategies as st
 
-from rabbitish.errors import ReplyCode
 from rabbitish.core.queue import HANDFUL_BYTES
+from rabbitish.errors import ReplyCode
 from rabbitish.wire import methods
 from rabbitish.wire.frames import HEARTBEAT, PROTOCOL_HEADER
 
