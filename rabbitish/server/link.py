@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from rabbitish.server.node import Node
 
 
+# As much is read at once of a large body.
+_LARGE_READ_BYTES = 1024 * 1024
 # From this size on few parts are sent without being joined first.
 _LARGE_BYTES = 256 * 1024
 _FEW_PARTS = 64
@@ -102,7 +104,8 @@ class Link:
     def _read(self) -> None:
         session = self.session
         try:
-            data = self._sock.recv(self._read_bytes)
+            # More at once of a large body; the rest of it is what will come.
+            data = self._sock.recv(self._read_bytes if session.arriving < _LARGE_BYTES else _LARGE_READ_BYTES)
         except BlockingIOError:
             return
         except OSError:  # a reset is one way to hang up

@@ -73,7 +73,7 @@ class Session:
         self.blocked = False  # it published under an alarm
         self._confirming: list[Channel] = []
         self._opening = b""
-        self._partial = 0
+        self.arriving = 0  # bytes of bodies that were announced and are not all here
         self.due_at: int | None = None
         hub.sessions.add(self)
         self.broker.deadlines.ask(self, now + self.settings.handshake_timeout_ms)
@@ -275,9 +275,9 @@ class Session:
 
     def expect_content(self, size: int) -> None:
         """Count a body that was announced (or, negative, has arrived). ConnectionFailure 506: too many at once."""
-        self._partial += size
+        self.arriving += size
         self.hub.partial_bytes += size
-        if self._partial > self.settings.partial_content_bytes and size > 0:
+        if self.arriving > self.settings.partial_content_bytes and size > 0:
             raise ConnectionFailure(ReplyCode.RESOURCE_ERROR, "too many unfinished message bodies on this connection")
 
     def occupy(self, work: Iterator[None]) -> None:

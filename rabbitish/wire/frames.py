@@ -4,7 +4,8 @@ Owns the frame checks that need nothing but the frame: its size, its end marker,
 the type asks for. Never knows what a payload means or which channels are open.
 
 The parser takes the stream in any pieces and copies a byte only a few times: pieces are kept in a list until a frame is
-whole, so one that trickles in byte by byte costs little more than one that comes at once.
+whole, so one that trickles in byte by byte costs little more than one that comes at once. Of large frames the bytes
+are copied even less: only one that came in two pieces is put together, and the payload of a body frame is a view.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from enum import Enum
 from struct import Struct
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 from rabbitish.errors import ConnectionFailure, ReplyCode
 
@@ -45,6 +46,8 @@ _PAYLOAD_SIZE = {
     FRAME_HEARTBEAT: (0, 0),
 }
 _NO_SIZE = (1, 0)
+# Of frames from this size on each copy of the bytes counts.
+_LARGE_BYTES = 16 * 1024
 
 
 class FrameParser:
@@ -54,10 +57,11 @@ class FrameParser:
     two frames, and holds from the next frame on.
 
     Whoever knows a shortcut may read whole frames from `data` at `pos` itself and move `pos` behind them. `data` holds
-    what is due next from `pos` on: all that has arrived, unless that is less than the next frame.
+    what is due next from `pos` on: all that has arrived, unless that is less than the next frame, or the next frame is
+    large and came in pieces.
     """
 
-    __slots__ = ("_chunks", "_need", "_waiting", "data", "limit", "lost", "pos")
+    __slots__ = ("_behind", "_behind_at", "_chunks", "_need", "_waiting", "data", "limit", "lost", "pos")
 
     def __init__(self, limit: int = FRAME_MIN_SIZE) -> None:
         self.limit = limit
@@ -66,23 +70,36 @@ class FrameParser:
         self._chunks: list[bytes] = []  # what came after data
         self._waiting = 0  # bytes in them
         self._need = HEAD.size  # bytes from pos on without which there is no next frame
+        self._behind = b""  # what comes after data, from _behind_at on
+        self._behind_at = 0
         self.lost = False  # out of step with the peer for good
 
     def push(self, data: bytes) -> None:
         """Take bytes; they are looked at when frames are asked for. Cheapest after `next_frame` gave None."""
+        if self._behind:
+            self._join()
         rest = len(self.data) - self.pos
         if not rest:
             self.data, self.pos = data, 0
             return
         if self.lost:
             return  # nobody will ever read it
+        lacking = self._need - rest - self._waiting
         self._chunks.append(data)
         self._waiting += len(data)
-        if rest + self._waiting >= self._need:
-            self.data = b"".join((self.data[self.pos :], *self._chunks))
-            self.pos = self._waiting = 0
-            self._chunks.clear()
-            self._need = HEAD.size
+        if lacking > len(data):
+            return
+        if self._need >= _LARGE_BYTES:
+            self._chunks[-1], self._behind, self._behind_at = data[:lacking], data, lacking
+        self.data = b"".join((self.data[self.pos :], *self._chunks))
+        self.pos = self._waiting = 0
+        self._chunks.clear()
+        self._need = HEAD.size
+
+    def _join(self) -> None:
+        """Have everything in `data`."""
+        self.data = b"".join((self.data[self.pos :], self._behind[self._behind_at :]))
+        self.pos, self._behind = 0, b""
 
     def next_frame(self) -> Frame | None:
         """The next frame, or None until more bytes come.
@@ -93,6 +110,10 @@ class FrameParser:
         """
         data, pos = self.data, self.pos
         have = len(data) - pos
+        if self._behind and not have:
+            data, pos = self.data, self.pos = self._behind, self._behind_at
+            have = len(data) - pos
+            self._behind = b""
         if have < HEAD.size:
             self._wait_for(HEAD.size)
             return None
@@ -105,7 +126,10 @@ class FrameParser:
             return None
         start = pos + HEAD.size
         end = start + size
-        payload = data[start:end]
+        if kind == FRAME_BODY and size >= _LARGE_BYTES:
+            payload = cast("bytes", memoryview(data)[start:end])  # all that anybody does with it is to join it
+        else:
+            payload = data[start:end]
         if data[end] != FRAME_END:
             self.lost = True
             raise _frame_error(kind, payload, f"{{invalid_frame_end_marker,{data[end]}}}")
@@ -134,7 +158,7 @@ def _frame_error(kind: int, payload: bytes, reason: str) -> ConnectionFailure:
 def frame_text(kind: int, payload: bytes) -> str:
     """A frame at fault as RabbitMQ's texts show it: its type and how its payload begins."""
     extent = "all" if len(payload) <= 16 else "first 16"
-    return f"type {kind}, {extent} octets = {erlang_binary(payload[:16])}"
+    return f"type {kind}, {extent} octets = {erlang_binary(bytes(payload[:16]))}"
 
 
 def erlang_binary(raw: bytes) -> str:
