@@ -6,7 +6,7 @@ limits; here nobody asks for a consumer or a limit.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rabbitish.core.arguments import QueueOptions
 from rabbitish.core.lane import Lane
@@ -100,6 +100,25 @@ class Holdings:
             return None if expiration is None else now + expiration
         return now + (ttl if expiration is None else min(ttl, expiration))
 
+    @property
+    def _may_expire(self) -> bool:
+        return self._lane.expiring or (len(self.lanes) > 1 and any(lane.expiring for lane in self.lanes.values()))
+
+    def _is_due(self, now: int) -> bool:
+        deadlines = [lane.next_deadline() for lane in self.lanes.values() if lane.expiring]
+        return any(deadline is not None and deadline <= now for deadline in deadlines)
+
+    # ---- leaving
+
+    def _forget(self, message: Message) -> None:
+        self.ready -= 1
+        self.bytes -= message.size
+
+    def forget_away(self, messages: Sequence[Message]) -> None:
+        """Messages are gone, some of which may have been husks."""
+        if self.away_bytes:
+            self.away_bytes -= sum(message.size for message in messages if message.away)
+
     # ---- memory
 
     def _memory_cost(self) -> int:
@@ -108,15 +127,17 @@ class Holdings:
         pages = 0
         if self._paged:
             for lane in self.lanes.values():
-                count -= lane.paged
-                size -= lane.paged_bytes
+                count -= lane.pages.messages
+                size -= lane.pages.bytes
                 pages += len(lane.pages)
             self._paged = pages > 0
         return size + count * MESSAGE_OVERHEAD_BYTES + pages * PAGE_OVERHEAD_BYTES
 
     def _put_away(self, shelf: Shelf, window_bytes: int, cost: int) -> int:
         """Bring what is in memory below `window_bytes` as far as can be; what it costs afterwards."""
-        average = max(1, cost // max(1, self.ready + self.unacked - sum(lane.paged for lane in self.lanes.values())))
+        average = max(
+            1, cost // max(1, self.ready + self.unacked - sum(lane.pages.messages for lane in self.lanes.values()))
+        )
         keep = window_bytes // 2 // average
         for level in sorted(self.lanes):
             self.lanes[level].put_away(shelf, keep, max(1, keep // 4), recorded=self.durable)
@@ -140,13 +161,10 @@ class Holdings:
 
     def restore_page(self, lane: Lane, page: Page) -> None:
         """Put a page of messages of one lane back that were here before a restart."""
-        if lane.restore_page(page):
-            self._paged = True
-        else:
-            for message in page.load():
-                lane.append(message)
-            page.let_go()
-        self._restored(page.count, page.bytes)
+        count, size = page.count, page.bytes
+        lane.restore_page(page)
+        self._paged = True
+        self._restored(count, size)
 
     def _restored(self, count: int, size: int) -> None:
         self.ready += count

@@ -7,10 +7,11 @@ leaves from the middle (its time was up) leaves a hole. The lane knows neither c
 
 Of a long lane the middle may be put away (paging.py): then `fresh` holds what comes before the `pages`, `last` what
 came after them; else both are the same deque. While anything is there that was never handed out, `fresh` is not empty.
+A message in a page has no position, for those before it may leave the page; `last` begins at a position of its own.
 
-Expiry: as long as deadlines come in order, only the first message need be looked at; those that come out of order
-(mixed TTLs, returned messages) are also in the heap `late`, whose entries may outlive their message and are then
-skipped.
+Expiry: as long as deadlines come in order, only the first message need be looked at; those in memory that come out of
+order (mixed TTLs, returned messages) are also in the heap `late`, whose entries may outlive their message and are then
+skipped. Pages know when what is in them expires.
 """
 
 from __future__ import annotations
@@ -18,14 +19,13 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Iterable, Iterator
-from itertools import chain, islice
+from itertools import islice
 
 from rabbitish.core.message import Message
-from rabbitish.core.paging import Page, Shelf
+from rabbitish.core.paging import NEVER, Page, Pages, Shelf
 
 # To let go of so many messages takes a few milliseconds.
 FREED_AT_ONCE = 10_000
-_NEVER = 1 << 62  # a deadline for messages that have none, later than all others
 
 
 class Lane:
@@ -35,6 +35,7 @@ class Lane:
         "_back",
         "_highest",
         "_holes",
+        "_last_at",
         "_late",
         "_late_messages",
         "_order",
@@ -42,18 +43,15 @@ class Lane:
         "fresh",
         "head",
         "last",
-        "paged",
-        "paged_bytes",
         "pages",
     )
 
     def __init__(self) -> None:
         self.fresh: deque[Message] = deque()
-        self.pages: deque[Page] = deque()
+        self.pages = Pages()
         self.last = self.fresh
-        self.paged = 0  # messages in pages
-        self.paged_bytes = 0  # bytes of their bodies
         self.head = 0  # position of fresh[0]
+        self._last_at = 0  # with pages: position of last[0]
         self.expiring = False  # whether any message here has, or may have, a deadline
         self._back: dict[int, tuple[Message, int]] = {}
         self._order: list[int] = []  # heap of the positions in _back; may hold some that are there no more
@@ -64,12 +62,13 @@ class Lane:
         self._highest = -1  # the latest deadline among the fresh ones that came in order
 
     def __len__(self) -> int:
-        return self._end - self.head + len(self._back) - len(self._holes)
+        count = len(self.fresh) + len(self._back) - len(self._holes)
+        return count + self.pages.messages + len(self.last) if self.pages else count
 
     @property
     def _end(self) -> int:
         """The position of the next message."""
-        return self.head + len(self.fresh) + (self.paged + len(self.last) if self.pages else 0)
+        return self._last_at + len(self.last) if self.pages else self.head + len(self.fresh)
 
     @property
     def plain(self) -> bool:
@@ -79,14 +78,14 @@ class Lane:
     def append(self, message: Message) -> None:
         """Put a message at the end; `last.append` does the same for one without a deadline while not `expiring`."""
         if message.deadline is not None or self.expiring:
-            self._note_deadline(_NEVER if message.deadline is None else message.deadline, message)
+            self._note_deadline(NEVER if message.deadline is None else message.deadline, message)
         self.last.append(message)
 
     def _note_deadline(self, deadline: int, message: Message) -> None:
         if not self.fresh:
             self._highest = -1
         elif not self.expiring:
-            self._highest = _NEVER  # those before it have no deadline
+            self._highest = NEVER  # those before it have no deadline
         self.expiring = True
         if deadline >= self._highest:
             self._highest = deadline
@@ -185,7 +184,7 @@ class Lane:
         if message.deadline is not None:
             if not self.expiring:
                 self.expiring = True
-                self._highest = _NEVER  # those in fresh have no deadline
+                self._highest = NEVER  # those in fresh have no deadline
             self._add_late(message.deadline, position, message)
 
     def restore(self, message: Message, returns: int) -> None:
@@ -194,30 +193,43 @@ class Lane:
         self.head += 1
         self.give_back(self.head - 1, message, returns)
 
+    def take_returned(self, more_than: int) -> list[Message]:
+        """Take those that came back more often than so many times, in order."""
+        positions = [position for position in sorted(self._back) if self._back[position][1] > more_than]
+        taken = [self._back[position][0] for position in positions]
+        for position in positions:
+            self._drop_back(position)
+        self._let_go(positions)
+        return taken
+
     def next_deadline(self) -> int | None:
         """The earliest moment at which a message here may expire, or None."""
         if not self.expiring:
             return None
+        first = self._first_fresh()
+        deadline = first.deadline if first is not None else None
         late = self._late
         while late and not self._holds(late[0][1]):
             del self._late_messages[heapq.heappop(late)[1]]
-        first = self._first_fresh()
-        deadline = first.deadline if first is not None else None
         if late and (deadline is None or late[0][0] < deadline):
             deadline = late[0][0]
+        if self.pages and (paged := self.pages.next_deadline()) != NEVER and (deadline is None or paged < deadline):
+            deadline = paged
         if deadline is None and not self.fresh and not self._back:
             self.expiring = False
         return deadline
 
     def _first_fresh(self) -> Message | None:
         while self.fresh and self.head in self._holes:
-            self._holes.discard(self._pop()[0])
+            position = self._pop()[0]  # which may put another set in the place of this one
+            self._holes.discard(position)
         return self.fresh[0] if self.fresh else None
 
-    def take_expired(self, before: int) -> Message | None:
+    def take_expired(self, before: int, *, whole: bool = True) -> Message | None:
         """Take one message whose deadline is earlier than `before`, or return None; call it until it does.
 
-        They come in order of their deadlines, those of the same one in order of positions.
+        They come in order of their deadlines, those of the same one in order of positions. Not `whole`: number and
+        size of those that are in pages are enough.
         """
         deadline = self.next_deadline()
         if deadline is None or deadline >= before:
@@ -225,6 +237,9 @@ class Lane:
         first, late = self._first_fresh(), self._late
         if first is not None and first.deadline == deadline and not (late and late[0] < (deadline, self.head)):
             return self._pop()[1]
+        in_pages = self.pages and self.pages.next_deadline() == deadline
+        if in_pages and not (late and late[0] < (deadline, self._last_at)):
+            return self._take_from_pages(whole=whole)
         position = heapq.heappop(late)[1]
         message = self._late_messages.pop(position)
         assert message is not None
@@ -237,6 +252,12 @@ class Lane:
                 self._close_ranks()
         return message
 
+    def _take_from_pages(self, *, whole: bool) -> Message:
+        message = self.pages.take_earliest(whole=whole)
+        if not self.pages:
+            self._join()
+        return message
+
     def _drop_back(self, position: int) -> None:
         del self._back[position]
         if len(self._order) > 64 + 2 * len(self._back):
@@ -247,8 +268,9 @@ class Lane:
         holes, late = self._holes, self._late_messages
         before = late.keys() & self._back.keys()
         places = {position: position for position in before}
-        position = end = self.head
-        for part in (self.fresh, self.last) if self.pages else (self.fresh,):
+        parts = [(self.fresh, self.head), (self.last, self._last_at)]
+        for part, first in parts if self.pages else parts[:1]:
+            position = end = first
             for _ in range(len(part)):
                 message = part.popleft()
                 if position not in holes:
@@ -257,8 +279,6 @@ class Lane:
                         places[position] = end
                     end += 1
                 position += 1
-            position += self.paged
-            end += self.paged
         holes.clear()
         self._late = [(deadline, places[position]) for deadline, position in self._late if position in places]
         heapq.heapify(self._late)
@@ -286,13 +306,13 @@ class Lane:
 
     def __iter__(self) -> Iterator[Message]:
         """The messages in order, without taking them."""
-        for position in sorted(self._back):
-            yield self._back[position][0]
-        between = chain.from_iterable(page.load() for page in self.pages)
-        after = self.last if self.pages else ()
-        for position, message in enumerate(chain(self.fresh, between, after), self.head):
-            if position not in self._holes:
-                yield message
+        for message, _ in self.returned():
+            yield message
+        for kept in self.never_taken():
+            if isinstance(kept, Page):
+                yield from kept.load()
+            else:
+                yield kept
 
     def returned(self) -> Iterator[tuple[Message, int]]:
         """What came back, in order, and how often, without taking it."""
@@ -304,14 +324,14 @@ class Lane:
         yield from self._without_holes(self.fresh, self.head)
         if self.pages:
             yield from self.pages
-            yield from self._without_holes(self.last, self._end - len(self.last))
+            yield from self._without_holes(self.last, self._last_at)
 
     def in_memory(self) -> list[Message]:
         """The messages that are not put away, in order, without taking them."""
         messages = [message for message, _ in self.returned()]
         messages += self._without_holes(self.fresh, self.head)
         if self.pages:
-            messages += self._without_holes(self.last, self._end - len(self.last))
+            messages += self._without_holes(self.last, self._last_at)
         return messages
 
     def _without_holes(self, messages: Iterable[Message], first: int) -> Iterator[Message]:
@@ -326,81 +346,91 @@ class Lane:
         """Have messages kept outside of memory, but for about the first `keep`, unless `at_once` would not be reached.
 
         `recorded`: see Shelf.
-        Those that came with deadlines out of order stay, since they may leave from the middle, and what is before them.
         """
         if self._holes:
             self._close_ranks()
         skip = 0 if self.pages else max(1, keep)
-        if self._late:
-            first = self.head + len(self.fresh) + self.paged if self.pages else self.head
-            skip = max(skip, 1 + max(self._late_messages, default=-1) - first)
         if len(self.last) - skip < at_once:
             return
-        if self.pages and skip:
-            return  # pages are one stretch; what must stay would be between them
         pages = shelf.put_away(islice(self.last, skip, None), recorded=recorded)
         count = sum(page.count for page in pages)
         if not count:
             return
+        first = (self._last_at if self.pages else self.head) + skip
+        if self._late:
+            self._forget_late(first, first + count)
         after = deque(islice(self.last, skip + count, None))
-        if self.pages:
-            self.last = after
-        else:
+        if not self.pages:
             while len(self.fresh) > skip:
                 self.fresh.pop()
-            self.last = after
+        self.last = after
+        self._last_at = first + count
         for page in pages:
-            self._add_page(page)
+            self.pages.add(page)
 
-    def restore_page(self, page: Page) -> bool:
-        """Append a page that was here before a restart; False: append its messages instead.
+    def _forget_late(self, first: int, end: int) -> None:
+        """The messages at these positions are in pages."""
+        messages = self._late_messages
+        self._late = [late for late in self._late if not first <= late[1] < end]
+        heapq.heapify(self._late)
+        self._late_messages = {at: message for at, message in messages.items() if not first <= at < end}
 
-        That is when its deadlines are out of order, and for all that comes behind such messages.
-        """
-        if self.pages and self.last:
-            return False
-        deadline = page.first_deadline
-        if deadline is not None or self.expiring:
-            deadline = _NEVER if deadline is None else deadline
-            last = _NEVER if page.last_deadline is None else page.last_deadline
-            highest = -1 if not self.fresh else self._highest if self.expiring else _NEVER
-            if not highest <= deadline <= last:
-                return False
+    def restore_page(self, page: Page) -> None:
+        """Append a page that was here before a restart; before any message but those of `restore`."""
+        assert not self.pages or not self.last
+        if self.expiring or page.earliest != NEVER:
+            highest = -1 if not self.fresh else self._highest if self.expiring else NEVER
+            self._highest = max(highest, page.latest)
             self.expiring = True
-            self._highest = last
         if not self.pages:
             self.last = deque()
-        self._add_page(page)
+            self._last_at = self.head + len(self.fresh)
+        self._last_at += page.count
+        self.pages.add(page)
         if not self.fresh:
             self._turn()
-        return True
-
-    def _add_page(self, page: Page) -> None:
-        self.pages.append(page)
-        self.paged += page.count
-        self.paged_bytes += page.bytes
 
     def _turn(self) -> None:
         """Everything before the first page was taken: read that."""
-        page = self.pages[0]
-        self.fresh.extend(page.load())
-        self.pages.popleft()
-        self.paged -= page.count
-        self.paged_bytes -= page.bytes
+        messages = self.pages[0].load()
+        ordered = self.pages[0].ordered
+        page = self.pages.take_first()
+        self.fresh.extend(messages)
         if not self.pages:
-            self.fresh.extend(self.last)
-            self.last = self.fresh
+            self._join()
+        if not ordered:
+            highest = -1
+            for position, message in enumerate(messages, self.head):
+                deadline = NEVER if message.deadline is None else message.deadline
+                if deadline >= highest:
+                    highest = deadline
+                else:
+                    self._add_late(deadline, position, message)
         page.let_go()
+
+    def _join(self) -> None:
+        """There are no pages any more: what came after them moves up, and nobody else knows its positions yet."""
+        first, late = self._last_at, self._late_messages
+        gap = first - self.head - len(self.fresh)
+        if gap:
+            self._holes = {at - gap if at >= first else at for at in self._holes}
+            self._late = [(deadline, at - gap if at >= first else at) for deadline, at in self._late]  # still a heap
+            self._late_messages = {at - gap if at >= first else at: message for at, message in late.items()}
+        self.fresh.extend(self.last)
+        self.last = self.fresh
 
     def check(self) -> None:
         """Assert what must always hold."""
         end = self._end
         assert (self.last is self.fresh) == (not self.pages)
         assert self.fresh or not self.pages
-        assert self.paged == sum(page.count for page in self.pages)
-        assert self.paged_bytes == sum(page.bytes for page in self.pages)
+        assert not self.pages or self.head + len(self.fresh) <= self._last_at
+        assert self.pages.messages == sum(page.count for page in self.pages)
+        assert self.pages.bytes == sum(page.bytes for page in self.pages)
         assert all(position < self.head for position in self._back)
         assert all(self.head <= position < end for position in self._holes)
+        between = range(self.head + len(self.fresh), self._last_at if self.pages else end)
+        assert not any(position in between for position in (*self._holes, *self._late_messages))
         assert self._back.keys() <= set(self._order)
         assert sorted(position for _, position in self._late) == sorted(self._late_messages)
         if not self.expiring:

@@ -23,6 +23,8 @@ from rabbitish.values import Table
 
 # At most so many messages are expired or dropped at a stretch, so that a million of them never hold the loop.
 SWEEP_MESSAGES = 1024
+# So many times as much as any other does one cost that may have to be read back.
+READ_COST = 16
 # At most so many messages, and about so many bytes, go to a consumer before it is asked for its room again, which
 # depends on their sizes.
 HANDFUL_MESSAGES = 128
@@ -177,10 +179,20 @@ class Queue(Holdings):
         )
 
     def restore(self, message: Message, now: int, returns: int) -> None:
-        """See Holdings."""
-        if returns and self.options.delivery_limit is not None:
-            message = counted(self._recalled(message), returns)
+        """See Holdings. What has come back too often by now is here until `bury_returned`."""
+        limit = self.options.delivery_limit
+        if limit is not None and (told := min(returns, limit)):
+            message = counted(self._recalled(message), told)
         super().restore(message, now, returns)
+
+    def bury_returned(self, now: int) -> None:
+        """After a restart: what has passed the delivery limit by that is dead-lettered, as `requeue` does it."""
+        limit = self.options.delivery_limit
+        if limit is not None:
+            for lane in list(self.lanes.values()):
+                for message in lane.take_returned(limit):
+                    self._forget(message)
+                    self._bury([message], DELIVERY_LIMIT, now)
 
     def _restored(self, count: int, size: int) -> None:
         super()._restored(count, size)
@@ -287,11 +299,6 @@ class Queue(Holdings):
         self.away_bytes += sum(husk.size for husk in husks if husk.away)
         return husks
 
-    def forget_away(self, messages: Sequence[Message]) -> None:
-        """Messages are gone, some of which may have been husks."""
-        if self.away_bytes:
-            self.away_bytes -= sum(message.size for message in messages if message.away)
-
     def _whole(self, message: Message) -> Message:
         """The message with its content, if it was a husk."""
         if not message.away:
@@ -374,22 +381,16 @@ class Queue(Holdings):
 
     # ---- limits
 
-    @property
-    def _may_expire(self) -> bool:
-        return self._lane.expiring or (len(self.lanes) > 1 and any(lane.expiring for lane in self.lanes.values()))
-
-    def _is_due(self, now: int) -> bool:
-        deadlines = [lane.next_deadline() for lane in self.lanes.values() if lane.expiring]
-        return any(deadline is not None and deadline <= now for deadline in deadlines)
-
     def _expire(self, before: int, now: int) -> bool:
         """Expire what has a deadline earlier than `before`; True when there is more than one sweep's worth."""
         expired: list[Message] = []
+        left, buried = SWEEP_MESSAGES, self.options.dead_letter_exchange is not None
         for lane in self.lanes.values():
-            while len(expired) < SWEEP_MESSAGES and (message := lane.take_expired(before)) is not None:
+            while left > 0 and (message := lane.take_expired(before, whole=buried)) is not None:
                 expired.append(message)
+                left -= READ_COST if buried and lane.pages else 1
         self._drop(expired, EXPIRED, now)
-        return len(expired) == SWEEP_MESSAGES
+        return left <= 0
 
     def _drop_head(self, now: int) -> bool:
         options = self.options

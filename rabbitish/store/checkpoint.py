@@ -33,7 +33,7 @@ from rabbitish.store.segments import Segment, Segments
 from rabbitish.store.shelf import JournalShelf, Stretch
 
 NAME = "checkpoint"
-VERSION = 1
+VERSION = 2
 
 
 class _SegmentRow(NamedTuple):
@@ -78,6 +78,7 @@ _COLUMNS = {
     "pages": "Q",  # rows; then what they have
     "ranges": "Q",
     "deadlines": "q",
+    "sizes": "I",
 }
 
 
@@ -152,10 +153,12 @@ class _Writer:
         for row in returned:
             columns["returned"].extend(row)
         for page in pages:
-            timed = page.deadlines is not None
-            columns["pages"].extend(_PageRow(len(page.ranges), page.count, page.bytes, timed))
-            columns["ranges"].extend(page.ranges)
-            columns["deadlines"].extend(page.deadlines or ())
+            ranges, deadlines, sizes = page.ranges, page.deadlines, page.sizes
+            columns["pages"].extend(_PageRow(len(ranges), page.count, page.bytes, deadlines is not None))
+            columns["ranges"].extend(ranges)
+            if deadlines is not None:
+                columns["deadlines"].extend(deadlines)
+                columns["sizes"].extend(sizes)
 
 
 # ---- at the next start
@@ -251,8 +254,8 @@ class _Held(NamedTuple):
 
     level: int
     returned: array[int]
-    pages: list[tuple[array[int], array[int] | None, int, int]]
-    """Ranges, deadlines, messages and bytes."""
+    pages: list[tuple[array[int], array[int] | None, array[int], int, int]]
+    """Ranges, deadlines and sizes, messages and bytes."""
 
 
 def _rows(column: array[int], width: int) -> Iterator[tuple[int, ...]]:
@@ -274,12 +277,13 @@ def _segment(row: _SegmentRow, cursor: _Cursor) -> Segment:
 
 def _held(lane: _LaneRow, cursor: _Cursor) -> _Held:
     returned = cursor.take("returned", 2 * lane.returned)
-    pages: list[tuple[array[int], array[int] | None, int, int]] = []
+    pages: list[tuple[array[int], array[int] | None, array[int], int, int]] = []
     width = len(_PageRow._fields)
     for page in map(_PageRow._make, _rows(cursor.take("pages", width * lane.pages), width)):
         ranges = cursor.take("ranges", page.ranges)
-        deadlines = cursor.take("deadlines", page.ranges // 2) if page.timed else None
-        pages.append((ranges, deadlines, page.messages, page.bytes))
+        timed = page.ranges // 2 if page.timed else 0
+        deadlines = cursor.take("deadlines", timed) if timed else None
+        pages.append((ranges, deadlines, cursor.take("sizes", timed), page.messages, page.bytes))
     return _Held(lane.level, returned, pages)
 
 

@@ -96,6 +96,8 @@ def recover(
     recorder.attach(journal)
     journal.begin()
     broker.record(recorder)
+    for queue in queues.values():
+        queue.bury_returned(now)
     messages = sum(queue.ready for queue in queues.values())
     checkpointed = isinstance(source, Checkpoint)
     return Recovered(journal, recorder, shelf, len(queues), messages, scanned.cut, checkpointed, doubt)

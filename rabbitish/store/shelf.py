@@ -9,87 +9,183 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Sequence
-from itertools import groupby
+from itertools import chain, compress, groupby, islice
+from operator import le
+from typing import Self
 
-from rabbitish.core.message import Message, Stamp
-from rabbitish.core.paging import PAGE_BYTES, PAGE_MESSAGES, Page
+from rabbitish.core.message import Address, Message, Stamp
+from rabbitish.core.paging import NEVER, PAGE_BYTES, PAGE_MESSAGES, Page
 from rabbitish.store.journal import Journal
 from rabbitish.store.reader import Reader
 from rabbitish.store.spill import Spill
+from rabbitish.values import Table
+
+
+class Unread(Message):
+    """A message that expired in a page: nobody asks for more than its number and its size."""
+
+    __slots__ = ()
+
+    def __init__(self, lsn: int, size: int, deadline: int) -> None:
+        self.lsn = lsn
+        self.size = size
+        self.deadline = deadline
+
+    @property
+    def away(self) -> bool:
+        """See Message. Nobody may recall it."""
+        return False
+
+    def headers(self) -> Table:
+        """See Message."""
+        raise AssertionError
+
+    def expiration(self) -> str | None:
+        """See Message."""
+        raise AssertionError
+
+    def derived(self, address: Address, headers: Table, *, keep_expiration: bool) -> Message:
+        """See Message."""
+        raise AssertionError
+
+    def husk(self) -> Message:
+        """See Message."""
+        raise AssertionError
+
+    def twin(self) -> Self:
+        """See Message."""
+        raise AssertionError
 
 
 class Stretch(Page):
-    """Consecutive messages by their numbers."""
+    """Consecutive messages by their numbers. What expires leaves an empty range behind."""
 
-    __slots__ = ("_deadlines", "_ranges", "_reader")
+    __slots__ = ("_deadlines", "_expired", "_order", "_ranges", "_reader", "_sizes")
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
         self._ranges = array("Q")
         self._deadlines: array[int] | None = None  # one a range; None: there are none
+        self._sizes = array("I")  # where there are deadlines: of the bodies in each range
+        self._order: array[int] | None = None  # ranges by their deadlines, once one was wanted
+        self._expired = 0  # so many of these are empty
         self.count = 0
         self.bytes = 0
-        self.first_deadline = None
-        self.last_deadline = None
+        self.earliest = NEVER
+        self.latest = -1
+        self.ordered = True
 
     @classmethod
-    def of(cls, reader: Reader, ranges: array[int], deadlines: array[int] | None, count: int, size: int) -> Stretch:
-        """The stretch that had these `ranges` and `deadlines`, of so many messages and bytes of bodies."""
+    def of(
+        cls,
+        reader: Reader,
+        ranges: array[int],
+        deadlines: array[int] | None,
+        sizes: array[int],
+        count: int,
+        size: int,
+    ) -> Stretch:
+        """The stretch that had these, of so many messages and bytes of bodies."""
         page = cls(reader)
         page._ranges, page._deadlines = ranges, deadlines
         page.count, page.bytes = count, size
+        page.latest = NEVER
         if deadlines is not None:
-            page.first_deadline, page.last_deadline = deadlines[0], deadlines[-1]
+            page._sizes = sizes
+            page.earliest, page.latest = min(deadlines), max(deadlines)
+            page.ordered = all(map(le, deadlines, islice(deadlines, 1, None)))
         return page
 
     @property
     def ranges(self) -> array[int]:
         """See Page."""
-        return self._ranges
+        if not self._expired:
+            return self._ranges
+        left = [span for span in zip(self._ranges[::2], self._ranges[1::2], strict=True) if span[1]]
+        return array("Q", chain.from_iterable(left))
 
     @property
     def deadlines(self) -> array[int] | None:
-        """When they expire, one moment a range; None: never."""
-        return self._deadlines
+        """When they expire, one moment a range, or NEVER; None: none of them does."""
+        return None if self._deadlines is None else self._left(self._deadlines)
+
+    @property
+    def sizes(self) -> array[int]:
+        """Where there are deadlines, the bytes of a body in each range."""
+        return self._left(self._sizes)
+
+    def _left(self, column: array[int]) -> array[int]:
+        """What there is for each range, without the empty ones."""
+        if not self._expired:
+            return column
+        return array(column.typecode, compress(column, self._ranges[1::2]))
 
     def add(self, lsn: int, count: int, size: int, deadline: int | None) -> None:
-        """Take messages in whose bodies are `size` bytes together. Either all ranges have deadlines or none has."""
-        ranges = self._ranges
-        if not self.count:
-            self.first_deadline = deadline
-            if deadline is not None:
-                self._deadlines = array("q")
-        if ranges and ranges[-2] + ranges[-1] == lsn and deadline == self.last_deadline:
+        """Take messages in whose bodies are `size` bytes together."""
+        ranges, deadlines, sizes, each = self._ranges, self._deadlines, self._sizes, size // count
+        if deadline is None:
+            deadline = NEVER
+        elif deadlines is None:
+            deadlines = self._deadlines = array("q", [NEVER]) * (len(ranges) // 2)
+            sizes.extend([0] * len(deadlines))  # which nobody asks for
+        follows = ranges and ranges[-2] + ranges[-1] == lsn
+        if follows and (deadlines is None or (deadline == deadlines[-1] and each == sizes[-1])):
             ranges[-1] += count
         else:
             ranges.extend((lsn, count))
-            if self._deadlines is not None:
-                assert deadline is not None
-                self._deadlines.append(deadline)
-        self.last_deadline = deadline
+            if deadlines is not None:
+                deadlines.append(deadline)
+                sizes.append(each)
+        if deadline < self.earliest:
+            self.earliest = deadline
+        if deadline < self.latest:
+            self.ordered = False
+        else:
+            self.latest = deadline
         self.count += count
         self.bytes += size
 
-    def takes(self, deadline: int | None) -> bool:
-        """Whether messages with this deadline may be added behind those it has."""
-        if not self.count:
-            return True
-        if self.count >= PAGE_MESSAGES or self.bytes >= PAGE_BYTES:
-            return False
-        if deadline is None or self.last_deadline is None:
-            return deadline is self.last_deadline
-        return deadline >= self.last_deadline
+    @property
+    def full(self) -> bool:
+        """Whether it is as long as a page may be."""
+        return self.count >= PAGE_MESSAGES or self.bytes >= PAGE_BYTES
 
     def load(self) -> list[Message]:
         """See Page."""
         messages: list[Message] = []
         for index, found in enumerate(self._reader.read(self._ranges, numbered=self._numbered)):
-            if self._deadlines is not None:
-                deadline = self._deadlines[index]
+            if self._deadlines is not None and (deadline := self._deadlines[index]) != NEVER:
                 for message in found:
                     message.deadline = deadline
             messages += found
         return messages
+
+    def take_earliest(self, *, whole: bool) -> Message:
+        """See Page."""
+        ranges, deadlines = self._ranges, self._deadlines
+        assert deadlines is not None
+        if self._order is None:
+            self._order = array("I", sorted(range(len(deadlines)), key=deadlines.__getitem__))
+        index = self._order[self._expired]
+        at = 2 * index
+        lsn = ranges[at]
+        message: Message
+        if whole:
+            ((message,),) = self._reader.read((lsn, 1), numbered=self._numbered)
+            message.deadline = self.earliest
+        else:
+            message = Unread(lsn if self._numbered else 0, self._sizes[index], self.earliest)
+        self._took(lsn, message.size)
+        ranges[at], ranges[at + 1] = lsn + 1, ranges[at + 1] - 1
+        self.count -= 1
+        self.bytes -= message.size
+        if not ranges[at + 1]:
+            self._expired += 1
+            self.earliest = deadlines[self._order[self._expired]] if self.count else NEVER
+        return message
+
+    def _took(self, lsn: int, size: int) -> None:
+        """A message was taken out."""
 
     @property
     def _numbered(self) -> bool:
@@ -117,9 +213,13 @@ class SpilledStretch(Stretch):
     def _numbered(self) -> bool:
         return False
 
+    def _took(self, lsn: int, size: int) -> None:
+        self._spill.free((lsn, 1), size)
+
     def let_go(self) -> None:
         """See Page."""
-        self._spill.free(self._ranges, self.bytes)
+        if self.count:
+            self._spill.free(super().ranges, self.bytes)
 
 
 class Stretches:
@@ -131,7 +231,7 @@ class Stretches:
 
     def add(self, lsn: int, count: int, size: int, deadline: int | None) -> None:
         """See Stretch."""
-        if not self.pages or not self.pages[-1].takes(deadline):
+        if not self.pages or self.pages[-1].full:
             self.pages.append(Stretch(self._reader))
         self.pages[-1].add(lsn, count, size, deadline)
 
@@ -216,7 +316,7 @@ class JournalShelf:
             most = min(PAGE_MESSAGES, max(1, PAGE_BYTES // max(1, alike[0].size)))
             for start in range(0, len(alike), most):
                 part = alike[start : start + most]
-                if not page.takes(deadline):
+                if page.full:
                     pages.append(page)
                     page = SpilledStretch(self._spill)
                 try:

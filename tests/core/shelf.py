@@ -1,4 +1,4 @@
-"""A shelf in memory: pages over lists, small ones, which count what is done with them.
+"""A shelf in memory: pages over lists, small ones, which count what is done with them, and how they tell of deadlines.
 
 What is read back are other objects than those that were put away, as it is with a disk. `room` is how many messages may
 be put away at a time, since a journal cannot do it with what it has not written.
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 
 from rabbitish.core.message import Message
-from rabbitish.core.paging import Page
+from rabbitish.core.paging import NEVER, Page
 
 PAGE = 3
 
@@ -31,8 +31,13 @@ class MemoryPage(Page):
         self._recorded = recorded
         self.count = len(messages)
         self.bytes = sum(message.size for message in messages)
-        self.first_deadline, self.last_deadline = messages[0].deadline, messages[-1].deadline
+        deadlines = self._deadlines()
+        self.earliest, self.latest = min(deadlines), max(deadlines)
+        self.ordered = deadlines == sorted(deadlines)
         shelf.there.add(self)
+
+    def _deadlines(self) -> list[int]:
+        return [NEVER if message.deadline is None else message.deadline for message in self._messages]
 
     @property
     def ranges(self) -> Sequence[int]:
@@ -48,6 +53,19 @@ class MemoryPage(Page):
         self._shelf.counts["loaded"] += 1
         return [again(message, numbered=self._recorded) for message in self._messages]
 
+    def take_earliest(self, *, whole: bool) -> Message:
+        """See Page."""
+        assert self in self._shelf.there
+        if self._shelf.broken:
+            raise Broken
+        assert self.earliest == min(self._deadlines())
+        message = self._messages.pop(self._deadlines().index(self.earliest))
+        self._shelf.counts["taken"] += 1
+        self.count -= 1
+        self.bytes -= message.size
+        self.earliest = min(self._deadlines(), default=NEVER)
+        return again(message, numbered=self._recorded)
+
     def let_go(self) -> None:
         """See Page."""
         self._shelf.there.remove(self)
@@ -55,7 +73,7 @@ class MemoryPage(Page):
 
 
 class MemoryShelf:
-    """Pages of consecutive messages whose deadlines are in order, with numbers or without."""
+    """Pages of consecutive messages, with numbers or without."""
 
     def __init__(self, room: int = 1 << 30) -> None:
         self.room = room
@@ -69,7 +87,7 @@ class MemoryShelf:
         pages: list[Page] = []
         part: list[Message] = []
         for message in islice(messages, self.room):
-            if part and not (len(part) < PAGE and self._fit(part[-1], message)):
+            if part and not (len(part) < PAGE and (part[-1].lsn > 0) is (message.lsn > 0)):
                 pages.append(self._page(part, recorded))
                 part = []
             part.append(message)
@@ -91,11 +109,6 @@ class MemoryShelf:
 
     def _page(self, messages: list[Message], recorded: bool) -> MemoryPage:
         return MemoryPage(self, messages, recorded=recorded and messages[0].lsn > 0)
-
-    def _fit(self, last: Message, message: Message) -> bool:
-        if (last.lsn > 0) is not (message.lsn > 0) or (last.deadline is None) is not (message.deadline is None):
-            return False
-        return last.deadline is None or message.deadline is None or last.deadline <= message.deadline
 
 
 def again(message: Message, *, numbered: bool) -> Message:

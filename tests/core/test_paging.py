@@ -52,7 +52,7 @@ def taken(lane: Lane, count: int) -> str:
 def test_a_page_is_read_when_all_before_it_was_taken_and_let_go_then() -> None:
     shelf = MemoryShelf()
     lane = lane_of("abcdefgh", shelf, keep=2)
-    assert (bodies(lane.fresh), lane.paged, len(lane.pages)) == (["a", "b"], 6, 2)
+    assert (bodies(lane.fresh), lane.pages.messages, len(lane.pages)) == (["a", "b"], 6, 2)
     assert shelf.counts == {"asked": 1, "put away": 6}
     assert taken(lane, 1) == "a"
     assert shelf.counts["loaded"] == 0
@@ -80,7 +80,7 @@ def test_what_comes_later_is_behind_the_pages() -> None:
         lane.last.append(message(body))
     assert bodies(lane) == list("abcdefgh")
     lane.put_away(shelf, 2, 1, recorded=True)  # of these none is wanted soon
-    assert (bodies(lane.fresh), list(lane.last), lane.paged) == (["a"], [], 7)
+    assert (bodies(lane.fresh), list(lane.last), lane.pages.messages) == (["a"], [], 7)
     lane.last.append(message("i"))
     assert taken(lane, 9) == "abcdefghi"
 
@@ -89,31 +89,31 @@ def test_too_few_are_not_worth_it() -> None:
     shelf = MemoryShelf()
     lane = lane_of("abcdef")
     lane.put_away(shelf, 3, 4, recorded=True)
-    assert (lane.paged, shelf.counts) == (0, Counter())
+    assert (lane.pages.messages, shelf.counts) == (0, Counter())
     lane.put_away(shelf, 3, 3, recorded=True)
-    assert lane.paged == 3
+    assert lane.pages.messages == 3
     lane.last.extend(map(message, "ghi"))
     lane.put_away(shelf, 3, 4, recorded=True)
-    assert lane.paged == 3
+    assert lane.pages.messages == 3
     lane.put_away(shelf, 3, 3, recorded=True)
-    assert lane.paged == 6
+    assert lane.pages.messages == 6
 
 
 def test_the_first_message_always_stays() -> None:
     """However little is to be kept: one of many megabytes is more than the window alone."""
     shelf = MemoryShelf()
     lane = lane_of("abc", shelf, keep=0)
-    assert (bodies(lane.fresh), lane.paged) == (["a"], 2)
+    assert (bodies(lane.fresh), lane.pages.messages) == (["a"], 2)
     assert taken(lane, 3) == "abc"
 
 
 def test_as_much_as_the_shelf_takes() -> None:
     shelf = MemoryShelf(room=0)
     lane = lane_of("abcdef", shelf)
-    assert (lane.paged, lane.last is lane.fresh) == (0, True)
+    assert (lane.pages.messages, lane.last is lane.fresh) == (0, True)
     shelf.room = 3
     lane.put_away(shelf, 1, 1, recorded=True)
-    assert (bodies(lane.fresh), lane.paged, bodies(lane.last)) == (["a"], 3, ["e", "f"])
+    assert (bodies(lane.fresh), lane.pages.messages, bodies(lane.last)) == (["a"], 3, ["e", "f"])
     assert taken(lane, 6) == "abcdef"
 
 
@@ -123,7 +123,7 @@ def test_what_was_put_away_and_read_is_put_away_again() -> None:
     assert taken(lane, 1) == "a"
     assert bodies(lane.fresh) == ["b", "c", "d"]
     lane.put_away(shelf, 1, 1, recorded=True)
-    assert (bodies(lane.fresh), lane.paged) == (["b"], 2)
+    assert (bodies(lane.fresh), lane.pages.messages) == (["b"], 2)
     assert taken(lane, 3) == "bcd"
 
 
@@ -133,7 +133,7 @@ def test_deadlines_in_order_are_put_away_and_expire_from_there() -> None:
     for number in range(10):
         lane.append(message(str(number), 10 * number))
     lane.put_away(shelf, 2, 1, recorded=True)
-    assert lane.paged == 8
+    assert lane.pages.messages == 8
     expired = []
     for before in (25, 26, 91, 200):
         while (one := lane.take_expired(before)) is not None:
@@ -144,23 +144,80 @@ def test_deadlines_in_order_are_put_away_and_expire_from_there() -> None:
     assert expired == list("0123456789")
 
 
-def test_a_deadline_out_of_order_keeps_what_is_before_it_in_memory() -> None:
+def test_what_has_a_deadline_out_of_order_is_put_away_and_expires_from_there() -> None:
     shelf = MemoryShelf()
     lane = Lane()
-    for number, deadline in enumerate((50, 60, 20, 70, 80, 90)):
+    for number, deadline in enumerate((50, 60, 20, None, 80, 20, 55)):
         lane.append(message(str(number), deadline))
     lane.put_away(shelf, 1, 1, recorded=True)
-    assert (bodies(lane.fresh), lane.paged) == (["0", "1", "2"], 3)
-    assert lane.next_deadline() == 20
-    one = lane.take_expired(21)
-    assert one is not None
-    assert bodies([one]) == ["2"]
+    assert (bodies(lane.fresh), lane.pages.messages, lane._late) == (["0"], 6, [])
+    for expected, deadline in (("2", 20), ("5", 20), ("0", 50), ("6", 55)):
+        assert lane.next_deadline() == deadline
+        assert lane.take_expired(deadline) is None
+        one = lane.take_expired(deadline + 1)
+        assert one is not None
+        assert bodies([one]) == [expected]
+        lane.check()
+    assert shelf.counts["taken"] == 3
+    assert len(lane) == 3
+    assert taken(lane, 3) == "134"
+
+
+def test_what_was_read_back_expires_out_of_order_as_well() -> None:
+    shelf = MemoryShelf()
+    lane = Lane()
+    for number, deadline in enumerate((50, 70, 60, 30, 80, 75)):
+        lane.append(message(str(number), deadline))
+    lane.put_away(shelf, 1, 1, recorded=True)
+    assert taken(lane, 1) == "0"
+    assert (bodies(lane.fresh), lane.pages.messages) == (["1", "2", "3"], 2)
+    expired = []
+    while (one := lane.take_expired(100)) is not None:
+        expired += bodies([one])
+        lane.check()
+    assert expired == list("32154")
+    assert shelf.there == set()
+
+
+def test_what_came_after_pages_that_expired_moves_up() -> None:
+    shelf = MemoryShelf()
+    lane = Lane()
+    lane.append(message("a"))
+    for body in "bcdef":
+        lane.append(message(body, 10))
+    lane.put_away(shelf, 1, 1, recorded=True)
+    for body, deadline in zip("ghij", (50, 40, 30, 60), strict=True):
+        lane.append(message(body, deadline))
+    assert lane.take_expired(31) is not None
+    assert len(lane.pages) == 2
+    for _ in range(5):
+        while lane.take_expired(31) is not None:
+            lane.check()
+    assert (len(lane.pages), shelf.there, bodies(lane.fresh)) == (0, set(), list("aghij"))
+    lane.append(message("k", 35))
+    expired = []
+    while (one := lane.take_expired(100)) is not None:
+        expired += bodies([one])
+        lane.check()
+    assert expired == list("khgj")
+    assert taken(lane, 1) == "a"
+
+
+def test_a_page_whose_message_cannot_be_read_keeps_it() -> None:
+    shelf = MemoryShelf()
+    lane = Lane()
+    for number, deadline in enumerate((None, 70, 60)):
+        lane.append(message(str(number), deadline))
+    lane.put_away(shelf, 1, 1, recorded=True)
+    shelf.broken = True
+    with pytest.raises(Broken):
+        lane.take_expired(61)
+    shelf.broken = False
     lane.check()
-    assert taken(lane, 5) == "01345"
+    assert (len(lane), lane.next_deadline()) == (3, 60)
 
 
-def test_pages_stay_one_stretch() -> None:
-    """One with a deadline out of order came after them: it stays, and what follows, until the pages are read."""
+def test_paging_goes_on_behind_a_deadline_out_of_order() -> None:
     shelf = MemoryShelf()
     lane = Lane()
     for body, deadline in zip("abcdefgh", (10, 20, 30, 5, 40, 50, 60, 70), strict=True):
@@ -168,7 +225,7 @@ def test_pages_stay_one_stretch() -> None:
             lane.put_away(shelf, 1, 1, recorded=True)
         lane.append(message(body, deadline))
     lane.put_away(shelf, 1, 1, recorded=True)
-    assert (bodies(lane.fresh), lane.paged, bodies(lane.last)) == (["a"], 2, list("defgh"))
+    assert (bodies(lane.fresh), lane.pages.messages, bodies(lane.last)) == (["a"], 7, [])
     one = lane.take_expired(6)
     assert one is not None and bodies([one]) == ["d"]
     assert taken(lane, 1) == "a"
@@ -178,6 +235,17 @@ def test_pages_stay_one_stretch() -> None:
     assert taken(lane, 6) == "bcefgh"
 
 
+def test_pages_that_were_read_are_not_kept_until_what_was_in_them_would_expire() -> None:
+    shelf = MemoryShelf()
+    lane = Lane()
+    for number in range(2000):
+        lane.append(message("x", 10_000 - number))
+        lane.put_away(shelf, 1, 1, recorded=True)
+        if number > 50:
+            lane.take()
+    assert len(lane.pages._moments) < 200
+
+
 def test_to_clear_a_lane_is_to_get_its_pages_unread() -> None:
     shelf = MemoryShelf()
     lane = lane_of("abcde", shelf)
@@ -185,7 +253,7 @@ def test_to_clear_a_lane_is_to_get_its_pages_unread() -> None:
     rest = lane.empty()
     messages, pages = rest.in_memory(), rest.pages
     assert (bodies(messages), [page.count for page in pages], shelf.counts["loaded"]) == (["a", "f"], [3, 1], 0)
-    assert (len(lane), lane.pages, lane.paged, lane.paged_bytes) == (0, type(lane.pages)(), 0, 0)
+    assert (len(lane), lane.pages, lane.pages.messages, lane.pages.bytes) == (0, type(lane.pages)(), 0, 0)
     lane.append(message("g"))
     assert lane.take()[0] == 6
 
@@ -196,7 +264,7 @@ def test_restored_pages_come_after_what_was_handed_out() -> None:
     for number, body in enumerate("ab"):
         lane.restore(message(body), number)
     for page in shelf.put_away(map(message, "cdefgh")):
-        assert lane.restore_page(page)
+        lane.restore_page(page)
     assert shelf.counts["loaded"] == 1  # of what there is nothing before
     lane.check()
     assert (bodies(lane), len(lane)) == (list("abcdefgh"), 8)
@@ -211,10 +279,7 @@ def test_restored_pages_stay_in_order_behind_one_whose_deadlines_are_not() -> No
     groups = [("a", None), ("b", None), ("c", 50), ("d", None), ("e", 60), ("f", 40)]
     for body, deadline in groups:
         (page,) = shelf.put_away([message(body, deadline)])
-        if not lane.restore_page(page):
-            for one in page.load():
-                lane.append(one)
-            page.let_go()
+        lane.restore_page(page)
         lane.check()
     assert bodies(lane) == list("abcdef")
     expired = []
@@ -231,7 +296,7 @@ def test_a_page_that_cannot_be_read_stays_where_it_is() -> None:
     shelf.broken = True
     with pytest.raises(Broken):
         lane.take()
-    assert (lane.paged, len(lane.pages), len(shelf.there), len(lane)) == (4, 2, 2, 4)
+    assert (lane.pages.messages, len(lane.pages), len(shelf.there), len(lane)) == (4, 2, 2, 4)
 
 
 # ---- a queue

@@ -652,12 +652,11 @@ class Simulation:
         places: list[tuple[int, int, Message]] = []
         for level, lane in queue.lanes.items():
             held = {held.position: held.message for held in self.held() if held.lane is lane}
-            inside = iter(lane)
-            for position in range(lane._end):
-                if position in held:
-                    places.append((-level, position, held[position]))
-                elif lane._holds(position):
-                    places.append((-level, position, next(inside)))
+            inside, back = list(lane), sorted(lane._back)
+            at = [*back, *range(lane.head, lane.head + len(inside) - len(back))]
+            assert held.keys().isdisjoint(at)
+            places += ((-level, position, message) for position, message in held.items())
+            places += ((-level, position, message) for position, message in zip(at, inside, strict=True))
         places.sort(key=lambda place: place[:2])
         return [message for _, _, message in places]
 

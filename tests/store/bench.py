@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from rabbitish.core.message import Address, Message
-from rabbitish.core.paging import Page
+from rabbitish.core.paging import NEVER, Page
 from rabbitish.session.content import PropertyCache, WireCodec, WireMessage, framed_content
 from rabbitish.store.bodies import Route
 from rabbitish.store.reader import PublishReader, Reader
@@ -109,11 +109,9 @@ def loaded(pages: Iterable[Page]) -> list[Seen]:
     for page in pages:
         messages = page.load()
         assert (page.count, page.bytes) == (len(messages), sum(message.size for message in messages))
-        assert (page.first_deadline, page.last_deadline) == (messages[0].deadline, messages[-1].deadline)
-        deadlines = [message.deadline for message in messages]
-        assert deadlines == [None] * len(deadlines) or deadlines == sorted(
-            deadlines, key=lambda deadline: deadline or 0
-        )
+        deadlines = [NEVER if message.deadline is None else message.deadline for message in messages]
+        assert (page.earliest, page.latest) == (min(deadlines), max(deadlines))
+        assert page.ordered is (deadlines == sorted(deadlines))
         numbers = [lsn for first, count in ranges(page) for lsn in range(first, first + count)]
         assert numbers == [message.lsn for message in messages if message.lsn]
         found += map(seen, messages)

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from rabbitish.store.checkpoint import NAME, find_checkpoint, write_checkpoint
+from rabbitish.store.checkpoint import NAME, VERSION, find_checkpoint, write_checkpoint
 from rabbitish.store.columns import Unusable
 from rabbitish.store.record import HEAD, JournalDamaged, segment_name
 from rabbitish.store.scan import NEW_SUFFIX
@@ -183,7 +183,7 @@ def test_cut_short(life: Life) -> None:
 def test_of_another_version(life: Life) -> None:
     disk = life.stop()
     disk.files[NAME].synced[9] += 1
-    warned(disk, "it is of version 2, not 1")
+    warned(disk, f"it is of version {VERSION + 1}, not {VERSION}")
 
 
 def test_of_another_machine(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ def backlog() -> Machine:
     for start in range(0, 100, 10):
         client.publish("q", *numbered(start, start + 10), delivery_mode=2)
         machine.settle()
-    assert machine.queue("q").lanes[0].paged
+    assert machine.queue("q").lanes[0].pages.messages
     return machine
 
 
@@ -44,10 +44,10 @@ def test_when_the_last_that_may_expire_has_gone_more_is_put_away() -> None:
     lane = machine.queue("q").lanes[0]
     client.publish("q", b"in time", delivery_mode=2, expiration="1000")
     machine.advance(2000)
-    before = lane.paged
+    before = lane.pages.messages
     for start in range(100, 200, 10):
         client.publish("q", *numbered(start, start + 10), delivery_mode=2)
         machine.settle()
-    assert lane.paged > before + 50
+    assert lane.pages.messages > before + 50
     assert client.drain("q") == list(numbered(0, 200))
     machine.healthy()

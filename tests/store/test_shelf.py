@@ -7,7 +7,7 @@ from random import Random
 import pytest
 
 from rabbitish.core.message import Address
-from rabbitish.core.paging import PAGE_BYTES, PAGE_MESSAGES, Page
+from rabbitish.core.paging import NEVER, PAGE_BYTES, PAGE_MESSAGES, Page
 from rabbitish.session.content import WireMessage
 from rabbitish.store.reader import PublishReader
 from rabbitish.store.record import JournalDamaged
@@ -245,16 +245,62 @@ def test_a_file_that_cannot_be_deleted_does_no_harm() -> None:
 # ---- deadlines
 
 
-def test_pages_have_deadlines_in_order() -> None:
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize("journaled", [True, False])
+def test_what_expires_is_taken_out_of_a_page(journaled: bool, whole: bool) -> None:
     bench = Bench()
-    for make in (bench.journaled, bench.alike):
-        deadlines = (None, None, 30, 30, 40, 20, 50, None, 60, 60)
-        messages = [message for deadline in deadlines for message in make(b"x", b"y", deadline=deadline)]
-        write(bench.journal) if make == bench.journaled else None
-        pages = bench.shelf.put_away(messages, recorded=True)
-        assert loaded(pages) == list(map(seen, messages))
-        found = [(page.count, page.first_deadline, page.last_deadline) for page in pages]
-        assert found == [(4, None, None), (6, 30, 40), (4, 20, 50), (2, None, None), (4, 60, 60)]
+    make = bench.journaled if journaled else bench.alike
+    deadlines = (None, None, 30, 30, 40, 20, 50, None, 60, 20)
+    messages = [
+        message
+        for number, deadline in enumerate(deadlines)
+        for message in make(*[b"%d" % number * (number + 1)] * 2, deadline=deadline)
+    ]
+    write(bench.journal)
+    (page,) = pages = bench.shelf.put_away(messages, recorded=True)
+    assert loaded(pages) == list(map(seen, messages))
+    by_deadline = sorted(
+        (message for message in messages if message.deadline is not None), key=lambda message: message.deadline or 0
+    )
+    for expected in by_deadline:
+        assert page.earliest == expected.deadline
+        if whole:
+            assert seen(page.take_earliest(whole=True)) == seen(expected)
+        else:
+            reads = len(bench.disk.reads)
+            taken = page.take_earliest(whole=False)
+            assert (taken.lsn, taken.size, taken.deadline, taken.away) == (
+                expected.lsn * journaled,
+                expected.size,
+                expected.deadline,
+                False,
+            )
+            assert len(bench.disk.reads) == reads
+        messages.remove(expected)
+        assert [message.lsn for message in page.load()] == [message.lsn * journaled for message in messages]
+        assert (page.count, page.bytes) == (len(messages), sum(message.size for message in messages))
+        numbers = [lsn for first, count in ranges(page) for lsn in range(first, first + count)]
+        assert numbers == [message.lsn for message in messages if journaled]
+    assert page.earliest == NEVER
+    before = bench.spill.disk_bytes
+    page.let_go()
+    assert before == bench.spill.disk_bytes  # it is the last file of the spill, which stays
+    assert sum(segment.counts.get(0, 0) for segment in bench.spill._segments.all) == 0
+
+
+def test_what_expired_in_the_spill_frees_it() -> None:
+    bench = Bench(segment_bytes=100)
+    messages = [message for number in range(9) for message in bench.alike(b"%d" % number * 99, deadline=9 - number)]
+    pages = bench.shelf.put_away(messages, recorded=True)
+    bench.shelf.put_away(bench.alike(b"another"), recorded=True)
+    for left in range(9, 0, -1):
+        assert len(bench.spills()) == left + 1
+        bench_page = next(page for page in reversed(pages) if page.count)
+        assert bench_page.take_earliest(whole=False).size == 99
+    assert [page.count for page in pages] == [0] * len(pages)
+    for page in pages:
+        page.let_go()
+    assert len(bench.spills()) == 1
 
 
 # ---- everything at random
