@@ -117,6 +117,8 @@ class Reader:
             skip = first - lsn
             some = min(count, publish.length - skip)
             yield publish, skip, some
+            if len(self._data) > _MOST_READ_BYTES and skip + some == publish.length:
+                self._forget()
             first += some
             count -= some
             index += 1
@@ -141,6 +143,11 @@ class Reader:
             raise JournalDamaged(name, offset, f"not the record {lsn} that was written there")
         self._publish, self._record_at = self._publishes.head(self._data, body), offset
         return self._publish
+
+    def _forget(self) -> None:
+        """A record that was larger than what is read at a time was read to its end: it is not wanted again soon."""
+        self._base += len(self._data)
+        self._data, self._publish = b"", None
 
     def _read(self, name: str, offset: int, least: int) -> None:
         follows = name == self._file and 0 <= offset - self._base <= len(self._data) + self._ahead

@@ -213,3 +213,28 @@ def test_a_disk_that_cannot_be_read() -> None:
     with pytest.raises(OSError, match="cannot be read") as raised:
         list(bench.reader.read((message.lsn, 1), numbered=True))
     assert bench.failures == [raised.value]
+
+
+def test_a_large_record_is_not_kept_when_it_was_read() -> None:
+    bench = Bench(segment_bytes=1 << 24)
+    (large,) = bench.journaled(b"x" * 1_000_000)
+    some = [bench.journaled(b"%d" % number * 300)[0].lsn for number in range(3)]
+    write(bench.journal)
+    assert bodies(bench, large.lsn, 1) == [[b"x" * 1_000_000]]
+    assert len(bench.reader._data) <= AT_ONCE
+    assert bodies(bench, some[0], 3) == [[b"%d" % number * 300 for number in range(3)]]
+    assert bodies(bench, large.lsn, 1, some[1], 1) == [[b"x" * 1_000_000], [b"1" * 300]]
+    list(bench.reader.husks((large.lsn, 1)))
+    assert len(bench.reader._data) <= AT_ONCE
+
+
+def test_a_large_record_of_many_messages_is_read_once_for_all_of_them() -> None:
+    bench = Bench(segment_bytes=1 << 24)
+    first = bench.journaled(*[b"%d" % number * 100_000 for number in range(8)])[0].lsn
+    write(bench.journal)
+    reads = []
+    for number in range(8):
+        assert bodies(bench, first + number, 1) == [[b"%d" % number * 100_000]]
+        reads.append(len(bench.disk.reads))
+    assert set(reads) == {reads[0]}
+    assert len(bench.reader._data) <= AT_ONCE
