@@ -38,7 +38,7 @@ class Batch(NamedTuple):
     first: bool
     """Whether it begins the segment."""
     parts: list[bytes]
-    """Joined where they are small; large bodies are not copied once more."""
+    """Joined where they are small; large bodies are not copied once more. A segment's head is one of its own."""
     size: int
     last_lsn: int
 
@@ -176,7 +176,8 @@ class Journal:
     def _close_batch(self) -> None:
         if self._pieces:
             name = self._segment.head.name
-            self._batches.append(Batch(name, self._first, _joined(self._pieces), self._unclosed, self.last_lsn))
+            head, rest = (self._pieces[:1], self._pieces[1:]) if self._first else ([], self._pieces)
+            self._batches.append(Batch(name, self._first, head + _joined(rest), self._unclosed, self.last_lsn))
             self._pieces = []
             self._unclosed = 0
             self._first = False
@@ -234,15 +235,23 @@ class Journal:
     # ---- the writer's side
 
     def write(self, batches: list[Batch]) -> None:
-        """Write. OSError: what is on disk is unknown, nothing may follow."""
+        """Write. OSError: what is on disk is unknown, nothing may follow.
+
+        The head of a segment is on disk before anything behind it is written; so whatever is there instead of a head
+        that a crash tore, no record stood behind it (scan.py).
+        """
         for batch in batches:
+            parts = batch.parts
             if batch.first:
                 if self._file is not None:
                     self._file.sync()
                     self._file.close()
                 self._file = self.disk.create(batch.segment)
+                self._file.write(parts[0])
+                self._file.sync()
+                parts = parts[1:]
             assert self._file is not None
-            for part in batch.parts:
+            for part in parts:
                 self._file.write(part)
 
     def sync(self) -> None:

@@ -173,7 +173,7 @@ def encode_segment_head(head: SegmentHead) -> bytes:
 
 def decode_segment_head(data: bytes) -> SegmentHead:
     """Read the first bytes of a segment. Damage: they are something else, or of a format that is not ours."""
-    if data[:8] == _MAGIC and len(data) >= 10 and (version := int.from_bytes(data[8:10], "big")) != VERSION:
+    if data[:8] == _MAGIC and len(data) >= 10 and (version := int.from_bytes(data[8:10], "big")) not in (0, VERSION):
         raise Damage(0, f"format version {version}; this is a reader of version {VERSION}", torn=False)
     if len(data) < _SEGMENT.size:
         raise Damage(0, "the file ends within the segment's head")

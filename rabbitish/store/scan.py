@@ -4,7 +4,7 @@ A write that the end of the process or of the power cut short leaves a torn tail
 are no record. Nothing in it was ever confirmed, so it is cut off, and that is reported. Anything else that is no record
 is damage: a journal that was safe once is not any more, and whoever runs the broker must know. The two are told apart
 by the marks at the start of every write, which say up to where the journal was on disk by then: nothing torn is below
-that.
+that. A segment's head is on disk before anything is written behind it, so it is torn only where nothing is.
 
 Nothing here changes the disk: `scan` says what is to be cut and what is left over, `tidy` does it.
 """
@@ -125,7 +125,7 @@ class _Scanner:
         try:
             head = decode_segment_head(data)
         except Damage as damage:
-            torn = damage.torn and is_last and not name.generation and len(data) < SEGMENT_HEAD_BYTES + 64
+            torn = damage.torn and is_last and not name.generation and len(data) <= SEGMENT_HEAD_BYTES
             if not torn:
                 raise JournalDamaged(file, damage.offset, damage.reason) from None
             self.cut = Cut(file, 0, len(data), damage.reason)

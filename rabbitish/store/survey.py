@@ -149,7 +149,7 @@ class _Surveyor:
         file = segment_name(*name)
         head, fault, end = _head(name, data)
         if fault is not None:
-            short = len(data) < SEGMENT_HEAD_BYTES + 64
+            short = len(data) <= SEGMENT_HEAD_BYTES
             torn = fault.torn and is_last and not name.generation and short
             yield self.note(Place(file, 0, end, fault.reason, torn=torn))
         known = head is not None

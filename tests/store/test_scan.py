@@ -22,7 +22,7 @@ from rabbitish.store.record import (
 )
 from rabbitish.store.scan import Cut, Scanned, scan, tidy
 
-from .fake_disk import FakeDisk
+from .fake_disk import Contents, FakeDisk
 from .made import journal_on, publish, records, write
 
 Visited = list[tuple[SegmentHead, Record, bytes]]
@@ -141,6 +141,51 @@ def test_a_last_segment_cut_anywhere() -> None:
             *[head for head, _ in scanned.segments],
             SegmentHead(sequence, sequence, 0, lsn, 0),
         ]
+
+
+@pytest.mark.parametrize("size", [SEGMENT_HEAD_BYTES, SEGMENT_HEAD_BYTES - 1, 9, 1])
+@pytest.mark.parametrize("zeroes", [(0, SEGMENT_HEAD_BYTES), (0, 20), (9, 41), (40, SEGMENT_HEAD_BYTES)])
+def test_a_head_that_was_never_synced_is_torn(size: int, zeroes: tuple[int, int]) -> None:
+    """Nothing is written behind it before it is on disk."""
+    disk = grown(3)
+    expected = read(disk)[0]
+    lsn, name = expected.last_lsn + 1, segment_name(expected.last_sequence + 1)
+    head = bytearray(
+        encode_segment_head(SegmentHead(expected.last_sequence + 1, expected.last_sequence + 1, 0, lsn, 0))
+    )
+    head[slice(*zeroes)] = bytes(zeroes[1] - zeroes[0])
+    disk.create(name).write(bytes(head[:size]))
+    scanned, _ = read(disk)
+    assert scanned.cut is not None and scanned.cut[:3] == (name, 0, size)
+    assert scanned.segments == expected.segments
+    assert name not in disk.names()
+
+
+def test_a_head_that_is_missing_before_records_is_damage() -> None:
+    disk = grown(3)
+    last = sorted(disk.names())[-1]
+    disk.files[last].synced[:SEGMENT_HEAD_BYTES] = bytes(SEGMENT_HEAD_BYTES)
+    with pytest.raises(JournalDamaged, match="not a segment of a journal at offset 0"):
+        read(disk)
+
+
+def test_the_first_records_of_a_segment_may_be_missing() -> None:
+    """Two writes to a new segment, of which only the second is there: neither was synced."""
+    disk = grown(3)
+    expected = read(disk)[0]
+    journal = opened(disk, next_lsn=expected.last_lsn + 1, next_sequence=expected.last_sequence + 1)
+    first = journal.take()
+    journal.write(first)
+    publish(journal)
+    journal.write(journal.take())
+    name = segment_name(expected.last_sequence + 1)
+    hole = len(first[0].data) - SEGMENT_HEAD_BYTES
+    data = bytearray(disk.read(name))
+    data[SEGMENT_HEAD_BYTES : SEGMENT_HEAD_BYTES + hole] = bytes(hole)
+    disk.files[name] = Contents(data)
+    scanned, _ = read(disk)
+    assert scanned.cut is not None and scanned.cut[:2] == (name, SEGMENT_HEAD_BYTES)
+    assert scanned.last_lsn == expected.last_lsn
 
 
 def test_rubbish_at_the_end_is_cut() -> None:
