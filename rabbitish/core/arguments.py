@@ -227,10 +227,15 @@ _CONSUMER_CHECKS: tuple[tuple[str, _Check], ...] = (
 )
 
 
+_PLAIN_QUEUE = QueueOptions()
+
+
 def queue_options(
     name: str, vhost: str, arguments: Table, *, durable: bool, exclusive: bool, auto_delete: bool
 ) -> QueueOptions:
     """What the arguments of a queue.declare that makes a new queue mean; ChannelError 406 for what is wrong in them."""
+    if not arguments:
+        return _PLAIN_QUEUE
     where = resource("queue", name, vhost)
     exchange = arguments.get("x-dead-letter-exchange")
     if "x-dead-letter-exchange" in arguments and not isinstance(exchange, str):

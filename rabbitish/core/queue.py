@@ -23,8 +23,8 @@ from rabbitish.values import Table
 
 # At most so many messages are expired or dropped at a stretch, so that a million of them never hold the loop.
 SWEEP_MESSAGES = 1024
-# So many times as much as any other does one cost that may have to be read back.
-READ_COST = 16
+# So many times as much as any other does one cost that is in a page, or may be.
+PAGED_COST = 4
 # At most so many messages, and about so many bytes, go to a consumer before it is asked for its room again, which
 # depends on their sizes.
 HANDFUL_MESSAGES = 128
@@ -190,9 +190,7 @@ class Queue(Holdings):
         limit = self.options.delivery_limit
         if limit is not None:
             for lane in list(self.lanes.values()):
-                for message in lane.take_returned(limit):
-                    self._forget(message)
-                    self._bury([message], DELIVERY_LIMIT, now)
+                self._drop(list(lane.take_returned(limit)), DELIVERY_LIMIT, now)
 
     def _restored(self, count: int, size: int) -> None:
         super()._restored(count, size)
@@ -388,7 +386,7 @@ class Queue(Holdings):
         for lane in self.lanes.values():
             while left > 0 and (message := lane.take_expired(before, whole=buried)) is not None:
                 expired.append(message)
-                left -= READ_COST if buried and lane.pages else 1
+                left -= PAGED_COST if lane.pages else 1
         self._drop(expired, EXPIRED, now)
         return left <= 0
 

@@ -30,6 +30,8 @@ class Declarations:
         self.declared = Declared({}, {}, {}, {})
         # What was declared before the snapshot that is being read, which may turn out to have no end.
         self._before: Declared | None = None
+        # Snapshots mostly tell what the one before told.
+        self._queues_known: dict[bytes, DeclaredQueue] = {}
         self.highest_queue = 0
         self._handlers: dict[Type, Callable[[bytes], None]] = {
             Type.SNAPSHOT: self._snapshot,
@@ -84,7 +86,9 @@ class Declarations:
         self._drop_bindings(vhost, name, to_exchange=True)
 
     def _queue_new(self, body: bytes) -> None:
-        queue = DeclaredQueue.decode(body, self._codec)
+        queue = self._queues_known.get(body)
+        if queue is None:
+            queue = self._queues_known[body] = DeclaredQueue.decode(body, self._codec)
         self.declared.queues[queue.number] = queue
         self.highest_queue = max(self.highest_queue, queue.number)
 
@@ -103,7 +107,8 @@ class Declarations:
                 del bindings[key]
 
     def _bound(self, body: bytes) -> None:
-        self.declared.bindings[body] = Bound.decode(body, self._codec)
+        known = self._before.bindings.get(body) if self._before is not None else None
+        self.declared.bindings[body] = known or Bound.decode(body, self._codec)
 
     def _unbound(self, body: bytes) -> None:
         self.declared.bindings.pop(body, None)

@@ -6,6 +6,7 @@ handed out and came back is there as a husk, for it is rarely wanted at once, an
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple, Protocol
@@ -14,10 +15,10 @@ from rabbitish.core.lane import Lane
 from rabbitish.core.message import Message
 from rabbitish.core.paging import Page
 from rabbitish.core.queue import Queue
-from rabbitish.store.bodies import Codec
+from rabbitish.store.bodies import Ranges
 from rabbitish.store.declared import Declared
 from rabbitish.store.reader import Reader
-from rabbitish.store.replay import Live, Replay
+from rabbitish.store.replay import Replay
 from rabbitish.store.scan import Scanned
 from rabbitish.store.segments import WEIGHT_BYTES, Segments
 from rabbitish.store.shelf import Stretches
@@ -57,48 +58,49 @@ class Source(Protocol):
 class Replayed:
     """A source that was read from all records."""
 
-    def __init__(self, replay: Replay, scanned: Scanned, codec: Codec) -> None:
+    def __init__(self, replay: Replay, scanned: Scanned) -> None:
         replay.finish(scanned.segments)
         self.scanned = scanned
         self.segments = replay.segments
         self.declared = replay.declared
         self.highest_queue = replay.highest_queue
         self._replay = replay
-        self._codec = codec
 
     def lines(self, number: int, queue: Queue, reader: Reader) -> Iterator[Line]:
         """See Source."""
-        by_lane: dict[Lane, list[Live]] = {}
-        for live in self._replay.live(number):
-            by_lane.setdefault(queue.lane_of(live.stamp), []).append(live)
-            weight = live.length * (live.stamp.size + WEIGHT_BYTES)
-            self.segments.of(live.first).live(number, live.length, weight)
         returns = self._replay.returns(number)
-        for lane, messages in by_lane.items():
-            # What was handed out before comes before everything that was not.
-            handed_out, never = _split(messages, sorted(returns))
-            stretches = Stretches(reader)
-            for live in never:
-                deadline = queue.deadline_of(live.stamp, live.now)
-                stretches.add(live.first, live.length, live.length * live.stamp.size, deadline)
-            yield Line(lane, self._returned(handed_out, returns), stretches.pages)
+        last = self._last_returned(number, queue, returns)
+        lanes: dict[Lane, tuple[array[int], Stretches]] = {}
+        for live in self._replay.live(number):
+            first, length, size = live.first, live.length, live.stamp.size
+            self.segments.of(first).live(number, length, length * (size + WEIGHT_BYTES))
+            lane = queue.lane_of(live.stamp)
+            if lane not in lanes:
+                lanes[lane] = array("Q"), Stretches(reader)
+            handed_out, never = lanes[lane]
+            out = min(length, max(0, last.get(lane, 0) + 1 - first))
+            if out:
+                if handed_out and handed_out[-2] + handed_out[-1] == first:
+                    handed_out[-1] += out
+                else:
+                    handed_out.extend((first, out))
+                first, length = first + out, length - out
+            if length:
+                never.add(first, length, length * size, queue.deadline_of(live.stamp, live.now))
+        for lane, (handed_out, never) in lanes.items():
+            yield Line(lane, _returned(handed_out, returns, reader), never.pages)
 
-    def _returned(self, messages: list[Live], returns: dict[int, int]) -> Iterator[tuple[Message, int, int]]:
-        for live in messages:
-            for lsn in range(live.first, live.first + live.length):
-                yield self._codec.husk(live.stamp, lsn), live.now, returns.get(lsn, 0)
+    def _last_returned(self, number: int, queue: Queue, returns: dict[int, int]) -> dict[Lane, int]:
+        """By lane the last message that was handed out: what was comes before everything that was not."""
+        last: dict[Lane, int] = {}
+        lsns = sorted(returns)
+        for live in self._replay.live(number) if lsns else ():
+            at = bisect_left(lsns, live.first + live.length) - 1
+            if at >= 0 and lsns[at] >= live.first:
+                last[queue.lane_of(live.stamp)] = lsns[at]
+        return last
 
 
-def _split(messages: list[Live], returned: list[int]) -> tuple[list[Live], list[Live]]:
-    """Messages up to the last of those `returned`, and those behind it."""
-    for index in reversed(range(len(messages))):
-        live = messages[index]
-        at = bisect_left(returned, live.first + live.length) - 1
-        if at >= 0 and returned[at] >= live.first:
-            count = returned[at] + 1 - live.first
-            rest = live._replace(first=live.first + count, length=live.length - count)
-            return [*messages[:index], live._replace(length=count)], [
-                *([rest] if rest.length else []),
-                *messages[index + 1 :],
-            ]
-    return [], messages
+def _returned(ranges: Ranges, returns: dict[int, int], reader: Reader) -> Iterator[tuple[Message, int, int]]:
+    for husk, now in reader.husks(ranges):
+        yield husk, now, returns.get(husk.lsn, 0)

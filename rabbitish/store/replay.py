@@ -11,12 +11,14 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from rabbitish.core.message import Stamp
+from rabbitish.core.message import Address, Stamp, Traits
 from rabbitish.store.bodies import Codec, decode_of_queue, decode_returned
 from rabbitish.store.declared import Declarations, Declared
 from rabbitish.store.reader import PublishReader
 from rabbitish.store.record import SEGMENT_HEAD_BYTES, Record, SegmentHead, Type
 from rabbitish.store.segments import WEIGHT_BYTES, Segment, Segments
+
+_ANY = Address("", "")
 
 
 class Live(NamedTuple):
@@ -27,6 +29,7 @@ class Live(NamedTuple):
     now: int
     """When they were published."""
     stamp: Stamp
+    """What its place and its end in a queue depend on, and nothing else of it."""
 
 
 class Contents:
@@ -96,7 +99,9 @@ class Replay:
         self._segment: Segment | None = None
         self._lsns = array("Q")  # of all PUBLISH records, ascending
         self._nows = array("Q")
-        self._stamps: list[Stamp] = []
+        self._sizes = array("I")
+        self._priorities = array("B")
+        self._expirations = array("q")  # -1: none
         self._contents: dict[int, Contents] = {}
         self._ranges: dict[int, tuple[list[tuple[int, int]], list[tuple[int, int]]]] = {}
         self._highest = 0
@@ -150,7 +155,7 @@ class Replay:
 
     def live(self, number: int) -> Iterator[Live]:
         """The messages that a queue still holds, in order."""
-        index = 0
+        index, known = 0, -1
         lsns = self._lsns
         for first, count in self._ranges[number][0]:
             while count:
@@ -158,9 +163,16 @@ class Replay:
                     index = bisect_right(lsns, first, index) - 1
                 end = lsns[index + 1] if index + 1 < len(lsns) else first + count
                 some = min(count, end - first)
-                yield Live(first, some, self._nows[index], self._stamps[index])
+                if index != known:
+                    known, stamp = index, self._stamp(index)
+                yield Live(first, some, self._nows[index], stamp)
                 first += some
                 count -= some
+
+    def _stamp(self, index: int) -> Stamp:
+        expiration = self._expirations[index]
+        traits = Traits(True, self._priorities[index], None if expiration < 0 else expiration)
+        return Stamp(_ANY, traits, self._sizes[index])
 
     def returns(self, number: int) -> dict[int, int]:
         """How often messages that a queue still holds have come back, where they ever left."""
@@ -184,7 +196,9 @@ class Replay:
         segment.total_weight += len(publish.route.queues) * publish.length * (stamp.size + WEIGHT_BYTES)
         self._lsns.append(lsn)
         self._nows.append(publish.now)
-        self._stamps.append(stamp)
+        self._sizes.append(stamp.size)
+        self._priorities.append(stamp.traits.priority)
+        self._expirations.append(-1 if stamp.expiration_ms is None else stamp.expiration_ms)
         for number in publish.route.queues:
             published = self._of(number).published
             if published and published[-2] + published[-1] == lsn:
