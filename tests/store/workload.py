@@ -8,6 +8,7 @@ from rabbitish.values import Table
 from rabbitish.wire import methods
 from tests.session.client import Client, publication
 
+from .driver import Durable
 from .lives import Life
 
 QUEUES: dict[str, Table] = {
@@ -25,7 +26,7 @@ QUEUES: dict[str, Table] = {
 class Workload:
     """A client on a broker, and dice."""
 
-    def __init__(self, life: Life, seed: int) -> None:
+    def __init__(self, life: Life | Durable, seed: int) -> None:
         self.life = life
         self.random = Random(seed)
         self.client: Client = life.client(1, 2)
