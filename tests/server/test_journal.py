@@ -23,6 +23,7 @@ from rabbitish.server.syncer import Syncer
 from rabbitish.store.files import File, RealDisk
 from rabbitish.store.record import segment_name
 from rabbitish.wire import methods
+from tests.server.builder import Builder
 from tests.server.crash import Ended, Peer, Process
 from tests.server.support import broker, converse, until
 from tests.store.fake_disk import CREATE, SYNC, WRITE, FakeDisk
@@ -118,35 +119,41 @@ class Ledger:
 
 
 def test_kills_while_clients_are_at_work(data_dir: Path) -> None:
-    ledger = Ledger()
+    ledger, builder = Ledger(), Builder()
     broker = Process(data_dir, *SMALL_SEGMENTS)
     peer = Peer(broker.port)
     peer.declare("dead")
     peer.declare("q", dead_letter_exchange="", dead_letter_routing_key="dead")
     peer.ask(methods.ExchangeDeclare(exchange="work", type="fanout", durable=True))
     peer.ask(methods.QueueBind(queue="q", exchange="work"))
+    builder.begin(peer)
     peer.close()
     for round_ in range(KILLS):
         threads = [
             threading.Thread(target=target, args=(Peer(broker.port),), daemon=True)
-            for target in (ledger.publish, ledger.consume)
+            for target in (ledger.publish, ledger.consume, builder.work)
         ]
         for thread in threads:
             thread.start()
-        for event in (ledger.publishing, ledger.consuming):
+        for event in (ledger.publishing, ledger.consuming, builder.working):
             assert event.wait(20)
             event.clear()
         threads[0].join(random.Random(round_).uniform(0, 0.4))
-        assert threads[0].is_alive() and threads[1].is_alive()
+        assert all(thread.is_alive() for thread in threads)
         broker.kill()
         for thread in threads:
             thread.join(20)
             assert not thread.is_alive()
         broker = Process(data_dir, *SMALL_SEGMENTS)
+        peer = Peer(broker.port)
+        builder.check(peer)
+        peer.close()
+    assert builder.torn_down >= KILLS
     assert len(ledger.confirmed) >= 10 * KILLS and len(ledger.acked) >= 10 * KILLS
     peer = Peer(broker.port)
     queued = [int(body.split()[0]) for body in peer.drain("q")]
     dead = [int(body.split()[0]) for body in peer.drain("dead")]
+    builder.check_letters(peer)
     peer.close()
     broker.stop(after_a_kill=True)
     ledger.check(queued, dead)
