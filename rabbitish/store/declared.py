@@ -32,6 +32,9 @@ class Declarations:
         self._before: Declared | None = None
         # Snapshots mostly tell what the one before told.
         self._queues_known: dict[bytes, DeclaredQueue] = {}
+        # The keys of bindings by what they lead to, once that was asked; some may be there no more.
+        self._leading_to: dict[tuple[str, bool, str], dict[bytes, None]] = {}
+        self._lead_of: dict[bytes, Bound] | None = None  # these bindings
         self.highest_queue = 0
         self._handlers: dict[Type, Callable[[bytes], None]] = {
             Type.SNAPSHOT: self._snapshot,
@@ -101,14 +104,24 @@ class Declarations:
             self._drop_bindings(queue.vhost, queue.name, to_exchange=False)
 
     def _drop_bindings(self, vhost: str, destination: str, *, to_exchange: bool) -> None:
-        bindings, gone = self.declared.bindings, (vhost, to_exchange, destination)
-        for key, bound in list(bindings.items()):
-            if (bound.vhost, bound.to_exchange, bound.destination) == gone:
-                del bindings[key]
+        bindings = self.declared.bindings
+        if self._lead_of is not bindings:
+            self._lead_of = bindings
+            self._leading_to.clear()
+            for key, bound in bindings.items():
+                self._leads(key, bound)
+        for key in self._leading_to.pop((vhost, to_exchange, destination), ()):
+            bindings.pop(key, None)
+
+    def _leads(self, key: bytes, bound: Bound) -> None:
+        self._leading_to.setdefault((bound.vhost, bound.to_exchange, bound.destination), {})[key] = None
 
     def _bound(self, body: bytes) -> None:
         known = self._before.bindings.get(body) if self._before is not None else None
-        self.declared.bindings[body] = known or Bound.decode(body, self._codec)
+        bindings = self.declared.bindings
+        bound = bindings[body] = known or Bound.decode(body, self._codec)
+        if self._lead_of is bindings:
+            self._leads(body, bound)
 
     def _unbound(self, body: bytes) -> None:
         self.declared.bindings.pop(body, None)

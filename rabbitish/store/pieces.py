@@ -67,6 +67,7 @@ class Remains(Declarations):
         for queue in found.queues.values():
             self._take_queue(queue)
         self.declared.bindings.update(found.bindings)
+        self._lead_of = None
 
     def _snapshot_end(self, body: bytes) -> None:
         self.certain |= self._before is not None  # and no hole in between
