@@ -110,10 +110,6 @@ class Holdings:
 
     # ---- leaving
 
-    def _forget(self, message: Message) -> None:
-        self.ready -= 1
-        self.bytes -= message.size
-
     def forget_away(self, messages: Sequence[Message]) -> None:
         """Messages are gone, some of which may have been husks."""
         if self.away_bytes:
