@@ -94,6 +94,9 @@ class Replayed:
         """By lane the last message that was handed out: what was comes before everything that was not."""
         last: dict[Lane, int] = {}
         lsns = sorted(returns)
+        if not queue.options.max_priority:  # there is one lane
+            there = next((lsn for lsn in reversed(lsns) if self._replay.holds(number, lsn)), 0)
+            return {queue.lane_at(0): there}
         for live in self._replay.live(number) if lsns else ():
             at = bisect_left(lsns, live.first + live.length) - 1
             if at >= 0 and lsns[at] >= live.first:

@@ -155,24 +155,26 @@ class Replay:
 
     def live(self, number: int) -> Iterator[Live]:
         """The messages that a queue still holds, in order."""
-        index, known = 0, -1
-        lsns = self._lsns
+        index, known, lsns = 0, (-1, 0, 0), self._lsns
         for first, count in self._ranges[number][0]:
             while count:
                 if not (index + 1 < len(lsns) and lsns[index] <= first < lsns[index + 1]):
                     index = bisect_right(lsns, first, index) - 1
                 end = lsns[index + 1] if index + 1 < len(lsns) else first + count
                 some = min(count, end - first)
-                if index != known:
-                    known, stamp = index, self._stamp(index)
+                like = self._sizes[index], self._priorities[index], self._expirations[index]
+                if like != known:
+                    known, (size, priority, expiration) = like, like
+                    stamp = Stamp(_ANY, Traits(True, priority, None if expiration < 0 else expiration), size)
                 yield Live(first, some, self._nows[index], stamp)
                 first += some
                 count -= some
 
-    def _stamp(self, index: int) -> Stamp:
-        expiration = self._expirations[index]
-        traits = Traits(True, self._priorities[index], None if expiration < 0 else expiration)
-        return Stamp(_ANY, traits, self._sizes[index])
+    def holds(self, number: int, lsn: int) -> bool:
+        """Whether a queue still holds a message."""
+        ranges = self._ranges[number][0]
+        at = bisect_right(ranges, (lsn, 1 << 64)) - 1
+        return at >= 0 and lsn < sum(ranges[at])
 
     def returns(self, number: int) -> dict[int, int]:
         """How often messages that a queue still holds have come back, where they ever left."""
