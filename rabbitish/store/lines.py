@@ -6,7 +6,6 @@ handed out and came back is there as a husk, for it is rarely wanted at once, an
 
 from __future__ import annotations
 
-from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple, Protocol
@@ -15,10 +14,10 @@ from rabbitish.core.lane import Lane
 from rabbitish.core.message import Message
 from rabbitish.core.paging import Page
 from rabbitish.core.queue import Queue
-from rabbitish.store.bodies import Ranges
+from rabbitish.store.bodies import Codec
 from rabbitish.store.declared import Declared
 from rabbitish.store.reader import Reader
-from rabbitish.store.replay import Replay
+from rabbitish.store.replay import Live, Replay
 from rabbitish.store.scan import Scanned
 from rabbitish.store.segments import WEIGHT_BYTES, Segments
 from rabbitish.store.shelf import Stretches
@@ -58,37 +57,35 @@ class Source(Protocol):
 class Replayed:
     """A source that was read from all records."""
 
-    def __init__(self, replay: Replay, scanned: Scanned) -> None:
+    def __init__(self, replay: Replay, scanned: Scanned, codec: Codec) -> None:
         replay.finish(scanned.segments)
         self.scanned = scanned
         self.segments = replay.segments
         self.declared = replay.declared
         self.highest_queue = replay.highest_queue
         self._replay = replay
+        self._codec = codec
 
     def lines(self, number: int, queue: Queue, reader: Reader) -> Iterator[Line]:
         """See Source."""
         returns = self._replay.returns(number)
         last = self._last_returned(number, queue, returns)
-        lanes: dict[Lane, tuple[array[int], Stretches]] = {}
+        lanes: dict[Lane, tuple[list[Live], Stretches]] = {}
         for live in self._replay.live(number):
             first, length, size = live.first, live.length, live.stamp.size
             self.segments.of(first).live(number, length, length * (size + WEIGHT_BYTES))
             lane = queue.lane_of(live.stamp)
             if lane not in lanes:
-                lanes[lane] = array("Q"), Stretches(reader)
+                lanes[lane] = [], Stretches(reader)
             handed_out, never = lanes[lane]
             out = min(length, max(0, last.get(lane, 0) + 1 - first))
             if out:
-                if handed_out and handed_out[-2] + handed_out[-1] == first:
-                    handed_out[-1] += out
-                else:
-                    handed_out.extend((first, out))
+                handed_out.append(live._replace(length=out) if out < length else live)
                 first, length = first + out, length - out
             if length:
                 never.add(first, length, length * size, queue.deadline_of(live.stamp, live.now))
         for lane, (handed_out, never) in lanes.items():
-            yield Line(lane, _returned(handed_out, returns, reader), never.pages)
+            yield Line(lane, self._returned(handed_out, returns, reader), never.pages)
 
     def _last_returned(self, number: int, queue: Queue, returns: dict[int, int]) -> dict[Lane, int]:
         """By lane the last message that was handed out: what was comes before everything that was not."""
@@ -103,7 +100,13 @@ class Replayed:
                 last[queue.lane_of(live.stamp)] = lsns[at]
         return last
 
-
-def _returned(ranges: Ranges, returns: dict[int, int], reader: Reader) -> Iterator[tuple[Message, int, int]]:
-    for husk, now in reader.husks(ranges):
-        yield husk, now, returns.get(husk.lsn, 0)
+    def _returned(
+        self, messages: list[Live], returns: dict[int, int], reader: Reader
+    ) -> Iterator[tuple[Message, int, int]]:
+        for live in messages:
+            if live.stamped:
+                for lsn in range(live.first, live.first + live.length):
+                    yield self._codec.husk(live.stamp, lsn), live.now, returns.get(lsn, 0)
+            else:
+                for husk, now in reader.husks((live.first, live.length)):
+                    yield husk, now, returns.get(husk.lsn, 0)

@@ -117,7 +117,7 @@ def _source(disk: Disk, codec: Codec, publishes: PublishReader, trusted_above: i
     cut = scanned.cut
     if checkpoint is not None and cut is not None:
         raise JournalDamaged(cut.name, cut.offset, f"{cut.reason}, though it was whole at the last clean stop,")
-    return Replayed(replay, scanned), doubt
+    return Replayed(replay, scanned, codec), doubt
 
 
 def _declare(all_declared: Declared, broker: Broker, recorder: JournalRecorder, now: int) -> dict[int, Queue]:

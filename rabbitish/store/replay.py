@@ -19,6 +19,8 @@ from rabbitish.store.record import SEGMENT_HEAD_BYTES, Record, SegmentHead, Type
 from rabbitish.store.segments import WEIGHT_BYTES, Segment, Segments
 
 _ANY = Address("", "")
+# Where many messages are alike their stamps are kept. Where each has another there may be millions.
+_STAMPS_KEPT = 4096
 
 
 class Live(NamedTuple):
@@ -29,7 +31,8 @@ class Live(NamedTuple):
     now: int
     """When they were published."""
     stamp: Stamp
-    """What its place and its end in a queue depend on, and nothing else of it."""
+    """What its place and its end in a queue depend on; nothing else of it unless `stamped`."""
+    stamped: bool
 
 
 class Contents:
@@ -99,6 +102,8 @@ class Replay:
         self._segment: Segment | None = None
         self._lsns = array("Q")  # of all PUBLISH records, ascending
         self._nows = array("Q")
+        self._stamps: dict[Stamp, int] = {}  # the first ones, numbered from 1
+        self._stamped = array("H")  # 0: by none of these
         self._sizes = array("I")
         self._priorities = array("B")
         self._expirations = array("q")  # -1: none
@@ -155,7 +160,7 @@ class Replay:
 
     def live(self, number: int) -> Iterator[Live]:
         """The messages that a queue still holds, in order."""
-        index, known, lsns = 0, (-1, 0, 0), self._lsns
+        index, known, lsns, stamps = 0, (-1, 0, 0), self._lsns, list(self._stamps)
         for first, count in self._ranges[number][0]:
             while count:
                 if not (index + 1 < len(lsns) and lsns[index] <= first < lsns[index + 1]):
@@ -166,7 +171,8 @@ class Replay:
                 if like != known:
                     known, (size, priority, expiration) = like, like
                     stamp = Stamp(_ANY, Traits(True, priority, None if expiration < 0 else expiration), size)
-                yield Live(first, some, self._nows[index], stamp)
+                at = self._stamped[index]
+                yield Live(first, some, self._nows[index], stamps[at - 1] if at else stamp, at > 0)
                 first += some
                 count -= some
 
@@ -198,6 +204,10 @@ class Replay:
         segment.total_weight += len(publish.route.queues) * publish.length * (stamp.size + WEIGHT_BYTES)
         self._lsns.append(lsn)
         self._nows.append(publish.now)
+        stamped = self._stamps.get(stamp, 0)
+        if not stamped and len(self._stamps) < _STAMPS_KEPT:
+            stamped = self._stamps[stamp] = len(self._stamps) + 1
+        self._stamped.append(stamped)
         self._sizes.append(stamp.size)
         self._priorities.append(stamp.traits.priority)
         self._expirations.append(-1 if stamp.expiration_ms is None else stamp.expiration_ms)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from rabbitish.store import replay
 from rabbitish.values import Int64
 from rabbitish.wire import methods
 
@@ -70,3 +71,22 @@ def test_a_limit_that_is_passed_by_the_end_of_a_process_without_a_place_for_the_
         machine = machine.again()
         assert bodies(machine.queue("q")) == [b"other"]
         machine.healthy()
+
+
+@pytest.mark.parametrize("kept", [0, 1, 4096])
+def test_what_was_out_comes_back_whether_its_stamp_was_kept_or_not(kept: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replay, "_STAMPS_KEPT", kept)
+    machine = Machine()
+    client = machine.client()
+    client.declare("q", durable=True, arguments={"x-max-priority": 2})
+    for number in range(12):
+        how = {"priority": number % 3, "expiration": str(5000 + number % 2), "message_id": str(number)}
+        client.publish("q", b"%d" % number, b"%d more" % number, delivery_mode=2, **how)
+    taken = [client.get("q", no_ack=False) for _ in range(13)]
+    expected = [said.body for said in taken if said is not None] + bodies(machine.queue("q"))
+    machine = machine.again()
+    got = [machine.client().get("q") for _ in range(24)]
+    assert [said.body for said in got if said is not None] == expected
+    assert {said.props.message_id for said in got if said is not None} == {str(number) for number in range(12)}
+    redelivered = [said.method.redelivered for said in got if said and isinstance(said.method, methods.BasicGetOk)]
+    assert redelivered == [True] * 13 + [False] * 11
