@@ -52,7 +52,10 @@ def with_settings(command: Callable[[Loaded], None]) -> Callable[..., None]:
     options = (
         click.option("--host", help="Address to listen on.  [default: localhost]"),
         click.option("--port", type=click.IntRange(0, 65_535), help="Port to listen on.  [default: 5672]"),
-        click.option("--listen", multiple=True, metavar="URL", help="amqp://host:port; may be given several times."),
+        click.option("--listen", multiple=True, metavar="URL", help="amqp[s]://host:port; may be given several times."),
+        click.option("--certfile", help="PEM file of the certificate for amqps, with its chain."),
+        click.option("--keyfile", help="PEM file of its private key, if it is not in the same file."),
+        click.option("--cacertfile", help="PEM file of the authorities of clients' certificates."),
         click.option("--data-dir", help="Folder for what is durable.  [default: ~/.local/state/rabbitish]"),
         click.option("--ephemeral", is_flag=True, help="Keep nothing on disk: nothing survives the process."),
         click.option("--log-level", type=click.Choice(LOG_LEVELS)),
@@ -128,19 +131,23 @@ def _from_options(
     host: str | None,
     port: int | None,
     listen: tuple[str, ...],
+    certfile: str | None,
+    keyfile: str | None,
+    cacertfile: str | None,
     data_dir: str | None,
     ephemeral: bool,
     log_level: str | None,
     assignments: tuple[str, ...],
 ) -> dict[str, Given]:
     """The settings that options give, an option of its own winning over --set."""
-    from rabbitish.server.settings_file import Given, parse_option
+    from rabbitish.server.settings_file import Given, key_of, parse_option
 
     given: dict[str, Given] = {}
     for assignment in assignments:
-        key, equals, text = assignment.partition("=")
+        name, equals, text = assignment.partition("=")
         if not equals:
             raise click.UsageError(f"--set takes KEY=VALUE, not {assignment!r}.")
+        key = key_of(name)
         given[key] = parse_option(key, text, "--set")
     if listen and (host is not None or port is not None):
         raise click.UsageError("--listen already says host and port; give either --listen or --host and --port.")
@@ -150,6 +157,9 @@ def _from_options(
         address = Address("amqp", host or "localhost", DEFAULT_PORT if port is None else port)
         names = [name for name, value in (("--host", host), ("--port", port)) if value is not None]
         given["listen"] = Given((str(address),), " and ".join(names))
+    for name, path in (("certfile", certfile), ("keyfile", keyfile), ("cacertfile", cacertfile)):
+        if path is not None:
+            given[f"ssl_options_{name}"] = Given(path, f"--{name}")
     if data_dir is not None and ephemeral:
         raise click.UsageError("--data-dir says where to keep data, --ephemeral to keep none; give one of them.")
     if data_dir == "":

@@ -25,6 +25,10 @@ GIB = 1024 * MIB
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 DEFAULT_PORT = 5672
+DEFAULT_PORTS = {"amqp": DEFAULT_PORT, "amqps": 5671}
+TLS_VERSIONS = ("tlsv1.2", "tlsv1.3")
+LOGIN_NAMES = ("distinguished_name", "common_name", "subject_alternative_name", "subject_alt_name")
+SAN_TYPES = ("dns", "ip", "email", "uri")
 
 _LISTEN_URL = re.compile(
     r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?:\[(?P<v6>[\w:.%]+)\]|(?P<host>[^\s/:@\[\]]+))(?::(?P<port>\d+))?/?"
@@ -43,7 +47,10 @@ class SettingError(ValueError):
 
 
 class Address(NamedTuple):
-    """Where to listen. "localhost" means every loopback address of the machine; port 0 any free port."""
+    """Where to listen; `scheme` is "amqp", or "amqps" for TLS.
+
+    "localhost" means every loopback address of the machine; port 0 any free port.
+    """
 
     scheme: str
     host: str
@@ -55,13 +62,13 @@ class Address(NamedTuple):
 
 
 def parse_address(url: str) -> Address:
-    """Read "amqp://host[:port]", an IPv6 host in brackets. Raises `SettingError` for `listen`."""
+    """Read "amqp[s]://host[:port]", an IPv6 host in brackets. Raises `SettingError` for `listen`."""
     match = _LISTEN_URL.fullmatch(url)
     if match is None:
         raise SettingError(f"must be like amqp://127.0.0.1:5672 or amqp://[::1]:5672, not {url!r}", "listen")
-    if match["scheme"] != "amqp":
-        raise SettingError(f"must begin with amqp://, the only transport there is, not {url!r}", "listen")
-    port = int(match["port"] or DEFAULT_PORT)
+    if match["scheme"] not in DEFAULT_PORTS:
+        raise SettingError(f"must begin with amqp:// or amqps://, not {url!r}", "listen")
+    port = int(match["port"] or DEFAULT_PORTS[match["scheme"]])
     if port > 65_535:
         raise SettingError(f"has port {port}, and the highest port is 65535: {url!r}", "listen")
     return Address(match["scheme"], match["v6"] or match["host"], port)
@@ -96,6 +103,33 @@ class Settings:
 
     # Each connection costs a file descriptor and some ten KiB; past this, a new one is closed at once.
     max_connections: int = within(1, 1_000_000, 10_000)
+
+    # --- TLS ---------------------------------------------------------------------------------------------------------
+
+    # What RabbitMQ has under these names in ssl_options, for all listeners on amqps://. PEM files: our certificate with
+    # the chain up to its authority, its private key (empty: in the same file), and the authorities that clients'
+    # certificates must come from. They are read again at SIGHUP.
+    ssl_options_certfile: str = ""
+    ssl_options_keyfile: str = ""
+    ssl_options_password: str = field(default="", repr=False)
+    ssl_options_cacertfile: str = ""
+
+    # Whether clients are asked for a certificate, and whether those without one are turned away. RabbitMQ's defaults.
+    ssl_options_verify: str = "verify_none"
+    ssl_options_fail_if_no_peer_cert: bool = False
+
+    # TLS 1.0 and 1.1 are broken and cannot be had.
+    ssl_options_versions: tuple[str, ...] = TLS_VERSIONS
+
+    # Whether a client may log in by its certificate, with EXTERNAL. RabbitMQ has a plugin for it, which is off too:
+    # py-amqp takes EXTERNAL wherever it is offered, and then its password counts for nothing.
+    ssl_cert_login: bool = False
+
+    # What of the certificate is the user's name then, as in RabbitMQ. The whole distinguished name is what an authority
+    # vouches for; a part of it may be given twice.
+    ssl_cert_login_from: str = LOGIN_NAMES[0]
+    ssl_cert_login_san_type: str = "dns"
+    ssl_cert_login_san_index: int = within(0, 1000, 0)
 
     # --- Who we say we are -------------------------------------------------------------------------------------------
 
@@ -235,8 +269,8 @@ class Settings:
             raise SettingError("must name at least one address", "listen")
         for key in ("product", "product_version", "cluster_name", "default_user", "default_vhost"):
             _check_name(key, getattr(self, key))
-        if self.log_level not in LOG_LEVELS:
-            raise SettingError(f"must be one of {', '.join(LOG_LEVELS)}, not {self.log_level!r}", "log_level")
+        _check_choice("log_level", self.log_level, LOG_LEVELS)
+        _check_tls(self)
         if self.ephemeral and self.data_dir:
             raise SettingError(f"must be false with a data_dir ({self.data_dir!r})", "ephemeral", "data_dir")
         _check_order(self, "frame_min_bytes", "frame_max_bytes")
@@ -252,6 +286,11 @@ class Settings:
     def addresses(self) -> tuple[Address, ...]:
         """`listen`, taken apart."""
         return tuple(parse_address(url) for url in self.listen)
+
+    @property
+    def uses_tls(self) -> bool:
+        """Whether any of them is for TLS."""
+        return any(address.scheme == "amqps" for address in self.addresses)
 
 
 DEFAULTS: dict[str, Setting] = {item.name: cast("Setting", item.default) for item in fields(Settings)}
@@ -299,6 +338,42 @@ def _check_name(key: str, value: str) -> None:
         raise SettingError(f"must be at most {_SHORT_STRING_BYTES} bytes long", key)
     if not value.isprintable():
         raise SettingError(f"must be printable, not {value!r}", key)
+
+
+def _check_choice(key: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise SettingError(f"must be one of {', '.join(choices)}, not {value!r}", key)
+
+
+def _check_tls(settings: Settings) -> None:
+    """What is asked of certificates is possible; whether the files are any good is seen when they are read."""
+    _check_choice("ssl_options_verify", settings.ssl_options_verify, ("verify_none", "verify_peer"))
+    _check_choice("ssl_cert_login_from", settings.ssl_cert_login_from, LOGIN_NAMES)
+    _check_choice("ssl_cert_login_san_type", settings.ssl_cert_login_san_type, SAN_TYPES)
+    for version in settings.ssl_options_versions or ("none",):
+        _check_choice("ssl_options_versions", version, TLS_VERSIONS)
+    if settings.ssl_options_verify == "verify_peer":
+        if not settings.ssl_options_cacertfile:
+            raise SettingError(
+                "needs ssl_options_cacertfile, the authorities to verify clients by",
+                "ssl_options_verify",
+                "ssl_options_cacertfile",
+            )
+    else:
+        if settings.ssl_options_fail_if_no_peer_cert:
+            raise SettingError(
+                "needs ssl_options_verify = verify_peer: nobody is asked for a certificate",
+                "ssl_options_fail_if_no_peer_cert",
+                "ssl_options_verify",
+            )
+        if settings.ssl_cert_login:
+            raise SettingError(
+                "needs ssl_options_verify = verify_peer: a certificate that nobody verifies proves nothing",
+                "ssl_cert_login",
+                "ssl_options_verify",
+            )
+    if settings.uses_tls and not settings.ssl_options_certfile:
+        raise SettingError("has amqps://, which needs ssl_options_certfile", "listen", "ssl_options_certfile")
 
 
 def _check_order(settings: Settings, lower: str, upper: str) -> None:

@@ -69,6 +69,18 @@ def test_where_to_listen(arguments: list[str], listen: list[str]) -> None:
     assert shown(*arguments)["listen"] == listen
 
 
+def test_options_of_tls() -> None:
+    files = ["--certfile", "c.pem", "--keyfile", "k.pem", "--cacertfile", "ca.pem"]
+    said = shown("--listen", "amqps://a", *files, "--set", "ssl_options.verify=verify_peer")
+    assert said["listen"] == ["amqps://a"]
+    assert [said[f"ssl_options_{name}"] for name in ("certfile", "keyfile", "cacertfile", "verify")] == [
+        "c.pem",
+        "k.pem",
+        "ca.pem",
+        "verify_peer",
+    ]
+
+
 def test_options_win_over_the_environment_and_that_over_the_file(tmp_path: Path) -> None:
     path = tmp_path / "rabbitish.toml"
     path.write_text('log_level = "error"\nchannel_max = 1\nheartbeat_seconds = 1\n')
@@ -87,6 +99,8 @@ def test_options_win_over_the_environment_and_that_over_the_file(tmp_path: Path)
         (["--set", "channel_max=0"], "--set: channel_max must be at least 1, not 0"),
         (["--set", "chanel_max=1"], '--set: unknown key "chanel_max"; did you mean channel_max?'),
         (["--listen", "127.0.0.1"], "--listen: listen must be like amqp://127.0.0.1:5672"),
+        (["--listen", "amqps://a"], "--listen: listen has amqps://, which needs ssl_options_certfile"),
+        (["--set", "ssl_options.depth=1"], '--set: unknown key "ssl_options_depth"'),
         (["--host", "a b"], "--host: listen must be like amqp://127.0.0.1:5672"),
         (["--host", "a b", "--port", "1"], "--host and --port: listen must be like"),
         (["--config", "/nonexistent/x.toml"], "/nonexistent/x.toml: cannot be read: No such file or directory"),

@@ -45,8 +45,9 @@ def test_settings_cannot_be_changed() -> None:
         Settings().channel_max = 1  # type: ignore[misc]
 
 
-def test_the_password_is_not_in_the_repr() -> None:
-    assert "hunter2" not in repr(Settings(default_pass="hunter2"))
+@pytest.mark.parametrize("key", ["default_pass", "ssl_options_password"])
+def test_the_password_is_not_in_the_repr(key: str) -> None:
+    assert "hunter2" not in repr(Settings(**{key: "hunter2"}))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -71,6 +72,11 @@ def test_the_password_is_not_in_the_repr() -> None:
         ("listen", ["amqp://localhost"], "must be a list of strings, not ['amqp://localhost']"),
         ("listen", (5672,), "must be a list of strings, not (5672,)"),
         ("loopback_users", "guest", "must be a list of strings, not 'guest'"),
+        ("ssl_options_verify", "yes", "must be one of verify_none, verify_peer, not 'yes'"),
+        ("ssl_options_versions", ("tlsv1.1", "tlsv1.2"), "must be one of tlsv1.2, tlsv1.3, not 'tlsv1.1'"),
+        ("ssl_options_versions", (), "must be one of tlsv1.2, tlsv1.3, not 'none'"),
+        ("ssl_cert_login_san_type", "other_name", "must be one of dns, ip, email, uri, not 'other_name'"),
+        ("ssl_cert_login_san_index", -1, "must be at least 0, not -1"),
     ],
 )
 def test_a_value_that_makes_no_sense_is_refused(key: str, value: Any, problem: str) -> None:
@@ -86,6 +92,10 @@ def test_a_value_that_makes_no_sense_is_refused(key: str, value: Any, problem: s
         ({"frame_min_bytes": 8192, "frame_max_bytes": 4096}, ("frame_max_bytes", "frame_min_bytes")),
         ({"max_message_bytes": 128 * MIB}, ("partial_content_bytes", "max_message_bytes")),
         ({"ephemeral": True, "data_dir": "x"}, ("ephemeral", "data_dir")),
+        ({"listen": ("amqp://a", "amqps://a")}, ("listen", "ssl_options_certfile")),
+        ({"ssl_options_verify": "verify_peer"}, ("ssl_options_verify", "ssl_options_cacertfile")),
+        ({"ssl_options_fail_if_no_peer_cert": True}, ("ssl_options_fail_if_no_peer_cert", "ssl_options_verify")),
+        ({"ssl_cert_login": True}, ("ssl_cert_login", "ssl_options_verify")),
     ],
 )
 def test_values_that_contradict_each_other_are_refused(values: dict[str, Any], keys: tuple[str, ...]) -> None:
@@ -103,12 +113,14 @@ def test_values_that_contradict_each_other_are_refused(values: dict[str, Any], k
         ("amqp://[::1]:0", Address("amqp", "::1", 0)),
         ("amqp://[fe80::1%eth0]", Address("amqp", "fe80::1%eth0", 5672)),
         ("amqp://broker-1.example.org:1", Address("amqp", "broker-1.example.org", 1)),
+        ("amqps://localhost", Address("amqps", "localhost", 5671)),
+        ("amqps://[::1]:5673/", Address("amqps", "::1", 5673)),
     ],
 )
 def test_an_address(url: str, address: Address) -> None:
     assert parse_address(url) == address
     assert parse_address(str(address)) == address
-    assert Settings(listen=(url,)).addresses == (address,)
+    assert Settings(listen=(url,), ssl_options_certfile="c").addresses == (address,)
 
 
 @pytest.mark.parametrize("host", ["", "x:y", "x:65536", "::1:5", "u:p@x", "x/vhost", "x y"])
@@ -117,7 +129,7 @@ def test_no_host(host: str) -> None:
         Settings(listen=(f"amqp://{host}",))
 
 
-@pytest.mark.parametrize("url", ["", "localhost", "127.0.0.1:5672", "http://x", "amqps://x", "AMQP://x"])
+@pytest.mark.parametrize("url", ["", "localhost", "127.0.0.1:5672", "http://x", "amqpss://x", "AMQP://x"])
 def test_no_address(url: str) -> None:
     with pytest.raises(SettingError, match="listen "):
         Settings(listen=(url,))
@@ -208,10 +220,23 @@ def test_every_key_can_come_from_the_environment() -> None:
         ("loopback_users = []", "loopback_users", ()),
         ("tcp_nodelay = false", "tcp_nodelay", False),
         ('"log_level" = "debug"', "log_level", "debug"),
+        ('ssl_options.certfile = "c.pem"', "ssl_options_certfile", "c.pem"),
+        ('[ssl_options]\ncertfile = "c.pem"', "ssl_options_certfile", "c.pem"),
+        ('ssl_options = { versions = ["tlsv1.3"] }', "ssl_options_versions", ("tlsv1.3",)),
+        ('ssl_options_certfile = "c.pem"', "ssl_options_certfile", "c.pem"),
     ],
 )
 def test_a_line_of_the_file(tmp_path: Path, line: str, key: str, value: object) -> None:
     assert getattr(load(write(tmp_path, line), {}, {}).settings, key) == value
+
+
+def test_the_lines_of_a_table(tmp_path: Path) -> None:
+    path = write(tmp_path, "channel_max = 7\nssl_options.certfile = 'c'\n\nssl_options.keyfile = [\n]\n")
+    with pytest.raises(ConfigError, match=r":4: ssl_options_keyfile must be a string, not \[\]$"):
+        load(path, {}, {})
+    path = write(tmp_path, "channel_max = 7\n[ssl_options]\ncertfile = 'c'\nkeyfile = 'k'\n")
+    sources = load(path, {}, {}).sources
+    assert (sources["ssl_options_certfile"], sources["ssl_options_keyfile"]) == (f"{path}:3", f"{path}:4")
 
 
 def test_a_file_from_windows(tmp_path: Path) -> None:
@@ -280,6 +305,16 @@ def test_lists_in_the_environment() -> None:
             "# a\nmax_message_bytes = 134217728",
             "rabbitish.toml:2: partial_content_bytes must be at least max_message_bytes (134217728), not 67108864",
         ),
+        (
+            "ssl_options.verfy = 'x'",
+            'rabbitish.toml:1: unknown key "ssl_options.verfy"; did you mean ssl_options_verify?',
+        ),
+        ("\nssl_options = 'none'", 'rabbitish.toml:2: unknown key "ssl_options"; did you mean ssl_options_'),
+        (
+            "ssl_options_keyfile = 'x'\n[ssl_options]\n\nkeyfile = 'y'",
+            "rabbitish.toml:4: ssl_options_keyfile is given a second time, after ",
+        ),
+        ("ssl_options.keyfile = 'x", "rabbitish.toml:1: ssl_options.keyfile: "),
         ("channel_max 7", "rabbitish.toml:1: expected '=' after a key in a key/value pair in column 13"),
         ("\nchannel_max = ", "rabbitish.toml:2: channel_max: invalid value at the end of the file"),
         ("channel_max = 1\nchannel_max = 2", "rabbitish.toml:2: channel_max: cannot overwrite a value"),
@@ -370,10 +405,12 @@ def test_what_is_shown_can_be_read_again(tmp_path: Path) -> None:
     assert load(write(tmp_path, shown), {}, {}).settings == loaded.settings
 
 
-def test_a_password_that_was_set_is_not_shown() -> None:
-    shown = to_toml(load(None, {"RABBITISH_DEFAULT_PASS": "hunter2"}, {}))
+@pytest.mark.parametrize("key", ["default_pass", "ssl_options_password"])
+def test_a_password_that_was_set_is_not_shown(key: str) -> None:
+    variable = f"RABBITISH_{key.upper()}"
+    shown = to_toml(load(None, {variable: "hunter2"}, {}))
     assert "hunter2" not in shown
-    assert "# default_pass is not shown  # RABBITISH_DEFAULT_PASS\n" in shown
+    assert f"# {key} is not shown  # {variable}\n" in shown
 
 
 def test_values_as_toml() -> None:

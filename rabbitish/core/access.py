@@ -39,6 +39,12 @@ class Access:
         matches = hmac.compare_digest(expected, password)
         if user is None or not matches or not password:
             return None
-        if name in self._loopback_only and not loopback:
-            return None
-        return user
+        return self.named(name, loopback=loopback)
+
+    def named(self, name: str, *, loopback: bool) -> User | None:
+        """The user of that name, when somebody has proved in another way to be it.
+
+        None: there is none, or it may not come from there.
+        """
+        user, _ = self._users.get(name, (None, b""))
+        return None if name in self._loopback_only and not loopback else user

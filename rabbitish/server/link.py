@@ -1,6 +1,7 @@
 """One socket and its session: reads as long as it may, sends at once what can be sent.
 
-The socket is a plain non-blocking one, and the node's reactor says when it can be read. What a batch of input caused is
+The socket is a plain non-blocking one, or one that behaves like it (server/tls.py), and the node's reactor says when it
+can be read. What a batch of input caused is
 sent straight from the node's pump; only when the kernel takes no more does the reactor say when it does again. A peer
 that sends much and reads nothing is not read from until it does, and publishers are not while the disk is behind.
 """
@@ -8,8 +9,7 @@ that sends much and reads nothing is not read from until it does, and publishers
 from __future__ import annotations
 
 import contextlib
-import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import trio
 
@@ -36,6 +36,16 @@ def _behind(parts: list[bytes], sent: int) -> bytes:
     return b""
 
 
+class Socket(Protocol):
+    """What a link needs of a non-blocking socket."""
+
+    def fileno(self) -> int: ...
+    def recv(self, size: int, /) -> bytes: ...
+    def send(self, data: bytes | memoryview, /) -> int: ...
+    def sendmsg(self, parts: list[bytes], /) -> int: ...
+    def close(self) -> None: ...
+
+
 class Link:
     """The server's side of a session."""
 
@@ -52,7 +62,7 @@ class Link:
         "session",
     )
 
-    def __init__(self, node: Node, sock: socket.socket, session: Session) -> None:
+    def __init__(self, node: Node, sock: Socket, session: Session) -> None:
         self._node = node
         self._sock = sock
         self.session = session

@@ -10,6 +10,7 @@ import errno
 import ipaddress
 import socket
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import trio
 
@@ -24,14 +25,21 @@ class ListenError(Exception):
     """A listening socket could not be opened; the message says which and why, for people."""
 
 
-def open_listeners(settings: Settings) -> list[tuple[str, list[socket.socket]]]:
-    """Open every address of `settings.listen`: its URL with the real port, and its sockets. ListenError: one failed."""
-    opened: list[tuple[str, list[socket.socket]]] = []
+class Opened(NamedTuple):
+    """An address with the port that it really has, and its sockets."""
+
+    address: Address
+    sockets: list[socket.socket]
+
+
+def open_listeners(settings: Settings) -> list[Opened]:
+    """Open every address of `settings.listen`. ListenError: one failed."""
+    opened: list[Opened] = []
     try:
         for address in settings.addresses:
             sockets = _open(address, settings.listen_backlog)
             port = sockets[0].getsockname()[1]
-            opened.append((str(address._replace(port=port)), sockets))
+            opened.append(Opened(address._replace(port=port), sockets))
     except ListenError:
         for _, sockets in opened:
             close_all(sockets)

@@ -1,4 +1,4 @@
-"""A running broker: listeners, one reader task a connection, and the ticker; the pump that everything goes through.
+"""A running broker: listeners, one task a connection, and the ticker; the pump that everything goes through.
 
 `pump` is what follows every event: settle the core, send what sessions have to say, watch the memory. The ticker calls
 it when a deadline comes and while the core says that work is left. Nothing else waits for time.
@@ -14,6 +14,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import trio
@@ -23,12 +24,14 @@ from rabbitish.core.access import Access
 from rabbitish.core.broker import Broker
 from rabbitish.errors import ConnectionFailure, ReplyCode
 from rabbitish.server.allocator import keep_freed_blocks
+from rabbitish.server.certificates import Certificates
 from rabbitish.server.disk_watch import DiskWatch
 from rabbitish.server.keeper import JournalError, Keeper
-from rabbitish.server.link import Link
+from rabbitish.server.link import Link, Socket
 from rabbitish.server.listener import SocketPeer, accept, close_all, open_listeners
-from rabbitish.server.log import get_log
-from rabbitish.server.reactor import Reactor
+from rabbitish.server.log import Log, get_log
+from rabbitish.server.reactor import READ, Reactor
+from rabbitish.server.tls_door import TlsDoor
 from rabbitish.session.connection import Session
 from rabbitish.session.hub import Hub
 from rabbitish.store.files import DataDirInUse, Disk, RealDisk
@@ -70,6 +73,7 @@ class Node:
         self._alarm = trio.Event()  # set when the ticker must look at _deadline again
         self._sleeps_until: int | None = 0
         self._empty = trio.Event()
+        self.tls: TlsDoor | None = None
         self.failure: Exception | None = None
         self.keeper: Keeper | None = None
         self._round_now: int | None = None
@@ -119,27 +123,43 @@ class Node:
 
     def welcome(self, sock: socket.socket) -> None:
         """Start a session on an accepted socket."""
-        if len(self.links) >= self.settings.max_connections:
-            self._log.warning("too many connections", most=self.settings.max_connections)
-            sock.close()
-            return
+        peer = self.let_in(sock)
+        if peer is not None:
+            self._begin(sock, Session(self.hub, peer, self._log.bind(connection=peer.name), self.now()))
+
+    def let_in(self, sock: socket.socket) -> SocketPeer | None:
+        """Who is there; None, and the socket closed, when there is no room for it."""
         most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        if sock.fileno() >= most - min(_RESERVED_FILES, most // 4) and most != resource.RLIM_INFINITY:
-            self._log.warning("too many connections for the limit of open files", limit=most)
-            sock.close()
-            return
         try:
-            if self.settings.tcp_nodelay:
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            peer = SocketPeer(sock)
+            if len(self.links) + (self.tls.shaking if self.tls else 0) >= self.settings.max_connections:
+                self._log.warning("too many connections", most=self.settings.max_connections)
+            elif sock.fileno() >= most - min(_RESERVED_FILES, most // 4) and most != resource.RLIM_INFINITY:
+                self._log.warning("too many connections for the limit of open files", limit=most)
+            else:
+                if self.settings.tcp_nodelay:
+                    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                return SocketPeer(sock)
         except OSError:  # gone already
-            sock.close()
-            return
-        log = self._log.bind(connection=peer.name)
-        session = Session(self.hub, peer, log, self.now())
+            pass
+        sock.close()
+        return None
+
+    def _begin(self, sock: Socket, session: Session) -> Link:
         link = self.links[session] = Link(self, sock, session)
         self.nursery.start_soon(link.run)
         self._look_at_deadlines()
+        return link
+
+    def begin(self, sock: Socket, peer: SocketPeer, log: Log, began: int, certificate_name: str | None) -> None:
+        """Start a session on a socket that may hold something already; it `began` when it was accepted."""
+        link = self._begin(sock, Session(self.hub, peer, log, began, peer_certificate_name=certificate_name))
+        link.on_ready(READ)
+        self.pump(self.now())
+
+    async def reload(self) -> None:
+        """Read again what may have changed: the files of `ssl_options`."""
+        if self.tls is not None:
+            await self.tls.reload()
 
     def forget(self, link: Link) -> None:
         """A connection's socket is closed."""
@@ -252,19 +272,27 @@ async def run(
 
     `alone`: the event loop runs nothing else.
     """
+    certificates = Certificates(settings) if settings.uses_tls else None
     disk = _open_disk(settings)
     listeners = open_listeners(settings)
-    sockets = [sock for _, opened in listeners for sock in opened]
+    sockets = [sock for opened in listeners for sock in opened.sockets]
     async with trio.open_nursery() as nursery:
         node = Node(settings, nursery, alone=alone)
+        if certificates is not None:
+            node.tls = TlsDoor(node, certificates)
         try:
             if disk is not None:
                 node.open_journal(disk)
             nursery.start_soon(node.tick)
             async with trio.open_nursery() as accepters:
-                for sock in sockets:
-                    accepters.start_soon(accept, sock, node.welcome)
-                ready(node, [url for url, _ in listeners])
+                for address, opened_sockets in listeners:
+                    welcome = node.welcome
+                    if address.scheme == "amqps":
+                        assert node.tls is not None
+                        welcome = partial(node.tls.welcome, accepters)
+                    for sock in opened_sockets:
+                        accepters.start_soon(accept, sock, welcome)
+                ready(node, [str(address) for address, _ in listeners])
                 await stop.wait()
                 accepters.cancel_scope.cancel()
         finally:
@@ -295,19 +323,31 @@ def _open_disk(settings: Settings) -> RealDisk | None:
 
 
 async def serve(settings: Settings, ready: Callable[[list[str]], None]) -> None:
-    """Be the broker of this process until SIGTERM or SIGINT; `ready` gets the URLs. ListenError: it cannot listen."""
+    """Be the broker of this process until SIGTERM or SIGINT; `ready` gets the URLs. ListenError: it cannot listen.
+
+    With TLS, SIGHUP has the certificates read again; without, it ends the process as any that a terminal leaves behind.
+    """
     keep_freed_blocks()
     gc.freeze()
     gc.set_threshold(*_GC_THRESHOLDS)
     stop = trio.Event()
+    nodes: list[Node] = []
 
-    async def wait_for_signal() -> None:
-        async for _ in signals:
-            stop.set()
-            return
+    async def heed_signals() -> None:
+        async for number in signals:
+            if number != signal.SIGHUP:
+                stop.set()
+                return
+            for node in nodes:
+                nursery.start_soon(node.reload)
 
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+    def is_ready(node: Node, urls: list[str]) -> None:
+        nodes.append(node)
+        ready(urls)
+
+    heeded = (signal.SIGTERM, signal.SIGINT, *([signal.SIGHUP] if settings.uses_tls else []))
+    with trio.open_signal_receiver(*heeded) as signals:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(wait_for_signal)
-            await run(settings, lambda _, urls: ready(urls), stop, alone=True)
+            nursery.start_soon(heed_signals)
+            await run(settings, is_ready, stop, alone=True)
             nursery.cancel_scope.cancel()

@@ -6,7 +6,8 @@ values make sense is not decided here but by `Settings` itself; this module find
 Only the default of data_dir is decided here, since it depends on the environment.
 
 The file is flat, a key a line, named as the fields of `Settings`; the environment has RABBITISH_ and the same name in
-capitals. Numbers of bytes may be written as "64MiB" in all three.
+capitals. Numbers of bytes may be written as "64MiB" in all three. RabbitMQ's "ssl_options.certfile", in TOML a table,
+is ssl_options_certfile.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,7 +24,7 @@ from rabbitish.config import DEFAULTS, Setting, SettingError, Settings, kind_of
 
 ENV_PREFIX = "RABBITISH_"
 CONFIG_VARIABLE = "RABBITISH_CONFIG"
-SECRETS = frozenset({"default_pass"})
+SECRETS = frozenset({"default_pass", "ssl_options_password"})
 OTHER_WAYS = "name another folder with --data-dir, or keep nothing with --ephemeral"
 """What to do about a data directory that cannot be used."""
 
@@ -33,7 +34,9 @@ _UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 _WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 _TOML_PLACE = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
-_KEY_LINE = re.compile(r"\s*[\"']?([A-Za-z0-9_-]+)[\"']?\s*=")
+# Tables whose keys are settings by their joined names, since RabbitMQ has them so.
+_TABLES = ("ssl_options",)
+_KEY_LINE = re.compile(r"\s*[\"']?([A-Za-z0-9_.-]+)[\"']?\s*=")
 
 
 class ConfigError(Exception):
@@ -97,15 +100,34 @@ def read_file(path: Path) -> dict[str, Given]:
     except (ValueError, RecursionError) as error:
         raise ConfigError(_syntax_problem(path, text, error)) from None
     given: dict[str, Given] = {}
-    for key, raw in table.items():
-        where = f"{path}:{_line_of(key, text)}"
+    for names, raw in _flat(table):
+        where = f"{path}:{_line_of(names, text)}"
+        key = "_".join(names)
         if key not in DEFAULTS:
-            raise ConfigError(f"{where}: unknown key {_shown(key)}{_did_you_mean(key, list(DEFAULTS))}")
+            written = ".".join(names)
+            raise ConfigError(f"{where}: unknown key {_shown(written)}{_did_you_mean(key, list(DEFAULTS))}")
+        if key in given:
+            raise ConfigError(f"{where}: {key} is given a second time, after {given[key].where}")
         try:
             given[key] = Given(_from_toml(key, raw), where)
         except SettingError as error:
             raise ConfigError(f"{where}: {error}") from None
     return given
+
+
+def _flat(table: Mapping[str, object]) -> Iterator[tuple[tuple[str, ...], object]]:
+    """Each value of a file with the names that lead to it."""
+    for key, raw in table.items():
+        if key in _TABLES and isinstance(raw, dict):
+            yield from (((key, name), inner) for name, inner in raw.items())
+        else:
+            yield (key,), raw
+
+
+def key_of(name: str) -> str:
+    """The key that somebody means by a name: RabbitMQ's "ssl_options.verify" is ssl_options_verify."""
+    table, dot, rest = name.partition(".")
+    return f"{table}_{rest}" if dot and table in _TABLES else name
 
 
 def read_environment(environ: Mapping[str, str]) -> dict[str, Given]:
@@ -227,8 +249,8 @@ def _syntax_problem(path: Path, text: str, error: Exception) -> str:
     return f"{path}:{number}: {f'{key[1]}: ' if key else ''}{problem[:1].lower()}{problem[1:]}{column}"
 
 
-def _line_of(key: str, text: str) -> int:
-    """The line on which a top-level key's statement begins, in a text that parses.
+def _line_of(names: tuple[str, ...], text: str) -> int:
+    """The line on which a key's statement begins, in a text that parses.
 
     It is the line after the longest beginning of the file that parses and lacks the key. That is slow for a long file
     but right whatever the statements before it look like.
@@ -240,10 +262,10 @@ def _line_of(key: str, text: str) -> int:
             table = tomllib.loads("\n".join(lines[:count]))
         except ValueError:  # a value that goes on in the next line
             continue
-        if key in table:
+        if any(found == names for found, _ in _flat(table)):
             return begins
         begins = count + 1
-    raise AssertionError(f"{key} is not in the file")
+    raise AssertionError(f"{names} is not in the file")
 
 
 def _did_you_mean(name: str, known: list[str], cutoff: float = 0.6) -> str:

@@ -42,10 +42,13 @@ from rabbitish.wire.method import Method, decode_method
 class Session:
     """One peer."""
 
-    def __init__(self, hub: Hub, peer: Peer, log: Log, now: int) -> None:
+    def __init__(self, hub: Hub, peer: Peer, log: Log, now: int, *, peer_certificate_name: str | None = None) -> None:
         self.hub = hub
         self.broker, self.access, self.settings, self.properties = hub.broker, hub.access, hub.settings, hub.properties
         self.peer = peer
+        # The user that the peer's TLS certificate stands for; empty: it has shown none that does. None: certificates
+        # are no login where it came in.
+        self.peer_certificate_name = peer_certificate_name
         self.log = log
         self.now = now  # of the call that is being handled
         # header, starting, tuning, opening, running, closing (we wait for close-ok), done (the peer closed), closed
@@ -104,6 +107,9 @@ class Session:
         self._opening += data
         opening = classify_opening(self._opening)
         if opening is Opening.REJECTED:
+            # A TLS handshake begins with these two bytes.
+            hint = "TLS on a port without" if self._opening.startswith(b"\x16\x03") else None
+            self.log.warning("wrong protocol header", received=self._opening[:8], hint=hint)
             self.outbox.write(PROTOCOL_HEADER)
             self._end("wrong protocol header")
         if opening is not Opening.ACCEPTED:

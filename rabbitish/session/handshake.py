@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rabbitish.session.connection import Session
 
 MECHANISMS = ("AMQPLAIN", "PLAIN")
+BY_CERTIFICATE = "EXTERNAL"
 
 CAPABILITIES: Table = dict.fromkeys(
     (
@@ -61,24 +62,30 @@ def start(session: Session) -> None:
             version_major=0,
             version_minor=9,
             server_properties=properties,
-            mechanisms=" ".join(MECHANISMS).encode(),
+            mechanisms=" ".join(_mechanisms(session)).encode(),
             locales=b"en_US",
         )
     )
+
+
+def _mechanisms(session: Session) -> tuple[str, ...]:
+    """What this peer may log in by. As RabbitMQ, EXTERNAL even without a certificate: the refusal is easier to read."""
+    return MECHANISMS if session.peer_certificate_name is None else (*MECHANISMS, BY_CERTIFICATE)
 
 
 def _start_ok(session: Session, method: methods.ConnectionStartOk) -> None:
     session.client_properties = method.client_properties
     capabilities = method.client_properties.get("capabilities")
     session.capabilities = capabilities if isinstance(capabilities, dict) else {}
-    if method.mechanism == "PLAIN":
-        name, password = _plain(session, method.response)
-    elif method.mechanism == "AMQPLAIN":
-        name, password = _amqplain(session, method.response)
-    else:
+    if method.mechanism not in _mechanisms(session):
         session.log.warning("unknown authentication mechanism", mechanism=method.mechanism)
         raise Silence
-    user = session.access.login(name, password, loopback=session.peer.loopback)
+    if method.mechanism == BY_CERTIFICATE:  # whatever the response says
+        name = session.peer_certificate_name or ""
+        user = session.access.named(name, loopback=session.peer.loopback) if name else None
+    else:
+        name, password = (_plain if method.mechanism == "PLAIN" else _amqplain)(session, method.response)
+        user = session.access.login(name, password, loopback=session.peer.loopback)
     if user is None:
         session.log.warning("login refused", user=name, mechanism=method.mechanism)
         raise _refused(session, method.mechanism)

@@ -51,3 +51,12 @@ def test_a_user_is_replaced(access: Access) -> None:
     joe = access.login("joe", b"new", loopback=True)
     assert joe is not None
     assert joe.tags == ADMINISTRATOR
+
+
+def test_who_has_proved_in_another_way_to_be_somebody_needs_no_password(access: Access) -> None:
+    joe = access.named("joe", loopback=False)
+    assert joe is not None
+    assert joe is access.login("joe", "päss".encode(), loopback=False)
+    assert access.named("nobody", loopback=True) is None
+    assert access.named("guest", loopback=False) is None
+    assert access.named("guest", loopback=True) is not None

@@ -26,10 +26,11 @@ GUEST = b"\0guest\0guest"
 class Running:
     """A broker, where it listens, and the event that stops it."""
 
-    def __init__(self, node: Node, url: str, stop: trio.Event) -> None:
+    def __init__(self, node: Node, urls: list[str], stop: trio.Event) -> None:
         self.node = node
-        self.host = urlsplit(url).hostname or ""
-        self.port = urlsplit(url).port or 0
+        self.host = urlsplit(urls[0]).hostname or ""
+        self.ports = [urlsplit(url).port or 0 for url in urls]
+        self.port = self.ports[0]
         self.stop = stop
         self.clients: list[Client] = []
 
@@ -137,7 +138,7 @@ async def broker(**settings: object) -> AsyncIterator[Running]:
         nursery.start_soon(run, Settings(**values), ready, stop)  # type: ignore[arg-type]
         await listening.wait()
         node, urls = started[0]
-        running = Running(node, urls[0], stop)
+        running = Running(node, urls, stop)
         yield running
         for client in running.clients:
             await client.stream.aclose()

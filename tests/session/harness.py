@@ -121,10 +121,11 @@ class World:
 
     # ---- clients
 
-    def connect(self, *, loopback: bool = True) -> Client:
-        """A client that has said nothing yet."""
+    def connect(self, *, loopback: bool = True, certificate_name: str | None = None) -> Client:
+        """A client that has said nothing yet; `certificate_name` is Session's peer_certificate_name."""
         peer = Peer(f"client {len(self.clients)}", loopback)
-        client = Client(self, Session(self.hub, peer, Log(self.records, connection=peer.name), self.now))
+        log = Log(self.records, connection=peer.name)
+        client = Client(self, Session(self.hub, peer, log, self.now, peer_certificate_name=certificate_name))
         self.clients[client.session] = client
         return client
 

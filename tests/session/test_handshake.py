@@ -22,12 +22,15 @@ TELLING: Table = {"capabilities": {"authentication_failure_close": True}}
 LIMITS = methods.ConnectionTuneOk(channel_max=2047, frame_max=131_072, heartbeat=0)
 
 
-def greeted(world: World, *, loopback: bool = True) -> Client:
+def greeted(
+    world: World, *, loopback: bool = True, certificate_name: str | None = None, mechanisms: bytes = b"AMQPLAIN PLAIN"
+) -> Client:
     """A client that has got connection.start."""
-    client = world.connect(loopback=loopback)
+    client = world.connect(loopback=loopback, certificate_name=certificate_name)
     client.raw(PROTOCOL_HEADER)
     (said,) = client.answers()
     assert isinstance(said.method, methods.ConnectionStart)
+    assert said.method.mechanisms == mechanisms
     return client
 
 
@@ -106,6 +109,9 @@ def test_another_header_is_answered_with_ours(world: World, header: bytes) -> No
     assert world.hub.sessions == set()
     client.session.receive_data(PROTOCOL_HEADER, world.now)
     assert bytes(client.received) == PROTOCOL_HEADER
+    hint = "TLS on a port without" if header.startswith(b"\x16\x03") else None
+    said = {"connection": "client 0", "received": header[:8], "hint": hint}
+    assert world.logged("wrong protocol header") == [said]
 
 
 # --- logging in ------------------------------------------------------------------------------------------------------
@@ -176,6 +182,34 @@ def test_logins_that_get_no_answer(world: World, login: Method) -> None:
     client = greeted(world)
     client.send(login, channel=0)
     assert_silence(client)
+
+
+EXTERNAL = methods.ConnectionStartOk(mechanism="EXTERNAL", response=b"guest", client_properties=TELLING)
+WITH_EXTERNAL = b"AMQPLAIN PLAIN EXTERNAL"
+
+
+@pytest.mark.parametrize("response", [b"", b"guest", b"\0guest\0guest"])
+def test_a_certificate_is_a_login(world: World, response: bytes) -> None:
+    """Whatever the response says; as with RabbitMQ it is not looked at."""
+    client = greeted(world, certificate_name="joe", mechanisms=WITH_EXTERNAL, loopback=False)
+    client.send(methods.ConnectionStartOk(mechanism="EXTERNAL", response=response), channel=0)
+    assert isinstance(client.methods()[0], methods.ConnectionTune)
+    assert client.session.user.name == "joe"
+
+
+@pytest.mark.parametrize(("name", "loopback"), [("nobody", True), ("", True), ("guest", False)])
+def test_a_certificate_of_nobody_who_may_come(world: World, name: str, loopback: bool) -> None:
+    client = greeted(world, certificate_name=name, mechanisms=WITH_EXTERNAL, loopback=loopback)
+    client.send(EXTERNAL, channel=0)
+    client.expect_connection_close(403, REFUSED.format("EXTERNAL"))
+    assert world.logged("login refused") == [{"connection": "client 0", "user": name, "mechanism": "EXTERNAL"}]
+
+
+def test_a_password_is_as_good_where_certificates_are(world: World) -> None:
+    client = greeted(world, certificate_name="joe", mechanisms=WITH_EXTERNAL)
+    client.send(start_ok("guest", "guest"), channel=0)
+    assert isinstance(client.methods()[0], methods.ConnectionTune)
+    assert client.session.user.name == "guest"
 
 
 def test_guest_only_from_loopback(world: World) -> None:
