@@ -40,6 +40,7 @@ LAYERS = {
     "server": layer("session store wire core errors values config", pure=False),
     "tools": layer("server session store core errors values", pure=False),
     "perf": layer("wire errors values"),
+    "testing": layer("server session core wire errors values config", pure=False),
     "cli": layer("server tools perf config", pure=False),
 }
 

@@ -56,6 +56,16 @@ class Broker:
                 self.recorder.vhost_added(name)
         return vhost
 
+    def delete_vhost(self, name: str) -> None:
+        """Take a virtual host away with everything in it; its connections are closed already."""
+        vhost = self.vhosts.pop(name)
+        for queue in list(vhost.queues.values()):
+            vhost.drop_queue(queue)
+        for exchange in list(vhost.exchanges):
+            if exchange and not exchange.startswith("amq."):
+                vhost.delete_exchange(exchange, if_unused=False)
+        vhost.tell_consumers()
+
     def settle(self, now: int) -> int | None:
         """Do what is due and hand out messages; the moment of the next call at the latest (`now` if work is left)."""
         self.now = now

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from rabbitish.server.log import get_log
 from rabbitish.server.syncer import Syncer
 from rabbitish.session.content import WireCodec
 from rabbitish.store.checkpoint import write_checkpoint
@@ -50,7 +49,7 @@ class Keeper:
         """
         self._node = node
         self._failed = failed
-        self._log = get_log()
+        self._log = node.log
         self._held: dict[Link, None] = {}  # with something to say that must not be heard before the journal is on disk
         self._further = trio.Event()  # the journal is on disk further than before
         self.behind = False
@@ -123,6 +122,11 @@ class Keeper:
                 for link in self._node.links.values():
                     link.look_again()
         return safe
+
+    async def caught_up(self) -> None:
+        """Wait until the journal is on disk as far as anybody waits for it, and they have been told."""
+        while self._node.hub.durable < self._node.hub.wanted:
+            await self._further.wait()
 
     async def compact(self) -> None:
         """Keep the journal from taking much more room than what lives in it."""

@@ -211,6 +211,13 @@ class Link:
                 self._sent_all.set()
         self.look_again()
 
+    def cut(self) -> None:
+        """Hang up at once; what was still to be said is not."""
+        self.session.receive_eof(self._node.now())
+        self._rest = memoryview(b"")
+        self._end()
+        self.close()
+
     def close(self) -> None:
         """Close the socket."""
         if not self.closed:

@@ -12,7 +12,6 @@ import resource
 import secrets
 import signal
 import socket
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -25,6 +24,7 @@ from rabbitish.core.broker import Broker
 from rabbitish.errors import ConnectionFailure, ReplyCode
 from rabbitish.server.allocator import keep_freed_blocks
 from rabbitish.server.certificates import Certificates
+from rabbitish.server.clock import WallClock
 from rabbitish.server.disk_watch import DiskWatch
 from rabbitish.server.keeper import JournalError, Keeper
 from rabbitish.server.link import Link, Socket
@@ -50,16 +50,25 @@ class DataDirError(JournalError):
 
 
 class Node:
-    """One broker and its connections. `nursery` runs its tasks."""
+    """One broker and its connections. `nursery` runs its tasks; `clock` tells wall milliseconds that never go back."""
 
-    def __init__(self, settings: Settings, nursery: trio.Nursery, *, alone: bool = False) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        nursery: trio.Nursery,
+        *,
+        alone: bool = False,
+        clock: Callable[[], int] | None = None,
+        log: Log | None = None,
+    ) -> None:
         self.settings = settings
         self.nursery = nursery
-        self._log = get_log()
+        self.log = log or get_log()
+        self._clock = clock or WallClock()
         self.broker = Broker(
             token=lambda: secrets.token_urlsafe(16),
             settle_budget=settings.settle_budget_messages,
-            on_fault=lambda fault: self._log.exception("internal error", fault),
+            on_fault=lambda fault: self.log.exception("internal error", fault),
         )
         self.broker.add_vhost(settings.default_vhost)
         access = Access(frozenset(settings.loopback_users))
@@ -67,8 +76,6 @@ class Node:
         self.hub = Hub(self.broker, access, settings)
         self.links: dict[Session, Link] = {}
         self._memory_limit = memory_limit_bytes(settings)
-        self._started_wall_ms = time.time_ns() // 1_000_000
-        self._started = trio.current_time()
         self._deadline: int | None = None
         self._alarm = trio.Event()  # set when the ticker must look at _deadline again
         self._sleeps_until: int | None = 0
@@ -88,14 +95,14 @@ class Node:
         self.keeper = Keeper(self, disk, self._journal_failed)
         self.nursery.start_soon(self.keeper.compact)
         if self.settings.disk_free_limit_bytes:
-            watch = DiskWatch(disk, self.hub, self._log, lambda: self.pump(self.now()))
+            watch = DiskWatch(disk, self.hub, self.log, lambda: self.pump(self.now()))
             watch.look()  # before anybody can publish
             self.nursery.start_soon(watch.run)
         self.pump(self.now())
 
     def _journal_failed(self, error: Exception) -> None:
         if self.failure is None:
-            self._log.error("journal: the broker stops", error=error)
+            self.log.error("journal: the broker stops", error=error)
             self.failure = error
             self.nursery.cancel_scope.cancel()
 
@@ -105,10 +112,10 @@ class Node:
         return self.keeper is not None and self.keeper.behind
 
     def now(self) -> int:
-        """Wall milliseconds that never go back: the wall's at the start, and from there the event loop's clock."""
+        """Wall milliseconds that never go back."""
         if self._round_now is not None:
             return self._round_now
-        return self._started_wall_ms + int((trio.current_time() - self._started) * 1000)
+        return self._clock()
 
     def _begin_round(self) -> None:
         """No time passes while a lot of events is handled: a TTL of 0 lasts until its end."""
@@ -125,16 +132,16 @@ class Node:
         """Start a session on an accepted socket."""
         peer = self.let_in(sock)
         if peer is not None:
-            self._begin(sock, Session(self.hub, peer, self._log.bind(connection=peer.name), self.now()))
+            self._begin(sock, Session(self.hub, peer, self.log.bind(connection=peer.name), self.now()))
 
     def let_in(self, sock: socket.socket) -> SocketPeer | None:
         """Who is there; None, and the socket closed, when there is no room for it."""
         most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         try:
             if len(self.links) + (self.tls.shaking if self.tls else 0) >= self.settings.max_connections:
-                self._log.warning("too many connections", most=self.settings.max_connections)
+                self.log.warning("too many connections", most=self.settings.max_connections)
             elif sock.fileno() >= most - min(_RESERVED_FILES, most // 4) and most != resource.RLIM_INFINITY:
-                self._log.warning("too many connections for the limit of open files", limit=most)
+                self.log.warning("too many connections for the limit of open files", limit=most)
             else:
                 if self.settings.tcp_nodelay:
                     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -147,7 +154,7 @@ class Node:
     def _begin(self, sock: Socket, session: Session) -> Link:
         link = self.links[session] = Link(self, sock, session)
         self.nursery.start_soon(link.run)
-        self._look_at_deadlines()
+        self.look_at_deadlines()
         return link
 
     def begin(self, sock: Socket, peer: SocketPeer, log: Log, began: int, certificate_name: str | None) -> None:
@@ -190,7 +197,8 @@ class Node:
                 if link is not None:
                     link.flush(now)
 
-    def _look_at_deadlines(self) -> None:
+    def look_at_deadlines(self) -> None:
+        """A deadline was asked for outside of the pump, or the clock was moved: have the ticker look again."""
         self._deadline = self.broker.deadlines.next_due()
         self._alarm.set()
 
@@ -198,10 +206,10 @@ class Node:
         used = self.broker.usage.bytes + self.hub.partial_bytes
         if used > self._memory_limit:
             if "memory" not in self.hub.alarms:
-                self._log.warning("memory alarm: publishers are held back", used=used, limit=self._memory_limit)
+                self.log.warning("memory alarm: publishers are held back", used=used, limit=self._memory_limit)
                 self.hub.set_alarm("memory")
         elif "memory" in self.hub.alarms:
-            self._log.warning("memory alarm is over", used=used, limit=self._memory_limit)
+            self.log.warning("memory alarm is over", used=used, limit=self._memory_limit)
             self.hub.clear_alarm("memory")
         if self.keeper is not None:
             self._fit_windows(used)
@@ -266,18 +274,26 @@ def memory_limit_bytes(settings: Settings) -> int:
 
 
 async def run(
-    settings: Settings, ready: Callable[[Node, list[str]], None], stop: trio.Event, *, alone: bool = False
+    settings: Settings,
+    ready: Callable[[Node, list[str]], None],
+    stop: trio.Event,
+    *,
+    alone: bool = False,
+    listen: bool = True,
+    clock: Callable[[], int] | None = None,
+    log: Log | None = None,
 ) -> None:
     """Run a broker until `stop` is set; `ready` gets it and the URLs it listens on. ListenError: it cannot listen.
 
-    `alone`: the event loop runs nothing else.
+    `alone`: the event loop runs nothing else. Without `listen` somebody else brings the node its connections.
     """
     certificates = Certificates(settings) if settings.uses_tls else None
-    disk = _open_disk(settings)
-    listeners = open_listeners(settings)
+    log = log or get_log()
+    disk = _open_disk(settings, log)
+    listeners = open_listeners(settings) if listen else []
     sockets = [sock for opened in listeners for sock in opened.sockets]
     async with trio.open_nursery() as nursery:
-        node = Node(settings, nursery, alone=alone)
+        node = Node(settings, nursery, alone=alone, clock=clock, log=log)
         if certificates is not None:
             node.tls = TlsDoor(node, certificates)
         try:
@@ -307,9 +323,9 @@ async def run(
         disk.close()
 
 
-def _open_disk(settings: Settings) -> RealDisk | None:
+def _open_disk(settings: Settings, log: Log) -> RealDisk | None:
     if not settings.data_dir:
-        get_log().info("nothing is kept on disk, nothing survives this process")
+        log.info("nothing is kept on disk, nothing survives this process")
         return None
     path = Path(settings.data_dir).absolute()
     try:
@@ -318,7 +334,7 @@ def _open_disk(settings: Settings) -> RealDisk | None:
         raise DataDirError(str(error)) from error
     except OSError as error:
         raise DataDirError(f"cannot use {path}: {error.strerror}") from error
-    get_log().info("what is durable is kept on disk", data_dir=path)
+    log.info("what is durable is kept on disk", data_dir=path)
     return disk
 
 

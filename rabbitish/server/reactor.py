@@ -98,17 +98,27 @@ class Reactor:
             events = select(0) or (select(linger) if linger else [])
             if not events:
                 return
-            self._begin()
-            try:
-                for key, event in events:
-                    if key.data is None:
-                        self._called()
-                    else:
-                        key.data.on_ready(event)
-            finally:
-                self._end()
+            self._handle(events)
             if time.perf_counter() > end:
                 return
+
+    def take_ready(self) -> bool:
+        """Handle what is ready by now, without waiting; False: nothing was. For whoever cannot wait for its turn."""
+        events = [] if self._over else self._selector.select(0)
+        if events:
+            self._handle(events)
+        return bool(events)
+
+    def _handle(self, events: list[tuple[selectors.SelectorKey, int]]) -> None:
+        self._begin()
+        try:
+            for key, event in events:
+                if key.data is None:
+                    self._called()
+                else:
+                    key.data.on_ready(event)
+        finally:
+            self._end()
 
     def _called(self) -> None:
         with contextlib.suppress(BlockingIOError):

@@ -104,7 +104,8 @@ class Channel:
         # publishing
         self.confirms: Confirms | None = None
         self.transaction: Transaction | None = None
-        self.plain = False  # open, no content arriving, no transaction: publishes may take the fast lane
+        # open, no content arriving, no transaction, nobody watches publishes: they may take the fast lane
+        self.plain = False
         self._assembler = Assembler(session.settings.max_message_bytes, session.expect_content)
 
     # ---- frames in
@@ -117,7 +118,7 @@ class Channel:
         elif self.closing:
             self._while_closing(command.method)
         elif command.arguments[:4] == _BASIC_PUBLISH and self.opened:
-            self.plain = self.transaction is None
+            self.plain = self.transaction is None and self.session.hub.on_publish is None
             self._publish(command)
         else:
             self._handle(command.method)
@@ -355,7 +356,7 @@ def open_channel(channel: Channel, method: methods.ChannelOpen) -> None:
     if channel.opened:
         raise ConnectionFailure(ReplyCode.CHANNEL_ERROR, "second 'channel.open' seen")
     channel.opened = True
-    channel.plain = True
+    channel.plain = channel.session.hub.on_publish is None
     channel.send(methods.ChannelOpenOk())
 
 

@@ -357,6 +357,18 @@ class Session:
             self.outbox.write(HEARTBEAT)
         self.broker.deadlines.ask(self, now + interval // 2)
 
+    def put_off(self, ms: int) -> None:
+        """The clock was moved on by so much, which the peer knows nothing of: what has a time limit has it later.
+
+        The session is to be asked for `due` again, at any moment from now on.
+        """
+        self.heard += ms
+        self.outbox.last_sent += ms
+        self._handshake_ends += ms
+        if self._hang_up_at is not None:
+            self._hang_up_at += ms
+        self.broker.deadlines.forget(self)
+
     # ---- the beginning and the end
 
     def enter(self, vhost: Vhost) -> None:

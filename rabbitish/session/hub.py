@@ -6,16 +6,21 @@ through `now_durable`, `set_alarm` and `clear_alarm` it tells all of them what c
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 from rabbitish.config import Settings
 from rabbitish.core.access import Access
 from rabbitish.core.broker import Broker
-from rabbitish.session.content import PropertyCache
+from rabbitish.core.exchange import Target
+from rabbitish.session.content import PropertyCache, WireMessage
 
 if TYPE_CHECKING:
     from rabbitish.session.channel import Channel
     from rabbitish.session.connection import Session
+
+OnPublish: TypeAlias = "Callable[[Channel, WireMessage, list[Target]], list[Target]]"
+"""Sees a publish that was routed and says where it goes instead. ChannelError: it is refused for that."""
 
 Resource: TypeAlias = Literal["disk", "memory"]
 """What a broker can run short of, as RabbitMQ names it to those who are blocked."""
@@ -53,6 +58,8 @@ class Hub:
         self.unsafe: dict[Channel, None] = {}  # channels with publishes that wait for the disk
         self.alarms: frozenset[Resource] = frozenset()  # what has run short
         self.alarm = ""  # the same in words for those who are blocked ("low on memory"), or empty
+        self.on_publish: OnPublish | None = None  # see `watch_publishes`
+        self._held_for = ""
 
     def now_durable(self, lsn: int) -> None:
         """The journal is on disk up to `lsn`: confirm what waited for that."""
@@ -69,10 +76,23 @@ class Hub:
         """There is enough of this again: let publishers go on, unless something else has run short."""
         self._alarms_are(self.alarms - {resource})
 
+    def hold_publishers(self, reason: str) -> None:
+        """Hold publishers back for this reason, whatever there is enough of; empty: let them go on."""
+        self._held_for = reason
+        self._alarms_are(self.alarms)
+
     def _alarms_are(self, alarms: frozenset[Resource]) -> None:
         self.alarms = alarms
         # RabbitMQ's text (blocked_by_message); its set of the two always comes out in this order.
-        self.alarm = f"low on {' & '.join(sorted(alarms))}" if alarms else ""
-        if not alarms:
+        self.alarm = self._held_for or (f"low on {' & '.join(sorted(alarms))}" if alarms else "")
+        if not self.alarm:
             for session in list(self.sessions):
                 session.alarms_cleared()
+
+    def watch_publishes(self, watcher: OnPublish | None) -> None:
+        """Have `watcher` see every publish, or nobody; as long as somebody does, none takes the fast lane."""
+        self.on_publish = watcher
+        if watcher is not None:
+            for session in self.sessions:
+                for channel in session.channels.values():
+                    channel.plain = False  # which the next publish that nobody watches makes good

@@ -109,6 +109,8 @@ def publish(channel: Channel, method: methods.BasicPublish, command: Command) ->
     targets = route.targets
     if not summary.plain or targets is None:
         message, targets = _route_by_headers(channel, route, summary, raw, message)
+    if session.hub.on_publish is not None:
+        targets = session.hub.on_publish(channel, message, targets)
     count_publish(channel)
     if channel.transaction is not None:
         channel.transaction.publishes.append((route.mandatory, message, targets))

@@ -1,0 +1,24 @@
+"""What time it is for a node: wall milliseconds that never go back.
+
+The wall says when it starts; from there the event loop's clock goes on, which no administrator and no leap second
+moves. A node asks whatever it is given for `now`, so that tests can give it a clock of their own.
+"""
+
+from __future__ import annotations
+
+import time
+
+import trio
+
+
+class WallClock:
+    """The wall's time at the start, and from there the event loop's clock."""
+
+    __slots__ = ("_started", "_started_wall_ms")
+
+    def __init__(self) -> None:
+        self._started_wall_ms = time.time_ns() // 1_000_000
+        self._started = trio.current_time()
+
+    def __call__(self) -> int:
+        return self._started_wall_ms + int((trio.current_time() - self._started) * 1000)

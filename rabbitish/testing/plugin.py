@@ -1,0 +1,59 @@
+"""The fixtures for pytest, found by it through the entry point `pytest11`; docs/TESTING.md tells what to do with them.
+
+Every test run of whoever has rabbitish installed imports this module, so it imports nothing of ours: the broker is
+imported when a fixture wants one. With pytest-xdist each worker is a process with a session, and a broker, of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from rabbitish.testing.thread import RunningBroker
+    from rabbitish.testing.views import Vhost
+
+_LINES_SHOWN = 50
+
+
+@pytest.fixture(scope="session")
+def rabbitish_options() -> dict[str, Any]:
+    """What `rabbitish_broker` is started with, the keywords of `running_broker`; override it to change them."""
+    return {}
+
+
+@pytest.fixture(scope="session")
+def rabbitish_broker(rabbitish_options: dict[str, Any]) -> Iterator[RunningBroker]:
+    """A broker in a thread of its own, for the whole test session."""
+    from rabbitish.testing.thread import running_broker
+
+    with running_broker(**rabbitish_options) as broker:
+        yield broker
+
+
+@pytest.fixture(scope="session")
+def rabbitish_url(rabbitish_broker: RunningBroker) -> str:
+    """The URL of that broker's default virtual host, which all tests share."""
+    return rabbitish_broker.url
+
+
+@pytest.fixture
+def rabbitish_vhost(rabbitish_broker: RunningBroker) -> Iterator[Vhost]:
+    """A virtual host for this test alone; afterwards it is deleted and every fault that is on is undone."""
+    with rabbitish_broker.fresh_vhost() as vhost:
+        try:
+            yield vhost
+        finally:
+            rabbitish_broker.restore()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show the end of the broker's log with a test that failed."""
+    report = yield
+    broker = getattr(item, "funcargs", {}).get("rabbitish_broker") if report.failed else None
+    if broker is not None:
+        report.sections.append(("rabbitish log", "\n".join(broker.log[-_LINES_SHOWN:])))
+    return report
