@@ -6,7 +6,6 @@ broker that is down, and nobody else gets the port.
 
 from __future__ import annotations
 
-import contextlib
 import socket
 from collections.abc import Callable
 
@@ -40,8 +39,11 @@ class Door:
             self._nursery.start_soon(self._accept, self._sock)
 
     async def _accept(self, sock: socket.socket) -> None:
-        with contextlib.suppress(trio.ClosedResourceError):
+        try:
             await accept(sock, self._welcome)
+        except (trio.ClosedResourceError, ValueError):  # the latter where it was not waiting when it was closed
+            if sock.fileno() >= 0:
+                raise
 
     def shut(self) -> None:
         """Refuse connections until it is opened again."""

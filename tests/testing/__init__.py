@@ -1,0 +1,1 @@
+"""The testing kit, tried by the programs that it is for."""
