@@ -165,17 +165,11 @@ class Queue:
 
     def purge(self) -> int:
         """Drop what is ready; how many that were."""
-        return self._ask(lambda queue, _: queue.purge())
+        return self._ask(lambda queue, bench: _settled(queue.purge(), bench))
 
     def delete(self) -> int:
         """Delete it, as when somebody else does: its consumers are told. How many messages were ready."""
-
-        def drop(queue: core_queue.Queue, bench: Bench) -> int:
-            count = bench.vhost(self.vhost).drop_queue(queue)
-            bench.settle()
-            return count
-
-        return self._ask(drop)
+        return self._ask(lambda queue, bench: _settled(bench.vhost(self.vhost).drop_queue(queue), bench))
 
 
 class Exchange:
@@ -316,6 +310,12 @@ class Vhost:
     def delete(self) -> None:
         """Delete it with everything in it; its connections break."""
         self._reach(lambda bench: bench.delete_vhost(self.name))
+
+
+def _settled(result: T, bench: Bench) -> T:
+    """What a change gave, once everybody has been told who must know."""
+    bench.settle()
+    return result
 
 
 def drop(bench: Bench, sessions: list[Session], reason: str | None) -> int:
