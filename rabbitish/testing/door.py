@@ -11,7 +11,9 @@ from collections.abc import Callable
 
 import trio
 
-from rabbitish.server.listener import ListenError, accept
+from rabbitish.server.listener import ListenError
+
+_PAUSE_SECONDS = 0.01
 
 
 class Door:
@@ -39,11 +41,17 @@ class Door:
             self._nursery.start_soon(self._accept, self._sock)
 
     async def _accept(self, sock: socket.socket) -> None:
-        try:
-            await accept(sock, self._welcome)
-        except (trio.ClosedResourceError, ValueError):  # the latter where it was not waiting when it was closed
-            if sock.fileno() >= 0:
-                raise
+        while sock.fileno() >= 0:
+            try:
+                await trio.lowlevel.wait_readable(sock)
+                accepted, _ = sock.accept()
+            except trio.ClosedResourceError:
+                return
+            except OSError:  # shut in this moment, or too many are open
+                await trio.sleep(_PAUSE_SECONDS)
+                continue
+            accepted.setblocking(False)
+            self._welcome(accepted)
 
     def shut(self) -> None:
         """Refuse connections until it is opened again."""
