@@ -2,6 +2,7 @@
 
 Every test run of whoever has rabbitish installed imports this module, so it imports nothing of ours: the broker is
 imported when a fixture wants one. With pytest-xdist each worker is a process with a session, and a broker, of its own.
+There are no assertions here for pytest to rewrite (PYTEST_DONT_REWRITE).
 """
 
 from __future__ import annotations
