@@ -7,7 +7,9 @@ There are no assertions here for pytest to rewrite (PYTEST_DONT_REWRITE).
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,6 +19,25 @@ if TYPE_CHECKING:
     from rabbitish.testing.views import Vhost
 
 _LINES_SHOWN = 50
+_REWRITER = "_pytest.assertion.rewrite"
+
+
+@contextmanager
+def _nothing_rewritten() -> Iterator[None]:
+    """Import what is imported here as it is.
+
+    pytest rewrites the assertions in all modules of a distribution that brings a plugin. The broker's are none of a
+    test's: they would make its start take half as long again, and it slower.
+    """
+    places = [place for place, finder in enumerate(sys.meta_path) if type(finder).__module__ == _REWRITER]
+    rewriters = [(place, sys.meta_path[place]) for place in places]
+    for _, rewriter in rewriters:
+        sys.meta_path.remove(rewriter)
+    try:
+        yield
+    finally:
+        for place, rewriter in rewriters:
+            sys.meta_path.insert(place, rewriter)
 
 
 @pytest.fixture(scope="session")
@@ -28,7 +49,8 @@ def rabbitish_options() -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def rabbitish_broker(rabbitish_options: dict[str, Any]) -> Iterator[RunningBroker]:
     """A broker in a thread of its own, for the whole test session."""
-    from rabbitish.testing.thread import running_broker
+    with _nothing_rewritten():
+        from rabbitish.testing.thread import running_broker
 
     with running_broker(**rabbitish_options) as broker:
         yield broker

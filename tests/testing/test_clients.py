@@ -151,7 +151,7 @@ def app(rabbitish_vhost: testing.Vhost) -> Iterator[Celery]:
     app = Celery("shop", broker=rabbitish_vhost.url, backend="cache+memory://", set_as_current=False)
     app.conf.update(broker_heartbeat=0, worker_hijack_root_logger=False, broker_connection_retry_on_startup=True)
     app.conf.worker_cancel_long_running_tasks_on_connection_loss = True  # else it warns
-    app.task(add, name="add")
+    app.task(add, name="add", shared=False)
     yield app
     app.pool.force_close_all()
     app.close()

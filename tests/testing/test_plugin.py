@@ -129,6 +129,25 @@ def test_a_failure_shows_the_log_of_the_broker(pytester: pytest.Pytester) -> Non
     assert result.stdout.str().count("rabbitish log") == 1
 
 
+def test_the_broker_is_imported_as_it_is(pytester: pytest.Pytester) -> None:
+    """As far as a distribution with a plugin is concerned pytest would rewrite all of it."""
+    pytester.makeconftest("import pytest\npytest.register_assert_rewrite('rabbitish.server', 'rabbitish.perf')")
+    pytester.makepyfile(
+        """
+        import sys
+
+        def test(rabbitish_broker):
+            import rabbitish.perf.stats  # as anybody else imports it
+            rewriting = type(rabbitish.perf.stats.__loader__)
+            assert rewriting.__name__ == "AssertionRewritingHook"
+            server = [module for name, module in sys.modules.items() if name.startswith("rabbitish.server")]
+            assert len(server) > 5
+            assert not any(isinstance(module.__loader__, rewriting) for module in server)
+        """
+    )
+    pytester.runpytest_subprocess("-p", "rabbitish.testing.plugin").assert_outcomes(passed=1)
+
+
 def test_workers_of_xdist_have_brokers_of_their_own(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         """
