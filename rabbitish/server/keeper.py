@@ -124,8 +124,11 @@ class Keeper:
         return safe
 
     async def caught_up(self) -> None:
-        """Wait until the journal is on disk as far as anybody waits for it, and they have been told."""
-        while self._node.hub.durable < self._node.hub.wanted:
+        """Wait until everything that was recorded is on disk, and all who wait for it have been told."""
+        node, hub = self._node, self._node.hub
+        hub.wanted = max(hub.wanted, self.journal.last_lsn)
+        node.pump(node.now())
+        while hub.durable < hub.wanted:
             await self._further.wait()
 
     async def compact(self) -> None:

@@ -86,18 +86,43 @@ def test_only_publishes_that_fit_fail(
     assert bodies(rabbitish_vhost) == [b"1", b"2", b"4"]
 
 
-def test_a_flood_that_took_the_fast_lane_is_stopped_too(
-    rabbitish_vhost: testing.Vhost, channel: BlockingChannel
-) -> None:
+def test_a_flood_that_took_the_fast_lane_is_stopped_too() -> None:
     """Messages that begin alike are not looked at one by one, unless one of them is to fail."""
-    for _ in range(50):
+
+    async def conversation() -> None:
+        async with testing.broker() as broker, connected(broker) as client:
+            await client.ask(methods.QueueDeclare(queue="q"), methods.QueueDeclareOk)
+            await client.ask(methods.ConfirmSelect(), methods.ConfirmSelectOk)
+            await client.publish("q", b"m", times=50)
+            while (await client.expect(methods.BasicAck)).delivery_tag < 50:
+                pass
+            assert broker.bench.node.hub.on_publish is None
+            broker.fail_next_publish()
+            await client.publish("q", b"m", times=3)
+            assert (await client.expect(methods.BasicNack)).delivery_tag == 51
+            assert (await client.expect(methods.BasicAck)).delivery_tag == 53
+            assert broker.queue("q").ready == 52
+            assert broker.bench.node.hub.on_publish is None
+            broker.fail_next_publish()
+            async with connected(broker) as late:  # for whom the routes that others found are good
+                await late.ask(methods.ConfirmSelect(), methods.ConfirmSelectOk)
+                await late.publish("q", b"m")
+                await late.expect(methods.BasicNack)
+
+    converse(conversation)
+
+
+def test_faults_go_with_their_virtual_host(rabbitish_broker: testing.RunningBroker) -> None:
+    with rabbitish_broker.fresh_vhost() as vhost:
+        vhost.fail_next_publish()
+    again = rabbitish_broker.add_vhost(vhost.name)
+    with pika.BlockingConnection(parameters(again)) as connection:
+        channel = connection.channel()
+        channel.queue_declare("q")
+        channel.confirm_delivery()
         channel.basic_publish("", "q", b"m")
-    rabbitish_vhost.fail_next_publish()
-    with pytest.raises(NackError):
-        channel.basic_publish("", "q", b"m")
-    for _ in range(50):
-        channel.basic_publish("", "q", b"m")
-    assert rabbitish_vhost.queue("q").ready == 100
+    assert bodies(again) == [b"m"]
+    again.delete()
 
 
 def test_a_publish_without_confirms_is_lost(rabbitish_vhost: testing.Vhost, channel: BlockingChannel) -> None:
