@@ -40,6 +40,23 @@ class Method:
     _layout: ClassVar[Layout]
     _values: ClassVar[Callable[[Any], list[Any]]]
 
+    # As a dataclass has them; written once instead of compiled for each of sixty classes at every start.
+
+    def __repr__(self) -> str:
+        values = zip(self.fields, self._all_values(), strict=True)
+        return f"{type(self).__qualname__}({', '.join(f'{name}={value!r}' for name, value in values)})"
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        return self._all_values() == other._all_values()
+
+    def __hash__(self) -> int:
+        return hash(self._all_values())
+
+    def _all_values(self) -> tuple[Any, ...]:
+        return tuple(type(self)._values(self))
+
     def encode(self) -> bytes:
         """The payload of a method frame. ValueError, TypeError: an argument that its type cannot hold."""
         return self._layout.encode(self._head, type(self)._values(self))
@@ -88,7 +105,7 @@ def method(
     """
 
     def register(declaration: type[M]) -> type[M]:
-        cls = dataclass(frozen=True, slots=True)(declaration)
+        cls = dataclass(frozen=True, slots=True, repr=False, eq=False)(declaration)
         cls.class_id, cls.method_id, cls.name = class_id, method_id, _amqp_name(cls.__name__)
         cls.has_content, cls.replies = has_content, replies
         cls.fields = field_types(cls)

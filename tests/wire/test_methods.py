@@ -207,3 +207,17 @@ def test_bits_share_an_octet_only_with_their_neighbours() -> None:
     layout = Layout({"a": "bit", "b": "short", "c": "bit", "d": "bit"}, strict_text=True)
     assert layout.encode(b"head", [True, 5, False, True]) == b"head\x01\x00\x05\x02"
     assert layout.decode(b"head\xff\x00\x05\xff") == [True, 5, True, True]
+
+
+def test_methods_are_values() -> None:
+    """Equal, hashed and shown as dataclasses are, frozen as well."""
+    ack = methods.BasicAck(delivery_tag=1)
+    assert ack == methods.BasicAck(1, multiple=False)
+    assert ack != methods.BasicAck(2)
+    assert methods.TxSelect() == methods.TxSelect() != methods.TxCommit()
+    assert ack != 1
+    assert len({ack, methods.BasicAck(1), methods.BasicNack(1)}) == 2
+    assert repr(ack) == "BasicAck(delivery_tag=1, multiple=False)"
+    assert repr(methods.TxSelect()) == "TxSelect()"
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        ack.multiple = True  # type: ignore[misc]
