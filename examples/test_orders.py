@@ -1,4 +1,4 @@
-"""Tests of orders.py, with no broker installed: `pip install rabbitish pika pytest` and `pytest examples`.
+"""Tests of orders.py, with no broker installed: `pip install . pytest pika` and `pytest examples`.
 
 The fixtures are rabbitish's. A day of waiting takes no time, and what goes wrong goes wrong when it is told to.
 """
