@@ -7,15 +7,39 @@ broker.
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import os
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
+# A write of this size is one of many; then there is room for so much more.
+_MUCH_BYTES = 64 * 1024
+_ROOM_BYTES = 16 * 1024 * 1024
+_KEEP_SIZE = 1  # FALLOC_FL_KEEP_SIZE: the file gets no longer
 # So many segments are kept open to read bodies back from. Queues are read in order, so a few are in use at a time.
 _OPEN_FILES = 32
+
+
+def _keep_room(fd: int, offset: int, size: int) -> None:
+    """Have the file system set blocks aside. What it says does not matter: without them everything goes on."""
+    if _fallocate is not None:
+        _fallocate(fd, _KEEP_SIZE, offset, size)
+
+
+def _find_fallocate() -> Callable[[int, int, int, int], int] | None:
+    try:
+        function = ctypes.CDLL(None).fallocate
+    except (OSError, AttributeError):  # another system, where os.posix_fallocate would make the file longer
+        return None
+    function.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+    return cast("Callable[[int, int, int, int], int]", function)
+
+
+_fallocate = _find_fallocate()
 
 
 class DataDirInUse(Exception):
@@ -68,18 +92,28 @@ class Disk(Protocol):
 
 
 class RealFile:
-    """A file on a real disk."""
+    """A file on a real disk.
 
-    __slots__ = ("_fd",)
+    One that much is written to gets room ahead of what is written: to find that anew for every sync takes the file
+    system longer than to write the data.
+    """
+
+    __slots__ = ("_fd", "_room", "_size")
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
+        self._size = 0  # bytes written
+        self._room = 0  # up to here there is room
 
     def write(self, data: bytes) -> None:
         """See File."""
         view = memoryview(data)
         while view:
             view = view[os.write(self._fd, view) :]
+        self._size += len(data)
+        if len(data) >= _MUCH_BYTES and self._size + _MUCH_BYTES > self._room:
+            self._room = self._size + _ROOM_BYTES
+            _keep_room(self._fd, self._size, _ROOM_BYTES)
 
     def sync(self) -> None:
         """See File."""
@@ -87,6 +121,8 @@ class RealFile:
 
     def close(self) -> None:
         """See File."""
+        if self._room:
+            os.ftruncate(self._fd, self._size)  # gives back what was not needed
         os.close(self._fd)
 
 

@@ -47,3 +47,22 @@ def test_names_are_synced_when_they_change(tmp_path: Path, synced: list[tuple[st
     disk.unlink("a")
     assert synced[4:] == [("data", [])]
     disk.close()
+
+
+def test_much_finds_room_ahead_and_gives_back_what_is_left(tmp_path: Path) -> None:
+    disk = RealDisk(tmp_path)
+    file, path = disk.create("a"), tmp_path / "a"
+    file.write(b"little")
+    little = path.stat().st_blocks
+    data = os.urandom(100_000)
+    for _ in range(3):
+        file.write(data)
+    file.sync()
+    roomy = path.stat()
+    assert roomy.st_size == 300_006, "the file is no longer than what is in it"
+    file.close()
+    assert disk.read("a") == b"little" + 3 * data
+    if roomy.st_blocks * 512 < 16 << 20:
+        pytest.skip("this file system keeps no room")
+    assert little * 512 < 1 << 20 and path.stat().st_blocks * 512 < 1 << 20
+    disk.close()
