@@ -20,12 +20,12 @@ from rabbitish.core.vhost import Vhost
 if TYPE_CHECKING:
     from .fakes import Held
 
-# Whether what leaves for this reason was out with somebody; ACKNOWLEDGED: it may have been handed out for good.
+# Whether what leaves for this reason was out with somebody. ACKNOWLEDGED: it may have been handed out for good;
+# DELIVERY_LIMIT: it may have been out when the broker ended.
 _WAS_OUT = {
     Reason.EXPIRED: False,
     Reason.REJECTED: True,
     Reason.MAXLEN: False,
-    Reason.DELIVERY_LIMIT: True,
     Reason.PURGED: False,
     Reason.REFUSED: False,
 }
