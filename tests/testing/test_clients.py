@@ -151,7 +151,7 @@ def app(rabbitish_vhost: testing.Vhost) -> Iterator[Celery]:
     app = Celery("shop", broker=rabbitish_vhost.url, backend="cache+memory://", set_as_current=False)
     app.conf.update(broker_heartbeat=0, worker_hijack_root_logger=False, broker_connection_retry_on_startup=True)
     app.conf.worker_cancel_long_running_tasks_on_connection_loss = True  # else it warns
-    app.task(add, name="add", shared=False)
+    app.task(add, name="shop.add", shared=False)
     yield app
     app.pool.force_close_all()
     app.close()
@@ -159,16 +159,16 @@ def app(rabbitish_vhost: testing.Vhost) -> Iterator[Celery]:
 
 def test_celery_sends_what_a_worker_will_find(app: Celery, rabbitish_vhost: testing.Vhost) -> None:
     """Without any worker: what the program under test has asked for lies in the queue."""
-    app.tasks["add"].apply_async((1, 2), countdown=60, expires=3600)
+    app.tasks["shop.add"].apply_async((1, 2), countdown=60, expires=3600)
     [message] = rabbitish_vhost.queue("celery").messages
-    assert message.headers["task"] == "add"
+    assert message.headers["task"] == "shop.add"
     assert message.headers["eta"]
     assert message.json()[0] == [1, 2]
 
 
 def test_celery_works(app: Celery, rabbitish_vhost: testing.Vhost) -> None:
     with start_worker(app, pool="solo", perform_ping_check=False, shutdown_timeout=PATIENCE_SECONDS):
-        results = [app.tasks["add"].delay(number, 1) for number in range(5)]
+        results = [app.tasks["shop.add"].delay(number, 1) for number in range(5)]
         assert [result.get(timeout=PATIENCE_SECONDS) for result in results] == [1, 2, 3, 4, 5]
     assert rabbitish_vhost.queue("celery").ready == 0
 
@@ -182,4 +182,4 @@ def test_celery_works_again_after_its_connection_broke(
         rabbitish_broker.wait_until(consumed, within=PATIENCE_SECONDS)
         rabbitish_vhost.drop_connections()
         rabbitish_broker.wait_until(consumed, within=PATIENCE_SECONDS)
-        assert app.tasks["add"].delay(1, 2).get(timeout=PATIENCE_SECONDS) == 3
+        assert app.tasks["shop.add"].delay(1, 2).get(timeout=PATIENCE_SECONDS) == 3
