@@ -204,6 +204,10 @@ class Channel:
 
     def ack_at_once(self, taken: list[Run]) -> None:
         """The peer is done with these."""
+        if len(taken) == 1:
+            run = taken[0]
+            self._acked(run.queue, run.consumer, run.held())
+            return
         # Most are of one queue and consumer, whom it is enough to tell once.
         queue = consumer = None
         messages: list[Message] = []

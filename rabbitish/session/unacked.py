@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from rabbitish.core.handle import QueueHandle
 from rabbitish.core.lane import Lane
@@ -50,6 +50,8 @@ class Run:
 
     def held(self) -> list[Message]:
         """The messages that are not settled."""
+        if self.count == len(self.messages):
+            return cast("list[Message]", self.messages)
         return [message for message in self.messages if message is not None]
 
     def tags(self) -> Iterator[int]:
@@ -70,6 +72,15 @@ class Run:
         )
         if self.count != len(self.messages):
             part.count -= part.messages.count(None)
+        return part
+
+    def cut(self, size: int) -> Run:
+        """Give up the first deliveries, so many with their gaps, which are a run of their own then."""
+        part = self.part(0, size)
+        del self.messages[:size]
+        self.first += size
+        self.position += size
+        self.count -= part.count
         return part
 
 
@@ -131,12 +142,11 @@ class Unacked:
         begin, end = self._begin, place + 1
         taken = [run for run in self._runs[begin:end] if run is not None]
         self._gone -= end - begin - len(taken)
-        rest = last.part(size, len(last.messages))
-        if rest.messages:
-            taken[-1] = last.part(0, size)
-        if rest.count:
-            end = place
-            self._firsts[place], self._runs[place] = rest.first, rest
+        if size < len(last.messages):
+            taken[-1] = last.cut(size)
+            if last.count:
+                end = place
+                self._firsts[place] = last.first
         self._runs[begin:end] = [None] * (end - begin)
         self._begin = end
         self._skip()
@@ -181,5 +191,9 @@ class Unacked:
             begin += 1
             self._gone -= 1
         self._begin = begin
-        if 2 * (begin + self._gone) > end + _PLACES_TO_SPARE or begin == end:
+        if begin == end:
+            runs.clear()
+            self._firsts.clear()
+            self._begin = 0
+        elif 2 * (begin + self._gone) > end + _PLACES_TO_SPARE:
             self._set(list(self))
