@@ -27,7 +27,7 @@ settings() {
   export RABBITMQ_NODENAME=$node RABBITMQ_NODE_IP_ADDRESS=127.0.0.1 RABBITMQ_NODE_PORT=$port \
     RABBITMQ_DIST_PORT=$dist_port ERL_EPMD_PORT=$epmd_port ERL_EPMD_ADDRESS=127.0.0.1 \
     RABBITMQ_MNESIA_BASE=$home/mnesia RABBITMQ_LOG_BASE=$home/log RABBITMQ_PID_FILE=$home/pid \
-    RABBITMQ_ENABLED_PLUGINS_FILE=$home/enabled_plugins RABBITMQ_CONFIG_FILE=$home/none \
+    RABBITMQ_ENABLED_PLUGINS_FILE=$home/enabled_plugins RABBITMQ_CONFIG_FILE=$home/rabbitmq.conf \
     RABBITMQ_CONF_ENV_FILE=$home/rabbitmq-env.conf
 }
 
@@ -41,6 +41,9 @@ start() {
   settings
   echo "[]." >"$home/enabled_plugins"
   : >"$home/rabbitmq-env.conf"
+  # The users that conformance/test_access.py logs in with
+  cp "$(dirname "$0")/../conformance/users.json" "$home/users.json"
+  echo "load_definitions = $home/users.json" >"$home/rabbitmq.conf"
   # Debian's wrapper runs the broker as the user rabbitmq when root starts it
   if [ "$(id -u)" = 0 ]; then
     chmod 755 "$home"

@@ -19,6 +19,7 @@ import click
 from rabbitish import __version__
 from rabbitish.config import DEFAULT_PORT, LOG_LEVELS, Address
 from rabbitish.tools.journal import journal
+from rabbitish.tools.operator import COMMANDS
 
 if TYPE_CHECKING:
     from rabbitish.server.settings_file import Given, Loaded
@@ -111,6 +112,8 @@ def serve(loaded: Loaded) -> None:
 
 
 main.add_command(journal)
+for _command in COMMANDS:
+    main.add_command(_command)
 
 
 @main.group()

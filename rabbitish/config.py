@@ -219,8 +219,32 @@ class Settings:
     default_pass: str = field(default="guest", repr=False)
     default_vhost: str = "/"
 
+    # Who a client is that logs in with the mechanism ANONYMOUS; empty: nobody can. Off, since a broker that lets
+    # strangers in should have been told to.
+    anonymous_user: str = ""
+
     # Users that may log in from loopback only. The password of guest is known to everybody.
     loopback_users: tuple[str, ...] = ("guest",)
+
+    # Wrong passwords of one address for one user that are looked at before it must wait; one is forgiven every second.
+    # A fleet of clients with an old password tries every few seconds for ever, and those beside it with the new one
+    # must not suffer for that; whoever guesses gets nowhere at that rate. 0: any number.
+    login_failures_max: int = within(0, 1_000_000, 100)
+
+    # What verifying a password of our own costs: 2 to this power KiB of memory, and time in proportion, some 50 ms for
+    # 14. Each user's password is verified once in the life of the process, when all clients come back after a restart.
+    password_cost: int = within(4, 20, 14)
+
+    # When somebody logs in whose password was hashed by RabbitMQ, hash it anew our way. Off: RabbitMQ cannot verify our
+    # hashes, so a file that is exported would be of less use there.
+    password_migration: bool = False
+
+    # The socket through which commands reach the broker; empty: control.sock in the data_dir, and none without one.
+    # Whoever may open it may do everything: its owner alone.
+    control_socket: str = ""
+
+    # Where logins, refusals and changes are written down, a JSON object a line; empty: nowhere but in the log.
+    audit_log: str = ""
 
     # --- Journal -----------------------------------------------------------------------------------------------------
 

@@ -407,7 +407,11 @@ def test_a_broker_starts_on_what_was_salvaged(sound: MemoryDisk, tmp_path: Path)
     disk = sound.copy()
     flip_some(disk, Random(1), 5)
     new = tmp_path / "new"
-    assert lines("salvage", written(disk, tmp_path / "damaged"), new)
+    damaged = written(disk, tmp_path / "damaged")
+    users = '{"rabbitish_access": 1, "users": [{"name": "joe"}], "vhosts": [{"name": "/"}]}'
+    (damaged / "access.json").write_text(users)
+    assert lines("salvage", damaged, new)
+    assert (new / "access.json").read_text() == users
     command = [sys.executable, "-m", "rabbitish", "serve", "--port", "0", "--data-dir", str(new)]
     with subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

@@ -237,9 +237,7 @@ def queue_options(
     if not arguments:
         return _PLAIN_QUEUE
     where = resource("queue", name, vhost)
-    exchange = arguments.get("x-dead-letter-exchange")
-    if "x-dead-letter-exchange" in arguments and not isinstance(exchange, str):
-        raise refuse(f"invalid type '{type_name(exchange)}' for arg 'x-dead-letter-exchange' in {where}")
+    exchange = dead_letter_exchange(name, vhost, arguments)
     _run(_QUEUE_CHECKS, where, arguments)
     _refuse_type(where, arguments, durable=durable, exclusive=exclusive, auto_delete=auto_delete)
     for key in arguments:
@@ -251,13 +249,22 @@ def queue_options(
         max_length=_int(arguments, "x-max-length"),
         max_length_bytes=_int(arguments, "x-max-length-bytes"),
         overflow=_str(arguments, "x-overflow") or "drop-head",
-        dead_letter_exchange=_str(arguments, "x-dead-letter-exchange"),
+        dead_letter_exchange=exchange,
         dead_letter_routing_key=_str(arguments, "x-dead-letter-routing-key"),
         max_priority=_int(arguments, "x-max-priority"),
         single_active_consumer=arguments.get("x-single-active-consumer") is True,
         delivery_limit=_int(arguments, "x-delivery-limit"),
         consumer_timeout_ms=_int(arguments, "x-consumer-timeout"),
     )
+
+
+def dead_letter_exchange(name: str, vhost: str, arguments: Table) -> str | None:
+    """The dead letter exchange that a queue's arguments name, if any; ChannelError 406: it is no name."""
+    exchange = arguments.get("x-dead-letter-exchange")
+    if "x-dead-letter-exchange" in arguments and not isinstance(exchange, str):
+        where = resource("queue", name, vhost)
+        raise refuse(f"invalid type '{type_name(exchange)}' for arg 'x-dead-letter-exchange' in {where}")
+    return _str(arguments, "x-dead-letter-exchange")
 
 
 def check_server_named(arguments: Table) -> None:

@@ -59,12 +59,10 @@ class Broker:
     def delete_vhost(self, name: str) -> None:
         """Take a virtual host away with everything in it; its connections are closed already."""
         vhost = self.vhosts.pop(name)
-        for queue in list(vhost.queues.values()):
-            vhost.drop_queue(queue)
-        for exchange in list(vhost.exchanges):
-            if exchange and not exchange.startswith("amq."):
-                vhost.delete_exchange(exchange, if_unused=False)
+        vhost.clear()
         vhost.tell_consumers()
+        if self.recorder is not None:
+            self.recorder.vhost_removed(name)
 
     def settle(self, now: int) -> int | None:
         """Do what is due and hand out messages; the moment of the next call at the latest (`now` if work is left)."""

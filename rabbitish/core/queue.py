@@ -247,11 +247,7 @@ class Queue(Holdings):
 
     def _hand_to(self, consumer: Consumer, most: int) -> int:
         lane = self._top()
-        if lane.plain:
-            first, messages = lane.take_fresh(most)
-            returns = 0
-        else:
-            first, messages, returns = lane.take_run(most)
+        first, messages, returns = lane.take_run(most)
         if self.away_bytes:
             messages = [self._whole(message) for message in messages]
         count = len(messages)

@@ -14,13 +14,14 @@ from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from rabbitish.core import arguments as args
-from rabbitish.core import equivalence
+from rabbitish.core import equivalence, naming
+from rabbitish.core.access.records import VhostRecord
 from rabbitish.core.changes import Reason, Recorder
 from rabbitish.core.chores import Chores
 from rabbitish.core.consumer import Consumer
 from rabbitish.core.deadletter import dead_letter, is_cycle
 from rabbitish.core.deadlines import Deadlines
-from rabbitish.core.exchange import KINDS, Binding, DefaultExchange, Exchange, Target
+from rabbitish.core.exchange import Binding, DefaultExchange, Exchange, Target
 from rabbitish.core.handle import QueueHandle
 from rabbitish.core.host import Usage
 from rabbitish.core.message import Message
@@ -62,6 +63,7 @@ class Vhost:
         token: Callable[[], str],
     ) -> None:
         self.name = name
+        self.record = VhostRecord(name)
         self.dirty = dirty
         self.deadlines = deadlines
         self.chores = chores
@@ -82,6 +84,18 @@ class Vhost:
             self.exchanges[exchange_name] = Exchange(
                 exchange_name, kind, durable=True, auto_delete=False, internal=internal, arguments={}
             )
+
+    def forget_routes(self) -> None:
+        """What sessions remember of routes may be wrong now."""
+        self._rerouted()
+
+    def clear(self) -> None:
+        """Delete everything in it, since it goes."""
+        for queue in list(self.queues.values()):
+            self.drop_queue(queue)
+        for exchange in list(self.exchanges.values()):
+            if exchange.name in self.exchanges and exchange.name and not exchange.name.startswith("amq."):
+                self._drop_exchange(exchange)
 
     def _rerouted(self) -> None:
         for memory in self.route_memories.values():
@@ -118,8 +132,7 @@ class Vhost:
         self, name: str, kind: str, *, durable: bool, auto_delete: bool, internal: bool, arguments: Table
     ) -> Exchange:
         """Declare an exchange, or find one that is equivalent. ChannelError: 403 for a reserved name, 406."""
-        args.check_exchange_type(kind, KINDS)
-        self.check_not_default(name)
+        naming.check_exchange(name, kind)
         exchange = self.exchanges.get(name)
         if exchange is not None:
             equivalence.check_exchange(
@@ -132,7 +145,7 @@ class Vhost:
                 arguments=arguments,
             )
             return exchange
-        self._check_name("exchange", name)
+        naming.check_name("exchange", name)
         return self.add_exchange(
             name, kind, durable=durable, auto_delete=auto_delete, internal=internal, arguments=arguments
         )
@@ -153,11 +166,7 @@ class Vhost:
 
     def delete_exchange(self, name: str, *, if_unused: bool) -> None:
         """Delete an exchange and its bindings; no error when there is none. ChannelError: 403, 406 while bound."""
-        self.check_not_default(name)
-        if name.startswith("amq."):
-            raise ChannelError(
-                ReplyCode.ACCESS_REFUSED, f"deletion of system exchange '{name}' in vhost '{self.name}' not allowed"
-            )
+        naming.check_deletable(name, self.name)
         exchange = self.exchanges.get(name)
         if exchange is None:
             return
@@ -177,15 +186,6 @@ class Vhost:
         if exchange.durable and self.recorder is not None:
             self.recorder.exchange_deleted(self.name, exchange)
 
-    def check_not_default(self, name: str) -> None:
-        """ChannelError: 403 for the default exchange, which nobody may declare, delete or bind."""
-        if not name:
-            raise ChannelError(ReplyCode.ACCESS_REFUSED, "operation not permitted on the default exchange")
-
-    def _check_name(self, kind: str, name: str) -> None:
-        if name.startswith("amq."):
-            raise ChannelError(ReplyCode.ACCESS_REFUSED, f"{kind} name '{name}' contains reserved prefix 'amq.*'")
-
     # ---- queues
 
     def declare_queue(
@@ -199,16 +199,59 @@ class Vhost:
         owner: object,
         now: int,
     ) -> Queue:
-        """Declare a queue, or find one that is equivalent; an empty name is made up. ChannelError: 403, 405, 406.
+        """Declare a queue, or find one that is equivalent; an empty name is made up. ChannelError: 403, 405, 406."""
+        return self.declare_named_queue(
+            self.name_for_queue(name, arguments),
+            durable=durable,
+            exclusive=exclusive,
+            auto_delete=auto_delete,
+            arguments=arguments,
+            owner=owner,
+            now=now,
+        )
+
+    def name_for_queue(self, name: str, arguments: Table) -> str:
+        """The name that a declare means; an empty one is made up. ChannelError: 403 for a reserved name, 406."""
+        if name:
+            naming.check_name("queue", name)
+            return name
+        args.check_server_named(arguments)
+        return f"amq.gen-{self._token()}"
+
+    def with_default_type(self, arguments: Table, *, durable: bool, exclusive: bool, auto_delete: bool) -> Table:
+        """A declare's arguments, with the virtual host's default queue type where they have none and it can be that."""
+        default = self.record.default_queue_type
+        if default is None or "x-queue-type" in arguments:
+            return arguments
+        if default != "classic" and (exclusive or auto_delete or not durable):
+            return arguments
+        return {**arguments, "x-queue-type": default}
+
+    def check_queue_limit(self, name: str) -> None:
+        """ChannelError 406: there are as many queues as there may be."""
+        most = self.record.max_queues
+        if most is not None and len(self.queues) >= most:
+            raise ChannelError(
+                ReplyCode.PRECONDITION_FAILED,
+                f"cannot declare queue '{name}': queue limit in vhost '{self.name}' ({most}) is reached",
+            )
+
+    def declare_named_queue(
+        self,
+        name: str,
+        *,
+        durable: bool,
+        exclusive: bool,
+        auto_delete: bool,
+        arguments: Table,
+        owner: object,
+        now: int,
+    ) -> Queue:
+        """The same with a name from `name_for_queue`.
 
         An exclusive queue is as durable as its connection, that is, not (RabbitMQ does the same).
         """
         durable = durable and not exclusive
-        if name:
-            self._check_name("queue", name)
-        else:
-            args.check_server_named(arguments)
-            name = f"amq.gen-{self._token()}"
         queue = self.queues.get(name)
         if queue is not None:
             equivalence.check_queue(

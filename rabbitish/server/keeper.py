@@ -153,8 +153,16 @@ class Keeper:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         compaction.write()
 
-    async def _rewrite(self, compaction: Compaction) -> None:
+    async def reached(self, lsn: int) -> None:
+        """Wait until the journal is on disk up to `lsn`."""
         hub = self._node.hub
+        hub.wanted = max(hub.wanted, lsn)
+        while hub.durable < lsn:
+            further = self._further
+            self._node.pump(self._node.now())  # to have it written and synced, and all told of it
+            await further.wait()
+
+    async def _rewrite(self, compaction: Compaction) -> None:
         try:
             try:
                 await trio.to_thread.run_sync(self._write_anew, compaction)
@@ -167,11 +175,7 @@ class Keeper:
                 self._log.warning("journal: no room to write segments anew", error=error)
                 await trio.sleep(_NO_ROOM_SECONDS)
                 return
-            hub.wanted = max(hub.wanted, compaction.lsn)
-            while hub.durable < compaction.lsn:
-                further = self._further
-                self._node.pump(self._node.now())  # to have it written and synced, and all told of it
-                await further.wait()
+            await self.reached(compaction.lsn)
             await trio.to_thread.run_sync(compaction.install)
         except (OSError, JournalDamaged) as error:
             self._failed(error)

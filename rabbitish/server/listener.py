@@ -133,6 +133,7 @@ class SocketPeer:
         # RabbitMQ's name for a connection; operators and its management API know connections by it.
         self.name = f"{_joined(remote)} -> {_joined(local)}"
         self.address = _joined(remote)
+        self.host, self.port = remote[0], remote[1]
         self.loopback = ipaddress.ip_address(remote[0].partition("%")[0]).is_loopback
 
 

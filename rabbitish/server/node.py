@@ -23,14 +23,17 @@ from rabbitish.core.access import Access
 from rabbitish.core.broker import Broker
 from rabbitish.errors import ConnectionFailure, ReplyCode
 from rabbitish.server.allocator import keep_freed_blocks
+from rabbitish.server.audit import AuditLog
 from rabbitish.server.certificates import Certificates
 from rabbitish.server.clock import WallClock
+from rabbitish.server.control import ControlSocket
 from rabbitish.server.disk_watch import DiskWatch
 from rabbitish.server.keeper import JournalError, Keeper
 from rabbitish.server.link import Link, Socket
 from rabbitish.server.listener import SocketPeer, accept, close_all, open_listeners
 from rabbitish.server.log import Log, get_log
 from rabbitish.server.reactor import READ, Reactor
+from rabbitish.server.registrar import Registrar
 from rabbitish.server.tls_door import TlsDoor
 from rabbitish.session.connection import Session
 from rabbitish.session.hub import Hub
@@ -71,11 +74,22 @@ class Node:
             on_fault=lambda fault: self.log.exception("internal error", fault),
         )
         self.broker.add_vhost(settings.default_vhost)
-        access = Access(frozenset(settings.loopback_users))
-        access.add_user(settings.default_user, settings.default_pass, frozenset({"administrator"}))
+        access = Access(
+            frozenset(settings.loopback_users),
+            key=secrets.token_bytes(32),
+            most_failures=settings.login_failures_max,
+            cost=settings.password_cost,
+        )
+        access.add_known_user(
+            settings.default_user, settings.default_pass, frozenset({"administrator"}), settings.default_vhost
+        )
         self.hub = Hub(self.broker, access, settings)
+        self.hub.audit = self.audit = AuditLog(settings.audit_log)
+        self.registrar = Registrar(self, self._journal_failed)
         self.links: dict[Session, Link] = {}
-        self._memory_limit = memory_limit_bytes(settings)
+        self.urls: list[str] = []
+        self.memory_limit = memory_limit_bytes(settings)
+        self.started_at = self._clock()
         self._deadline: int | None = None
         self._alarm = trio.Event()  # set when the ticker must look at _deadline again
         self._sleeps_until: int | None = 0
@@ -93,6 +107,7 @@ class Node:
         JournalError: it is damaged, or cannot be read.
         """
         self.keeper = Keeper(self, disk, self._journal_failed)
+        self.registrar.open(disk)
         self.nursery.start_soon(self.keeper.compact)
         if self.settings.disk_free_limit_bytes:
             watch = DiskWatch(disk, self.hub, self.log, lambda: self.pump(self.now()))
@@ -204,12 +219,12 @@ class Node:
 
     def _watch_memory(self) -> None:
         used = self.broker.usage.bytes + self.hub.partial_bytes
-        if used > self._memory_limit:
+        if used > self.memory_limit:
             if "memory" not in self.hub.alarms:
-                self.log.warning("memory alarm: publishers are held back", used=used, limit=self._memory_limit)
+                self.log.warning("memory alarm: publishers are held back", used=used, limit=self.memory_limit)
                 self.hub.set_alarm("memory")
         elif "memory" in self.hub.alarms:
-            self.log.warning("memory alarm is over", used=used, limit=self._memory_limit)
+            self.log.warning("memory alarm is over", used=used, limit=self.memory_limit)
             self.hub.clear_alarm("memory")
         if self.keeper is not None:
             self._fit_windows(used)
@@ -217,10 +232,10 @@ class Node:
     def _fit_windows(self, used: int) -> None:
         """Have queues keep less in memory where there are so many long ones that all of them together are too much."""
         usage, widest = self.broker.usage, self.settings.queue_window_bytes
-        if used > self._memory_limit // 2:
+        if used > self.memory_limit // 2:
             if usage.window_bytes > _NARROWEST_WINDOW_BYTES:
                 self.broker.narrow_windows(usage.window_bytes // 2)
-        elif used < self._memory_limit // 4 and usage.window_bytes < widest:
+        elif used < self.memory_limit // 4 and usage.window_bytes < widest:
             usage.window_bytes = min(widest, usage.window_bytes * 2)
 
     async def tick(self) -> None:
@@ -293,12 +308,15 @@ async def run(
     listeners = open_listeners(settings) if listen else []
     sockets = [sock for opened in listeners for sock in opened.sockets]
     async with trio.open_nursery() as nursery:
-        node = Node(settings, nursery, alone=alone, clock=clock, log=log)
-        if certificates is not None:
-            node.tls = TlsDoor(node, certificates)
         try:
+            node = Node(settings, nursery, alone=alone, clock=clock, log=log)
+            if certificates is not None:
+                node.tls = TlsDoor(node, certificates)
             if disk is not None:
                 node.open_journal(disk)
+            control = ControlSocket.open(node)
+            if control is not None:
+                nursery.start_soon(control.run)
             nursery.start_soon(node.tick)
             async with trio.open_nursery() as accepters:
                 for address, opened_sockets in listeners:
@@ -308,7 +326,8 @@ async def run(
                         welcome = partial(node.tls.welcome, accepters)
                     for sock in opened_sockets:
                         accepters.start_soon(accept, sock, welcome)
-                ready(node, [str(address) for address, _ in listeners])
+                node.urls = [str(address) for address, _ in listeners]
+                ready(node, node.urls)
                 await stop.wait()
                 accepters.cancel_scope.cancel()
         finally:
@@ -319,6 +338,7 @@ async def run(
         raise JournalError(f"the journal cannot be used: {node.failure}")
     if node.keeper is not None:
         node.keeper.close()
+    node.audit.close()
     if disk is not None:
         disk.close()
 

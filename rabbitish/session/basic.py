@@ -10,6 +10,7 @@ from rabbitish.errors import ChannelError, ConnectionFailure, ReplyCode
 from rabbitish.session.channel import Channel, handles
 from rabbitish.session.consumer import ChannelConsumer
 from rabbitish.session.content import WireMessage
+from rabbitish.session.permissions import permit
 from rabbitish.session.replies import ReplyConsumer
 from rabbitish.session.unacked import Run
 from rabbitish.wire import methods
@@ -43,7 +44,9 @@ def consume(channel: Channel, method: methods.BasicConsume) -> None:
         channel.reply(method.nowait, methods.BasicConsumeOk(consumer_tag=tag))
         return
     vhost = session.vhost
-    queue = channel.queue(method.queue)
+    name = channel.queue_name(method.queue)
+    permit(session, methods.BasicConsume, "queue", name)
+    queue = channel.queue(name)
     options = consumer_options(queue.name, vhost.name, method.arguments)
     timeout = options.consumer_timeout_ms or queue.options.consumer_timeout_ms
     consumer = ChannelConsumer(
@@ -87,7 +90,9 @@ def cancel(channel: Channel, method: methods.BasicCancel) -> None:
 def get(channel: Channel, method: methods.BasicGet) -> None:
     """basic.get."""
     session = channel.session
-    queue = channel.queue(method.queue)
+    name = channel.queue_name(method.queue)
+    permit(session, methods.BasicGet, "queue", name)
+    queue = channel.queue(name)
     taken = queue.take(session.now, no_ack=method.no_ack)
     queue.touch(session.now)
     if taken is None:

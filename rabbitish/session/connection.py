@@ -11,14 +11,15 @@ The server learns of anything to do (bytes to send, a socket to close) through `
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
-from rabbitish.core.access import User
+from rabbitish.core.access.logins import Attempt
+from rabbitish.core.access.records import User
 from rabbitish.core.vhost import Vhost
 from rabbitish.errors import AMQPError, ChannelError, ConnectionFailure, ReplyCode
 from rabbitish.session import basic, handshake, modes, topology  # noqa: F401  (they fill the table of methods)
 from rabbitish.session.channel import Channel
+from rabbitish.session.channel0 import RUNNING, decode_on_0, unexpected
 from rabbitish.session.fastlane import Template, take_fast
 from rabbitish.session.hub import Hub, Log, Peer
 from rabbitish.session.outbox import Outbox
@@ -34,9 +35,8 @@ from rabbitish.wire.frames import (
     FrameParser,
     Opening,
     classify_opening,
-    frame_text,
 )
-from rabbitish.wire.method import Method, decode_method
+from rabbitish.wire.method import Method
 
 
 class Session:
@@ -51,7 +51,8 @@ class Session:
         self.peer_certificate_name = peer_certificate_name
         self.log = log
         self.now = now  # of the call that is being handled
-        # header, starting, tuning, opening, running, closing (we wait for close-ok), done (the peer closed), closed
+        # header, starting, verifying (a password), tuning, opening, running, closing (we wait for close-ok), done (the
+        # peer closed), closed
         self.state = "header"
         self.parser = FrameParser(self.settings.frame_min_bytes)
         self.outbox = Outbox(self.settings.outbox_bytes_high, self.settings.outbox_bytes_low, self.touch)
@@ -63,7 +64,10 @@ class Session:
         self.listed = False  # in hub.touched
         self.client_properties: Table = {}
         self.capabilities: Table = {}
+        self.mechanism = ""
+        self.login: Attempt | None = None  # while it is verified
         self.user = User("", frozenset())
+        self.connected_at = now
         self.vhost: Vhost
         self.frame_max = self.settings.frame_min_bytes
         self.channel_max = 0
@@ -99,9 +103,8 @@ class Session:
             for channel in self._confirming:
                 channel.flush_confirms()
             self._confirming.clear()
-        except Exception as error:  # ours, whatever it is: the broker lives on
-            self.log.exception("internal error", error)
-            self._fail(ConnectionFailure(ReplyCode.INTERNAL_ERROR, ""))
+        except Exception as error:  # noqa: BLE001 (ours, whatever it is: the broker lives on)
+            self._own_fault(error)
 
     def _header(self, data: bytes) -> bytes:
         self._opening += data
@@ -133,8 +136,35 @@ class Session:
                 self._frame(*frame)
             except (AMQPError, handshake.Silence) as error:
                 self._refuse(error)
-            if self.state == "closed":
+            if self.state in ("closed", "verifying"):
                 return
+
+    def wait_for_login(self, attempt: Attempt) -> None:
+        """Hear nothing more before it is known whether a password is right."""
+        self.login = attempt
+        self.state = "verifying"
+        self.reading = False
+
+    def login_verified(self, attempt: Attempt, now: int, *, right: bool) -> None:
+        """It is known now."""
+        if self.state != "verifying":
+            return
+        self.now = self.broker.now = now
+        self.state, self.reading, self.login = "starting", True, None
+        attempt.right = right
+        try:
+            try:
+                handshake.decide(self, attempt)
+            except (AMQPError, handshake.Silence) as error:
+                self._refuse(error)
+            self._frames()  # what had come already
+        except Exception as error:  # noqa: BLE001 (ours, whatever it is: the broker lives on)
+            self._own_fault(error)
+        self.touch()
+
+    def _own_fault(self, error: Exception) -> None:
+        self.log.exception("internal error", error)
+        self._fail(ConnectionFailure(ReplyCode.INTERNAL_ERROR, ""))
 
     def _refuse(self, error: AMQPError | handshake.Silence) -> None:
         if isinstance(error, handshake.Silence):
@@ -158,7 +188,7 @@ class Session:
             self._frame_on_0(kind, payload)
         elif self.state == "running":
             if kind == FRAME_HEARTBEAT:
-                raise _unexpected(kind, payload)
+                raise unexpected(kind, payload)
             channel = self.channels.get(number)
             if channel is None:
                 channel = self._new_channel(number)
@@ -168,7 +198,7 @@ class Session:
                 self.log.warning("channel closed for an error", channel=number, error=error)
                 channel.close(error)
         elif self.state not in ("closing", "done"):
-            raise _unexpected(kind, payload)
+            raise unexpected(kind, payload)
 
     def _frame_on_0(self, kind: int, payload: bytes) -> None:
         if kind == FRAME_HEARTBEAT:
@@ -178,10 +208,10 @@ class Session:
                 self._while_closing(payload)
             return
         if kind != FRAME_METHOD:
-            raise _unexpected(kind, payload)
-        method = _decode_on_0(payload)
+            raise unexpected(kind, payload)
+        method = decode_on_0(payload)
         if self.state == "running":
-            handler = _RUNNING.get(type(method))
+            handler = RUNNING.get(type(method))
         else:
             handler = handshake.HANDLERS.get((self.state, type(method)))
         if handler is None:
@@ -207,12 +237,15 @@ class Session:
                 f"number of channels opened ({len(self.channels)}) has reached the negotiated channel_max "
                 f"({self.channel_max})",
             )
+        self.hub.tally.check_channel(self.user)
+        self.hub.tally.count_channels(self.user.name, 1)
         channel = self.channels[number] = Channel(self, number)
         return channel
 
     def forget_channel(self, channel: Channel) -> None:
         """A channel is closed on both sides; its number may be used again."""
         del self.channels[channel.number]
+        self.hub.tally.count_channels(self.user.name, -1)
 
     def receive_eof(self, now: int) -> None:
         """The peer is gone, or the server gave it up."""
@@ -241,7 +274,7 @@ class Session:
         """The route of a publish with these argument bytes. ChannelError, ConnectionFailure: see `find_route`."""
         route = self.routes.get(arguments)
         if route is None:
-            route = find_route(self.vhost, method)
+            route = find_route(self, method)
             self._memory.remember(self.routes, arguments, route)
         return route
 
@@ -375,6 +408,7 @@ class Session:
         """The handshake is over: work in this virtual host."""
         self.vhost = vhost
         self.state = "running"
+        self.hub.tally.count_connection(self.user.name, vhost.name, 1)
         known = vhost.route_memories.get(self.user.name)
         if isinstance(known, RouteMemory):
             self._memory = known
@@ -439,6 +473,8 @@ class Session:
                 channel.shut()
             except Exception as error:  # ours, whatever it is: the other channels must still let go
                 self.log.exception("internal error", error)
+        self.hub.tally.count_connection(self.user.name, self.vhost.name, -1)
+        self.hub.tally.count_channels(self.user.name, -len(self.channels))
         self.channels.clear()
         self._confirming.clear()
         self.vhost.release_owner(self)
@@ -453,38 +489,9 @@ class Session:
         self.state = "closed"
         self.ended = True
         self.reading = False
+        if self.login is not None:
+            self.login.abandoned = True
         self.broker.deadlines.forget(self)
         self.hub.sessions.discard(self)
         self.outbox.waiters.clear()
         self.touch()
-
-
-def _unexpected(kind: int, payload: bytes) -> ConnectionFailure:
-    return ConnectionFailure(ReplyCode.UNEXPECTED_FRAME, frame_text(kind, payload))
-
-
-def _decode_on_0(payload: bytes) -> Method:
-    """Decode a method of class connection, for whose arguments RabbitMQ has another error than for a channel's."""
-    try:
-        return decode_method(payload)
-    except AMQPError as error:
-        if "cannot decode" in error.detail:
-            raise ConnectionFailure(ReplyCode.INTERNAL_ERROR, "") from error
-        if len(payload) >= IDS.size and not error.class_id:
-            error.class_id, error.method_id = IDS.unpack_from(payload)
-        raise
-
-
-def _close(session: Session, method: methods.ConnectionClose) -> None:
-    session.closed_by_peer()
-
-
-def _update_secret(session: Session, method: methods.ConnectionUpdateSecret) -> None:
-    """A password does not expire, so there is nothing to renew; clients call it all the same."""
-    session.send(methods.ConnectionUpdateSecretOk())
-
-
-_RUNNING: dict[type[Method], Callable[[Session, Any], None]] = {
-    methods.ConnectionClose: _close,
-    methods.ConnectionUpdateSecret: _update_secret,
-}

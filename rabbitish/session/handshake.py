@@ -11,7 +11,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from rabbitish import __version__
-from rabbitish.core.access import User
+from rabbitish.core.access.logins import Attempt
+from rabbitish.core.access.records import User
 from rabbitish.errors import AMQPError, ConnectionFailure, ReplyCode
 from rabbitish.values import Table
 from rabbitish.wire import methods
@@ -20,9 +21,6 @@ from rabbitish.wire.table import decode_table_body
 
 if TYPE_CHECKING:
     from rabbitish.session.connection import Session
-
-MECHANISMS = ("AMQPLAIN", "PLAIN")
-BY_CERTIFICATE = "EXTERNAL"
 
 CAPABILITIES: Table = dict.fromkeys(
     (
@@ -62,56 +60,111 @@ def start(session: Session) -> None:
             version_major=0,
             version_minor=9,
             server_properties=properties,
-            mechanisms=" ".join(_mechanisms(session)).encode(),
+            mechanisms=" ".join(offered(session)).encode(),
             locales=b"en_US",
         )
     )
 
 
-def _mechanisms(session: Session) -> tuple[str, ...]:
-    """What this peer may log in by. As RabbitMQ, EXTERNAL even without a certificate: the refusal is easier to read."""
-    return MECHANISMS if session.peer_certificate_name is None else (*MECHANISMS, BY_CERTIFICATE)
+def offered(session: Session) -> list[str]:
+    """The authentication mechanisms that this peer may use.
+
+    As with RabbitMQ, EXTERNAL even to one without a certificate: the refusal is easier to read than a missing offer.
+    """
+    missing = set()
+    if not session.settings.anonymous_user:
+        missing.add("ANONYMOUS")
+    if session.peer_certificate_name is None:
+        missing.add("EXTERNAL")
+    return [name for name in MECHANISMS if name not in missing]
 
 
 def _start_ok(session: Session, method: methods.ConnectionStartOk) -> None:
     session.client_properties = method.client_properties
     capabilities = method.client_properties.get("capabilities")
     session.capabilities = capabilities if isinstance(capabilities, dict) else {}
-    if method.mechanism not in _mechanisms(session):
+    if method.mechanism not in offered(session):
         session.log.warning("unknown authentication mechanism", mechanism=method.mechanism)
         raise Silence
-    if method.mechanism == BY_CERTIFICATE:  # whatever the response says
-        name = session.peer_certificate_name or ""
-        user = session.access.named(name, loopback=session.peer.loopback) if name else None
-    else:
-        name, password = (_plain if method.mechanism == "PLAIN" else _amqplain)(session, method.response)
-        user = session.access.login(name, password, loopback=session.peer.loopback)
-    if user is None:
-        session.log.warning("login refused", user=name, mechanism=method.mechanism)
-        raise _refused(session, method.mechanism)
-    _logged_in(session, user)
+    session.mechanism = method.mechanism
+    MECHANISMS[method.mechanism](session, method.response)
 
 
-def _plain(session: Session, response: bytes) -> tuple[str, bytes]:
+def _plain(session: Session, response: bytes) -> None:
     """RFC 4616 without an authorisation identity, as RabbitMQ has it: NUL user NUL password."""
     parts = response.split(b"\0")
     if len(parts) != 3 or parts[0]:
         raise Silence
-    return parts[1].decode("utf-8", "surrogateescape"), parts[2]
+    _by_password(session, parts[1].decode("utf-8", "surrogateescape"), parts[2])
 
 
-def _amqplain(session: Session, response: bytes) -> tuple[str, bytes]:
+def _amqplain(session: Session, response: bytes) -> None:
     """AMQP 0-8's: a table without its length, with LOGIN and PASSWORD."""
     table = decode_table_body(response, 0, len(response))
     if "LOGIN" not in table or "PASSWORD" not in table:
         raise Silence
     name, password = table["LOGIN"], table["PASSWORD"]
     if not isinstance(name, str) or not isinstance(password, str):
-        raise _refused(session, "AMQPLAIN")
-    return name, password.encode("utf-8", "surrogateescape")
+        raise refused(session, "", "no strings")
+    _by_password(session, name, password.encode("utf-8", "surrogateescape"))
 
 
-def _refused(session: Session, mechanism: str) -> Exception:
+def _anonymous(session: Session, response: bytes) -> None:
+    """RFC 4505: whoever comes is the configured user; what it says of itself does not matter."""
+    by_name(session, session.settings.anonymous_user)
+
+
+def _external(session: Session, response: bytes) -> None:
+    """RFC 4422: whoever the certificate says, whatever the response does."""
+    by_name(session, session.peer_certificate_name or "")
+
+
+MECHANISMS: dict[str, Callable[[Session, bytes], None]] = {
+    "AMQPLAIN": _amqplain,
+    "PLAIN": _plain,
+    "ANONYMOUS": _anonymous,
+    "EXTERNAL": _external,
+}
+"""Authentication mechanisms: each takes the response in start-ok, and ends in `by_name`, a password or a refusal."""
+
+
+def _by_password(session: Session, name: str, password: bytes) -> None:
+    """Log in with a password; if that takes long, the peer is not heard until it is known whether it is right."""
+    peer = session.peer
+    attempt = session.access.attempt(name, password, peer.host, session.now, loopback=peer.loopback)
+    verify = session.hub.verify
+    if attempt.slow and verify is not None:
+        session.wait_for_login(attempt)
+        verify(attempt, lambda right, now: session.login_verified(attempt, now, right=right))
+    else:
+        attempt.right = attempt.right or attempt.verify()
+        decide(session, attempt)
+
+
+def decide(session: Session, attempt: Attempt) -> None:
+    """Go on from a password that was verified."""
+    user = session.access.conclude(attempt, session.now)
+    if user is None:
+        raise refused(session, attempt.name, attempt.reason)
+    rehash = session.hub.rehash
+    if rehash is not None and attempt.hashed is not None and not attempt.slow:
+        rehash(attempt)
+    _logged_in(session, user)
+
+
+def by_name(session: Session, name: str) -> None:
+    """Log in somebody of whom it is known otherwise who it is."""
+    user = session.access.named(name, loopback=session.peer.loopback)
+    if user is None:
+        raise refused(session, name, "no such user, or not from there")
+    _logged_in(session, user)
+
+
+def refused(session: Session, name: str, reason: str) -> Exception:
+    """What to raise for a refused login; the peer does not learn the reason."""
+    mechanism = session.mechanism
+    session.log.warning("login refused", user=name, mechanism=mechanism, reason=reason)
+    session.hub.audit("login refused", user=name, mechanism=mechanism, reason=reason, connection=session.peer.name)
     if not session.capability("authentication_failure_close"):
         return Silence()
     return ConnectionFailure(
@@ -123,6 +176,7 @@ def _refused(session: Session, mechanism: str) -> Exception:
 def _logged_in(session: Session, user: User) -> None:
     session.user = user
     session.state = "tuning"
+    session.hub.audit("login", user=user.name, mechanism=session.mechanism, connection=session.peer.name)
     settings = session.settings
     session.send(
         methods.ConnectionTune(
@@ -154,6 +208,22 @@ def _open(session: Session, method: methods.ConnectionOpen) -> None:
     vhost = session.broker.vhosts.get(method.virtual_host)
     if vhost is None:
         raise ConnectionFailure(ReplyCode.NOT_ALLOWED, f"vhost {method.virtual_host} not found")
+    user = session.user
+    try:
+        session.hub.tally.check_connection(user, vhost.record)
+        if not session.access.rights(user.name, vhost.name).enters:
+            raise ConnectionFailure(
+                ReplyCode.NOT_ALLOWED, f"access to vhost '{vhost.name}' refused for user '{user.name}'"
+            )
+    except ConnectionFailure as refusal:
+        session.hub.audit(
+            "access to vhost refused",
+            user=user.name,
+            vhost=vhost.name,
+            reason=refusal.detail,
+            connection=session.peer.name,
+        )
+        raise
     session.enter(vhost)
     session.send(methods.ConnectionOpenOk())
 

@@ -11,9 +11,13 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 from rabbitish.config import Settings
 from rabbitish.core.access import Access
+from rabbitish.core.access.logins import Attempt
+from rabbitish.core.access.roster import Roster
 from rabbitish.core.broker import Broker
 from rabbitish.core.exchange import Target
+from rabbitish.errors import ConnectionFailure, ReplyCode
 from rabbitish.session.content import PropertyCache, WireMessage
+from rabbitish.session.tally import Tally
 
 if TYPE_CHECKING:
     from rabbitish.session.channel import Channel
@@ -39,7 +43,18 @@ class Peer(Protocol):
     """Where a connection comes from."""
 
     name: str  # "127.0.0.1:50412 -> 127.0.0.1:5672", RabbitMQ's name for a connection
+    host: str  # its address without the port
     loopback: bool
+
+
+class Audit(Protocol):
+    """Where it is told who did what that has to do with access."""
+
+    def __call__(self, event: str, **fields: object) -> None: ...
+
+
+def _no_audit(event: str, **fields: object) -> None:
+    pass
 
 
 class Hub:
@@ -50,6 +65,11 @@ class Hub:
         self.access = access
         self.settings = settings
         self.properties = PropertyCache(settings.properties_cache_entries)
+        self.tally = Tally()
+        self.audit: Audit = _no_audit
+        # Verifies what is slow elsewhere, and calls back with the answer; None: it is verified on the spot.
+        self.verify: Callable[[Attempt, Callable[[bool, int], None]], None] | None = None
+        self.rehash: Callable[[Attempt], None] | None = None  # a right password has a hash that is not ours
         self.touched: list[Session] = []  # sessions that the server must look at
         self.sessions: set[Session] = set()
         self.partial_bytes = 0  # announced bodies that are still arriving
@@ -67,6 +87,30 @@ class Hub:
         unsafe, self.unsafe = self.unsafe, {}
         for channel in unsafe:
             channel.flush_confirms()
+
+    def adopt(self, roster: Roster, now: int) -> None:
+        """These are the users, permissions and virtual hosts from now on, for open connections too.
+
+        Connections of users and to virtual hosts that are gone are closed, in RabbitMQ's words.
+        """
+        self.access.adopt(roster)
+        broker = self.broker
+        for session in list(self.sessions):
+            name = session.user.name
+            if name and name not in roster.users:
+                session.stop(_forced(f"user '{name}' is deleted"), now)
+            elif name:
+                session.user = roster.users[name]
+        for name, vhost in list(broker.vhosts.items()):
+            if name not in roster.vhosts:
+                for session in list(self.sessions):
+                    if session.state == "running" and session.vhost is vhost:
+                        session.stop(_forced(f"vhost '{name}' is deleted"), now)
+                broker.delete_vhost(name)
+        for name, record in roster.vhosts.items():
+            vhost = broker.add_vhost(name)
+            vhost.record = record
+            vhost.forget_routes()
 
     def set_alarm(self, resource: Resource) -> None:
         """Hold publishers back, since this has run short. Those who are held back already hear nothing of it."""
@@ -96,3 +140,7 @@ class Hub:
             for session in self.sessions:
                 for channel in session.channels.values():
                     channel.plain = False  # which the next publish that nobody watches makes good
+
+
+def _forced(why: str) -> ConnectionFailure:
+    return ConnectionFailure(ReplyCode.CONNECTION_FORCED, why)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 from rabbitish.core.exchange import Exchange, Target
 from rabbitish.core.message import Address
 from rabbitish.core.routing import depends_on_headers
-from rabbitish.core.vhost import REPLY_TO, Vhost
+from rabbitish.core.vhost import REPLY_TO
 from rabbitish.errors import ChannelError, ConnectionFailure, ReplyCode
 from rabbitish.session.assembly import Command
 from rabbitish.session.content import (
@@ -28,10 +28,12 @@ from rabbitish.session.content import (
     framed_content,
     parse_expiration,
 )
+from rabbitish.session.permissions import permit, permit_topic
 from rabbitish.wire import methods
 
 if TYPE_CHECKING:
     from rabbitish.session.channel import Channel
+    from rabbitish.session.connection import Session
     from rabbitish.session.fastlane import Template
 
 T = TypeVar("T")
@@ -54,8 +56,8 @@ class RouteMemory:
     """Routes by the argument bytes of basic.publish, and what the fast lane keeps by the bytes that a publish begins
     with.
 
-    One a user and virtual host, since what is allowed may depend on the user; emptied when bindings change, and when
-    full.
+    One a user and virtual host, since what is allowed depends on the user; emptied when bindings or permissions change,
+    and when full.
     """
 
     __slots__ = ("_most", "routes", "templates")
@@ -78,15 +80,20 @@ class RouteMemory:
             memory[key] = value
 
 
-def find_route(vhost: Vhost, method: methods.BasicPublish) -> Route:
-    """What a publish means. ConnectionFailure 540: immediate. ChannelError: 404, 403 for an internal exchange."""
+def find_route(session: Session, method: methods.BasicPublish) -> Route:
+    """What a publish means. ConnectionFailure 540: immediate. ChannelError: 404, 403 for an internal exchange, and for
+    what the user may not do: so a route that is remembered is one that is allowed.
+    """
+    vhost = session.vhost
     if method.immediate:
         raise ConnectionFailure(ReplyCode.NOT_IMPLEMENTED, "immediate=true")
+    permit(session, methods.BasicPublish, "exchange", method.exchange)
     exchange = vhost.exchange(method.exchange)
     if exchange.internal:
         raise ChannelError(
             ReplyCode.ACCESS_REFUSED, f"cannot publish to internal exchange '{exchange.name}' in vhost '{vhost.name}'"
         )
+    permit_topic(session, methods.BasicPublish, "exchange", exchange, method.routing_key)
     targets = None
     if not depends_on_headers(exchange, vhost.exchanges.get):
         targets = vhost.route(exchange, (method.routing_key,), {})

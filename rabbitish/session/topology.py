@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from rabbitish.core.exchange import Exchange
+from rabbitish.core import arguments as args
+from rabbitish.core import naming
 from rabbitish.core.queue import Queue
-from rabbitish.core.vhost import REPLY_TO
+from rabbitish.core.vhost import REPLY_TO, Vhost
 from rabbitish.errors import ChannelError, ReplyCode
 from rabbitish.session.channel import Channel, handles, strip_name
+from rabbitish.session.permissions import permit, permit_topic
 from rabbitish.wire import methods
+from rabbitish.wire.method import Method
 
 
 @handles(methods.ExchangeDeclare)
@@ -15,9 +18,10 @@ def exchange_declare(channel: Channel, method: methods.ExchangeDeclare) -> None:
     """exchange.declare; passive asks only whether it is there."""
     vhost, name = channel.session.vhost, strip_name(method.exchange)
     if method.passive:
-        vhost.check_not_default(name)
+        naming.check_not_default(name)
         vhost.exchange(name)
     else:
+        _permit_exchange(channel, method, name)
         vhost.declare_exchange(
             name,
             method.type,
@@ -29,38 +33,59 @@ def exchange_declare(channel: Channel, method: methods.ExchangeDeclare) -> None:
     channel.reply(method.nowait, methods.ExchangeDeclareOk())
 
 
+def _permit_exchange(channel: Channel, method: methods.ExchangeDeclare, name: str) -> None:
+    """ChannelError 403: the user may not declare this exchange; and what RabbitMQ finds fault with before."""
+    session = channel.session
+    vhost = session.vhost
+    naming.check_exchange(name, method.type)
+    permit(session, methods.ExchangeDeclare, "exchange", name)
+    if name not in vhost.exchanges:
+        naming.check_name("exchange", name)
+        alternate = args.alternate_exchange(name, vhost.name, method.arguments)
+        if alternate is not None:
+            permit(session, methods.ExchangeDeclare, "exchange with alternate", name)
+            permit(session, methods.ExchangeDeclare, "alternate", alternate)
+
+
 @handles(methods.ExchangeDelete)
 def exchange_delete(channel: Channel, method: methods.ExchangeDelete) -> None:
     """exchange.delete."""
-    channel.session.vhost.delete_exchange(strip_name(method.exchange), if_unused=method.if_unused)
+    name = strip_name(method.exchange)
+    naming.check_deletable(name, channel.session.vhost.name)
+    permit(channel.session, methods.ExchangeDelete, "exchange", name)
+    channel.session.vhost.delete_exchange(name, if_unused=method.if_unused)
     channel.reply(method.nowait, methods.ExchangeDeleteOk())
 
 
-def _two_exchanges(channel: Channel, source: str, destination: str) -> Exchange:
-    """The destination of an exchange.bind or unbind, after the checks common to both."""
-    vhost = channel.session.vhost
-    vhost.check_not_default(destination)
-    vhost.check_not_default(source)
-    vhost.exchange(source)
-    return vhost.exchange(destination)
+def _permit_binding(channel: Channel, method: type[Method], destination: str, source: str, key: str) -> Vhost:
+    """The checks common to all four methods about bindings, in their order. ChannelError: 403."""
+    session = channel.session
+    vhost = session.vhost
+    permit(session, method, "destination", destination)
+    if method in (methods.ExchangeBind, methods.ExchangeUnbind):
+        naming.check_not_default(destination)
+    naming.check_not_default(source)
+    permit(session, method, "source", source)
+    if source in vhost.exchanges:
+        permit_topic(session, method, "source", vhost.exchanges[source], key)
+    return vhost
 
 
 @handles(methods.ExchangeBind)
 def exchange_bind(channel: Channel, method: methods.ExchangeBind) -> None:
     """exchange.bind."""
-    source = strip_name(method.source)
-    destination = _two_exchanges(channel, source, strip_name(method.destination))
-    channel.session.vhost.bind(source, destination, method.routing_key, method.arguments)
+    source, destination = strip_name(method.source), strip_name(method.destination)
+    vhost = _permit_binding(channel, methods.ExchangeBind, destination, source, method.routing_key)
+    vhost.exchange(source)
+    vhost.bind(source, vhost.exchange(destination), method.routing_key, method.arguments)
     channel.reply(method.nowait, methods.ExchangeBindOk())
 
 
 @handles(methods.ExchangeUnbind)
 def exchange_unbind(channel: Channel, method: methods.ExchangeUnbind) -> None:
     """exchange.unbind."""
-    vhost = channel.session.vhost
     source, destination = strip_name(method.source), strip_name(method.destination)
-    vhost.check_not_default(destination)
-    vhost.check_not_default(source)
+    vhost = _permit_binding(channel, methods.ExchangeUnbind, destination, source, method.routing_key)
     if source in vhost.exchanges and destination in vhost.exchanges:
         vhost.unbind(source, vhost.exchanges[destination], method.routing_key, method.arguments)
     channel.reply(method.nowait, methods.ExchangeUnbindOk())
@@ -79,18 +104,7 @@ def queue_declare(channel: Channel, method: methods.QueueDeclare) -> None:
         channel.last_queue = name
         channel.reply(method.nowait, answer)
         return
-    if method.passive:
-        queue = vhost.passive_queue(name, session, now)
-    else:
-        queue = vhost.declare_queue(
-            name,
-            durable=method.durable,
-            exclusive=method.exclusive,
-            auto_delete=method.auto_delete,
-            arguments=method.arguments,
-            owner=session,
-            now=now,
-        )
+    queue = vhost.passive_queue(name, session, now) if method.passive else _declare(channel, method, name)
     channel.last_queue = queue.name
     if not method.nowait:
         queue.settle(now)
@@ -99,12 +113,30 @@ def queue_declare(channel: Channel, method: methods.QueueDeclare) -> None:
         )
 
 
+def _declare(channel: Channel, method: methods.QueueDeclare, name: str) -> Queue:
+    session = channel.session
+    vhost = session.vhost
+    kind = {"durable": method.durable, "exclusive": method.exclusive, "auto_delete": method.auto_delete}
+    arguments = vhost.with_default_type(method.arguments, **kind)
+    name = vhost.name_for_queue(name, arguments)
+    permit(session, methods.QueueDeclare, "queue", name)
+    if name not in vhost.queues:
+        vhost.check_queue_limit(name)
+        exchange = args.dead_letter_exchange(name, vhost.name, arguments)
+        if exchange is not None:
+            permit(session, methods.QueueDeclare, "queue with dead letters", name)
+            permit(session, methods.QueueDeclare, "dead letter exchange", exchange)
+    return vhost.declare_named_queue(name, **kind, arguments=arguments, owner=session, now=session.now)
+
+
 @handles(methods.QueueDelete)
 def queue_delete(channel: Channel, method: methods.QueueDelete) -> None:
     """queue.delete."""
     session = channel.session
+    name = channel.queue_name(strip_name(method.queue))
+    permit(session, methods.QueueDelete, "queue", name)
     count = session.vhost.delete_queue(
-        channel.queue_name(strip_name(method.queue)),
+        name,
         session,
         session.now,
         if_unused=method.if_unused,
@@ -116,17 +148,11 @@ def queue_delete(channel: Channel, method: methods.QueueDelete) -> None:
 @handles(methods.QueuePurge)
 def queue_purge(channel: Channel, method: methods.QueuePurge) -> None:
     """queue.purge: what is ready, not what is unacknowledged."""
-    queue = channel.queue(method.queue)
+    name = channel.queue_name(method.queue)
+    permit(channel.session, methods.QueuePurge, "queue", name)
+    queue = channel.queue(name)
     queue.settle(channel.session.now)
     channel.reply(method.nowait, methods.QueuePurgeOk(message_count=queue.purge()))
-
-
-def _bound_queue(channel: Channel, queue_name: str, source: str) -> Queue:
-    """The queue of a queue.bind, after the checks that come before it."""
-    vhost = channel.session.vhost
-    vhost.check_not_default(source)
-    vhost.exchange(source)
-    return vhost.queue(queue_name, channel.session)
 
 
 @handles(methods.QueueBind)
@@ -135,19 +161,19 @@ def queue_bind(channel: Channel, method: methods.QueueBind) -> None:
     source = strip_name(method.exchange)
     name = channel.queue_name(strip_name(method.queue))
     key = method.routing_key if method.queue or method.routing_key else name
-    queue = _bound_queue(channel, name, source)
-    channel.session.vhost.bind(source, queue, key, method.arguments)
+    vhost = _permit_binding(channel, methods.QueueBind, name, source, key)
+    vhost.exchange(source)
+    vhost.bind(source, vhost.queue(name, channel.session), key, method.arguments)
     channel.reply(method.nowait, methods.QueueBindOk())
 
 
 @handles(methods.QueueUnbind)
 def queue_unbind(channel: Channel, method: methods.QueueUnbind) -> None:
     """queue.unbind; a missing binding, queue or exchange is no error."""
-    vhost = channel.session.vhost
     source = strip_name(method.exchange)
     name = channel.queue_name(strip_name(method.queue))
-    vhost.check_not_default(source)
     key = method.routing_key if method.queue or method.routing_key else name
+    vhost = _permit_binding(channel, methods.QueueUnbind, name, source, key)
     if source in vhost.exchanges and name in vhost.queues:
         queue = vhost.queues[name]
         if vhost.is_bound(source, queue, key, method.arguments):

@@ -15,6 +15,8 @@ from collections import deque
 
 import trio
 
+from rabbitish.core.access import EVERYTHING
+from rabbitish.core.access.records import VhostRecord
 from rabbitish.core.vhost import Vhost
 from rabbitish.errors import ConnectionFailure, ReplyCode
 from rabbitish.server.node import Node
@@ -105,7 +107,11 @@ class Bench:
             name = f"test-{self._made_vhosts}"
         if name in vhosts:
             raise ValueError(f"there is a virtual host {name!r} already")
-        self.node.broker.add_vhost(name)
+        roster = self.node.hub.access.roster.draft()
+        roster.add_vhost(VhostRecord(name))
+        for user in roster.users:
+            roster.set_permissions(user, name, EVERYTHING)
+        self.node.hub.adopt(roster, self.node.now())
         return name
 
     def delete_vhost(self, name: str) -> None:
@@ -113,7 +119,9 @@ class Bench:
         self.vhost(name)
         self.publishes.forget(name)
         self.hang_up(self.sessions(name))
-        self.node.broker.delete_vhost(name)
+        roster = self.node.hub.access.roster.draft()
+        roster.delete_vhost(name)
+        self.node.hub.adopt(roster, self.node.now())
         self.settle()
 
     # ---- connections

@@ -115,6 +115,7 @@ def salvage(directory: Path, new_directory: Path) -> None:
     NEW_DIR must be empty, or not there yet. No broker may be running on DIR, in which nothing is changed.
     """
     from rabbitish.store import salvage as store
+    from rabbitish.store.access_file import Unsure, copy_roster
     from rabbitish.store.files import RealDisk
     from rabbitish.store.verify import verify as verify_journal
 
@@ -125,12 +126,13 @@ def salvage(directory: Path, new_directory: Path) -> None:
         to = RealDisk(new_directory)
         try:
             salvaged = store.salvage(disk, to, _codec())
+            copy_roster(disk, to)
             sound = not verify_journal(to, _codec()).damage
         finally:
             to.close()
     except store.NothingToSalvage as error:
         _fail(f"nothing can be read of {directory}: {error}", EXIT_DAMAGED)
-    except OSError as error:
+    except (OSError, Unsure) as error:
         _fail(f"{directory} could not be salvaged: {error}; {new_directory} is of no use", EXIT_DAMAGED)
     finally:
         disk.close()

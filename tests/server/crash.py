@@ -82,7 +82,7 @@ class Ended(Exception):
 class Peer:
     """A client with channel 1 open. Whatever it does raises Ended when the broker is gone."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, vhost: str = "/") -> None:
         try:
             self._socket = socket.create_connection(("127.0.0.1", port), PATIENCE_SECONDS)
         except ConnectionError as error:
@@ -98,7 +98,7 @@ class Peer:
         self.send(methods.ConnectionStartOk(mechanism="PLAIN", response=b"\0guest\0guest"), channel=0)
         self._expect(methods.ConnectionTune)
         self.send(methods.ConnectionTuneOk(channel_max=1, frame_max=131_072), channel=0)
-        self.send(methods.ConnectionOpen(virtual_host="/"), channel=0)
+        self.send(methods.ConnectionOpen(virtual_host=vhost), channel=0)
         self._expect(methods.ConnectionOpenOk)
         self.ask(methods.ChannelOpen())
 

@@ -209,6 +209,23 @@ class Client:
         heartbeat: int = 0,
     ) -> None:
         """From the protocol header to connection.open-ok."""
+        limits = {"channel_max": channel_max, "frame_max": frame_max, "heartbeat": heartbeat}
+        self.begin(user=user, password=password, capabilities=capabilities, properties=properties, **limits)
+        self.send(methods.ConnectionOpen(virtual_host=vhost), channel=0)
+        self.expect(methods.ConnectionOpenOk(), channel=0)
+
+    def begin(
+        self,
+        *,
+        user: str = "guest",
+        password: str = "guest",
+        capabilities: Table | None = None,
+        properties: Table | None = None,
+        channel_max: int = 2047,
+        frame_max: int = 131_072,
+        heartbeat: int = 0,
+    ) -> None:
+        """From the protocol header to connection.tune-ok."""
         self.raw(PROTOCOL_HEADER)
         (start,) = self.answers()
         assert isinstance(start.method, methods.ConnectionStart)
@@ -217,8 +234,7 @@ class Client:
         (tune,) = self.answers()
         assert isinstance(tune.method, methods.ConnectionTune)
         limits = methods.ConnectionTuneOk(channel_max=channel_max, frame_max=frame_max, heartbeat=heartbeat)
-        self.send(limits, methods.ConnectionOpen(virtual_host=vhost), channel=0)
-        self.expect(methods.ConnectionOpenOk(), channel=0)
+        self.send(limits, channel=0)
 
     def open(self, channel: int = 1) -> None:
         """Open a channel."""

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
 from rabbitish.config import Settings
-from rabbitish.core.access import Access
+from rabbitish.core.access import EVERYTHING, Access
+from rabbitish.core.access.records import VhostRecord
+from rabbitish.core.access.roster import Roster
 from rabbitish.core.broker import Broker
 from rabbitish.core.message import Message
 from rabbitish.core.queue import Queue
@@ -76,6 +78,7 @@ class Peer(NamedTuple):
 
     name: str
     loopback: bool
+    host: str
 
 
 class Journal:
@@ -111,19 +114,38 @@ class World:
         tokens = itertools.count(1)
         self.broker = Broker(token=lambda: f"{next(tokens):022d}", settle_budget=self.settings.settle_budget_messages)
         self.vhost = self.broker.add_vhost("/")
-        access = Access(frozenset({"guest"}))
-        access.add_user("guest", "guest", frozenset({"administrator"}))
-        access.add_user("joe", "secret", frozenset())
-        access.add_user("actor", "secret", frozenset({"impersonator"}))
-        self.hub = Hub(self.broker, access, self.settings)
+        self.access = Access(
+            frozenset({"guest"}), key=b"secret", most_failures=self.settings.login_failures_max, cost=4
+        )
+        self.access.add_known_user("guest", "guest", frozenset({"administrator"}), "/")
+        self.access.add_known_user("joe", "secret", frozenset(), "/")
+        self.access.add_known_user("actor", "secret", frozenset({"impersonator"}), "/")
+        self.hub = Hub(self.broker, self.access, self.settings)
+        self.audited: list[dict[str, object]] = []
+        self.hub.audit = lambda event, **fields: self.audited.append({"event": event, **fields})
         self.records: list[Record] = []
         self.clients: dict[Session, Client] = {}
 
     # ---- clients
 
-    def connect(self, *, loopback: bool = True, certificate_name: str | None = None) -> Client:
+    def change(self, *changes: Callable[[Roster], None]) -> None:
+        """Change users, permissions and virtual hosts, all at once."""
+        draft = self.access.roster.draft()
+        for make in changes:
+            make(draft)
+        self.hub.adopt(draft, self.now)
+        self.settle()
+
+    def add_vhost(self, name: str) -> None:
+        """One more virtual host, in which guest may do everything."""
+        self.change(
+            lambda roster: roster.add_vhost(VhostRecord(name)),
+            lambda roster: roster.set_permissions("guest", name, EVERYTHING),
+        )
+
+    def connect(self, *, loopback: bool = True, host: str = "127.0.0.1", certificate_name: str | None = None) -> Client:
         """A client that has said nothing yet; `certificate_name` is Session's peer_certificate_name."""
-        peer = Peer(f"client {len(self.clients)}", loopback)
+        peer = Peer(f"client {len(self.clients)}", loopback, host)
         log = Log(self.records, connection=peer.name)
         client = Client(self, Session(self.hub, peer, log, self.now, peer_certificate_name=certificate_name))
         self.clients[client.session] = client

@@ -7,6 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from rabbitish import __version__
+from rabbitish.core.access.logins import Attempt
+from rabbitish.core.access.passwords import hash_password
 from rabbitish.session.handshake import CAPABILITIES, HANDLERS
 from rabbitish.values import Table
 from rabbitish.wire import methods
@@ -154,7 +156,9 @@ def test_a_refused_login_is_in_the_log(world: World) -> None:
     client = greeted(world)
     client.send(start_ok("mallory", "x", TELLING), channel=0)
     assert len(client.answers()) == 1
-    assert world.logged("login refused") == [{"connection": "client 0", "user": "mallory", "mechanism": "PLAIN"}]
+    refusal = {"connection": "client 0", "user": "mallory", "mechanism": "PLAIN", "reason": "wrong name or password"}
+    assert world.logged("login refused") == [refusal]
+    assert world.audited == [{"event": "login refused", **refusal}]
 
 
 def test_a_refused_login_may_end_sooner(world: World) -> None:
@@ -202,7 +206,8 @@ def test_a_certificate_of_nobody_who_may_come(world: World, name: str, loopback:
     client = greeted(world, certificate_name=name, mechanisms=WITH_EXTERNAL, loopback=loopback)
     client.send(EXTERNAL, channel=0)
     client.expect_connection_close(403, REFUSED.format("EXTERNAL"))
-    assert world.logged("login refused") == [{"connection": "client 0", "user": name, "mechanism": "EXTERNAL"}]
+    (refusal,) = world.logged("login refused")
+    assert (refusal["user"], refusal["mechanism"]) == (name, "EXTERNAL")
 
 
 def test_a_password_is_as_good_where_certificates_are(world: World) -> None:
@@ -266,7 +271,7 @@ def test_a_missing_vhost(world: World) -> None:
 
 
 def test_another_vhost(world: World) -> None:
-    world.broker.add_vhost("there")
+    world.add_vhost("there")
     client, elsewhere = world.client(), world.client(vhost="there")
     client.declare("q")
     elsewhere.send(methods.QueueDeclare(queue="q", passive=True))
@@ -422,3 +427,132 @@ def test_eof_during_the_handshake(world: World, reach: Callable[[World], Client]
     client.hang_up()
     assert client.session.state == "closed" and world.hub.sessions == set()
     assert world.broker.deadlines.next_due() is None
+
+
+# --- passwords that take long to verify ------------------------------------------------------------------------------
+
+
+class Verifier:
+    """Keeps what is to be verified until a test says what comes of it."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.asked: list[tuple[Attempt, Callable[[bool, int], None]]] = []
+        world.hub.verify = lambda attempt, done: self.asked.append((attempt, done))
+        world.change(lambda roster: roster.set_password("joe", hash_password(b"secret", bytes(16), 4)))
+
+    def answer(self, *, right: bool) -> None:
+        """What comes of the first."""
+        _, done = self.asked.pop(0)
+        done(right, self.world.now)
+
+
+@pytest.fixture
+def verifier(world: World) -> Verifier:
+    return Verifier(world)
+
+
+def test_nothing_is_heard_while_a_password_is_verified(world: World, verifier: Verifier) -> None:
+    client = greeted(world)
+    said = (start_ok("joe", "secret"), LIMITS, methods.ConnectionOpen())
+    client.raw(b"".join(method.frame(0) for method in said))
+    assert client.answers() == [] and client.session.state == "verifying" and not client.session.reading
+    client.send(methods.ChannelOpen(), channel=7)
+    world.advance(1_000)
+    assert client.answers() == []
+    verifier.answer(right=True)
+    names = [method.name for method in client.methods() if method is not None]
+    assert names == ["connection.tune", "connection.open-ok", "channel.open-ok"]
+    assert client.session.user.name == "joe" and client.session.login is None
+
+
+def test_a_password_that_turns_out_wrong(world: World, verifier: Verifier) -> None:
+    client = greeted(world)
+    client.send(start_ok("joe", "wrong", TELLING), LIMITS, channel=0)
+    assert client.answers() == []
+    verifier.answer(right=False)
+    client.expect_connection_close(403, REFUSED.format("PLAIN"))
+    silent = greeted(world)
+    silent.send(start_ok("joe", "wrong"), channel=0)
+    verifier.answer(right=False)
+    assert_silence(silent)
+
+
+def test_a_known_password_is_not_verified_again(world: World, verifier: Verifier) -> None:
+    client = greeted(world)
+    client.send(start_ok("joe", "secret"), channel=0)
+    assert client.answers() == []
+    verifier.answer(right=True)
+    assert len(client.answers()) == 1
+    again = greeted(world)
+    again.send(start_ok("joe", "secret"), channel=0)
+    assert len(again.answers()) == 1 and verifier.asked == []
+
+
+def test_who_is_gone_is_not_answered(world: World, verifier: Verifier) -> None:
+    impatient, late = greeted(world), greeted(world)
+    for client in (impatient, late):
+        client.send(start_ok("joe", "secret"), channel=0)
+        assert client.answers() == []
+    impatient.session.receive_eof(world.now)
+    assert verifier.asked[0][0].abandoned and not verifier.asked[1][0].abandoned
+    world.advance(10_000)
+    assert late.hung_up and verifier.asked[1][0].abandoned
+    verifier.answer(right=True)
+    verifier.answer(right=True)
+    assert impatient.answers() == late.answers() == []
+
+
+def test_our_own_fault_while_a_password_is_verified(world: World, verifier: Verifier) -> None:
+    client = greeted(world)
+    client.send(start_ok("joe", "secret"), channel=0)
+    assert client.answers() == []
+
+    def fault(attempt: Attempt, now: int) -> None:
+        raise RuntimeError("a bug")
+
+    world.access.conclude = fault  # type: ignore[method-assign,assignment]
+    verifier.answer(right=True)
+    client.expect(close_of(methods.ConnectionClose, 541, "INTERNAL_ERROR", None), channel=0)
+    assert len(world.exceptions) == 1
+    world.records.clear()
+
+
+def test_a_hash_of_rabbitmqs_may_be_made_anew(world: World) -> None:
+    seen: list[str] = []
+    world.hub.rehash = lambda attempt: seen.append(attempt.name)
+    world.client()
+    world.client()
+    assert seen == ["guest"]
+
+
+# --- other mechanisms ------------------------------------------------------------------------------------------------
+
+
+def test_anonymous_is_off_by_default(world: World) -> None:
+    client = greeted(world)
+    client.send(methods.ConnectionStartOk(mechanism="ANONYMOUS", client_properties=TELLING), channel=0)
+    assert_silence(client)
+
+
+def test_anonymous_is_who_the_settings_say(make_world: Callable[..., World]) -> None:
+    world = make_world(anonymous_user="joe")
+    client = world.connect(loopback=False)
+    client.raw(PROTOCOL_HEADER)
+    (said,) = client.answers()
+    assert isinstance(said.method, methods.ConnectionStart) and said.method.mechanisms == b"AMQPLAIN PLAIN ANONYMOUS"
+    start = methods.ConnectionStartOk(mechanism="ANONYMOUS", response=b"me@here", client_properties=TELLING)
+    client.send(start, channel=0)
+    assert isinstance(client.methods()[0], methods.ConnectionTune)
+    assert client.session.user.name == "joe"
+    world.change(lambda roster: roster.delete_user("joe"))
+    other = greeted_by(world)
+    other.send(start, channel=0)
+    other.expect_connection_close(403, REFUSED.format("ANONYMOUS"))
+
+
+def greeted_by(world: World) -> Client:
+    client = world.connect()
+    client.raw(PROTOCOL_HEADER)
+    assert len(client.answers()) == 1
+    return client

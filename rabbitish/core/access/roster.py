@@ -1,0 +1,159 @@
+"""All users, permissions and virtual hosts of a broker, and every change to them.
+
+A roster is changed as a copy: `draft` gives one, changes are made to it, it is written to disk, and only then is it
+adopted. So a change, or a hundred that belong together, holds as a whole or not at all, on disk and in memory. A change
+that cannot be made raises `AccessError` and may leave the draft half changed; it is thrown away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from rabbitish.core.access.passwords import Hashed
+from rabbitish.core.access.pattern_syntax import PatternError
+from rabbitish.core.access.patterns import Pattern
+from rabbitish.core.access.records import (
+    QUEUE_TYPES,
+    USER_LIMITS,
+    VHOST_LIMITS,
+    AccessError,
+    Permission,
+    TopicPermission,
+    User,
+    VhostRecord,
+    check_limits,
+    check_name,
+)
+
+
+class Roster:
+    """Users by name, permissions by user and virtual host, topic permissions by exchange too, virtual hosts by name."""
+
+    __slots__ = ("permissions", "topic_permissions", "users", "vhosts")
+
+    def __init__(self) -> None:
+        self.users: dict[str, User] = {}
+        self.vhosts: dict[str, VhostRecord] = {}
+        self.permissions: dict[tuple[str, str], Permission] = {}
+        self.topic_permissions: dict[tuple[str, str, str], TopicPermission] = {}
+
+    def draft(self) -> Roster:
+        """A copy to make changes to."""
+        copy = Roster()
+        copy.users, copy.vhosts = dict(self.users), dict(self.vhosts)
+        copy.permissions, copy.topic_permissions = dict(self.permissions), dict(self.topic_permissions)
+        return copy
+
+    # ---- users
+
+    def user(self, name: str) -> User:
+        """AccessError: there is none."""
+        found = self.users.get(name)
+        if found is None:
+            raise AccessError(f'User "{name}" does not exist')
+        return found
+
+    def add_user(self, name: str, password: Hashed | None, tags: Iterable[str] = ()) -> None:
+        """A new user, who may do nothing yet."""
+        check_name("the user's name", name)
+        if name in self.users:
+            raise AccessError(f'User "{name}" already exists')
+        self.users[name] = User(name, _tags(tags), password)
+
+    def delete_user(self, name: str) -> None:
+        """The user goes with all permissions."""
+        del self.users[self.user(name).name]
+        self.permissions = {key: value for key, value in self.permissions.items() if key[0] != name}
+        self.topic_permissions = {key: value for key, value in self.topic_permissions.items() if key[0] != name}
+
+    def set_password(self, name: str, password: Hashed | None) -> None:
+        """None: nobody logs in with a password."""
+        self.users[name] = replace(self.user(name), password=password)
+
+    def set_tags(self, name: str, tags: Iterable[str]) -> None:
+        """Replace all tags."""
+        self.users[name] = replace(self.user(name), tags=_tags(tags))
+
+    def set_user_limits(self, name: str, limits: dict[str, object]) -> None:
+        """Set these limits, and leave others as they are."""
+        user = self.user(name)
+        self.users[name] = replace(user, **check_limits(USER_LIMITS, limits))  # type: ignore[arg-type]
+
+    # ---- permissions
+
+    def set_permissions(self, user: str, vhost: str, permission: Permission) -> None:
+        """Replace what a user may do in a virtual host."""
+        for text in permission:
+            _check_pattern(text)
+        self._user_and_vhost(user, vhost)
+        self.permissions[user, vhost] = permission
+
+    def clear_permissions(self, user: str, vhost: str) -> None:
+        """The user may not even enter any more."""
+        self._user_and_vhost(user, vhost)
+        self.permissions.pop((user, vhost), None)
+
+    def set_topic_permissions(self, user: str, vhost: str, exchange: str, permission: TopicPermission) -> None:
+        """Replace which routing keys a user may use on a topic exchange."""
+        for text in permission:
+            _check_pattern(text)
+        self._user_and_vhost(user, vhost)
+        check_name("the exchange's name", exchange)
+        self.topic_permissions[user, vhost, exchange] = permission
+
+    def clear_topic_permissions(self, user: str, vhost: str, exchange: str | None = None) -> None:
+        """All routing keys are allowed on that exchange, or on all."""
+        self._user_and_vhost(user, vhost)
+        gone = [key for key in self.topic_permissions if key[:2] == (user, vhost) and exchange in (None, key[2])]
+        for key in gone:
+            del self.topic_permissions[key]
+
+    def _user_and_vhost(self, user: str, vhost: str) -> None:
+        self.vhost(vhost)
+        self.user(user)
+
+    # ---- virtual hosts
+
+    def vhost(self, name: str) -> VhostRecord:
+        """AccessError: there is none."""
+        found = self.vhosts.get(name)
+        if found is None:
+            raise AccessError(f"Virtual host '{name}' does not exist")
+        return found
+
+    def add_vhost(self, record: VhostRecord) -> None:
+        """One that is there already stays as it is, as with RabbitMQ."""
+        check_name("the virtual host's name", record.name)
+        if record.default_queue_type not in (None, *QUEUE_TYPES):
+            raise AccessError(f"Unsupported default queue type; there are {', '.join(QUEUE_TYPES)}")
+        self.vhosts.setdefault(record.name, record)
+
+    def delete_vhost(self, name: str) -> None:
+        """It goes with all permissions in it."""
+        del self.vhosts[self.vhost(name).name]
+        self.permissions = {key: value for key, value in self.permissions.items() if key[1] != name}
+        self.topic_permissions = {key: value for key, value in self.topic_permissions.items() if key[1] != name}
+
+    def set_vhost_limits(self, name: str, limits: dict[str, object]) -> None:
+        """Set these limits, and leave others as they are."""
+        record = self.vhost(name)
+        self.vhosts[name] = replace(record, **check_limits(VHOST_LIMITS, limits))  # type: ignore[arg-type]
+
+    def set_tracing(self, name: str, *, on: bool) -> None:
+        """Whether messages are to be traced."""
+        self.vhosts[name] = replace(self.vhost(name), tracing=on)
+
+
+def _tags(tags: Iterable[str]) -> frozenset[str]:
+    kept = frozenset(tag for tag in tags if tag)
+    for tag in kept:
+        check_name("a tag", tag)
+    return kept
+
+
+def _check_pattern(text: str) -> None:
+    try:
+        Pattern(text)
+    except PatternError as error:
+        raise AccessError(f'invalid regular expression "{text}": {error}') from None
