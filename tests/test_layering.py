@@ -41,11 +41,15 @@ LAYERS = {
     "tools": layer("server session store core errors values", pure=False),
     "perf": layer("wire errors values"),
     "testing": layer("server session core wire errors values config", pure=False),
+    "client": layer("wire errors values", pure=False),
     "cli": layer("server tools perf config", pure=False),
 }
 
 # The modules of pure packages that may meet the world outside.
 OUTSIDE = {PACKAGE / name for name in ("store/files.py", "perf/links.py", "perf/run.py", "perf/command.py")}
+
+# The part of a package that is pure although the package is not, and what of the package it may import.
+PURE_PARTS = {PACKAGE / "client/protocol": ("rabbitish.client.protocol", "rabbitish.client.errors")}
 
 # What would bring waiting, the operating system, the clock or chance into a pure package.
 # fmt: off
@@ -78,8 +82,21 @@ def imported(tree: ast.AST) -> Iterator[tuple[int, str]]:
             yield from ((node.lineno, f"{'.' * node.level}{node.module or ''}.{alias.name}") for alias in node.names)
 
 
-def import_faults(name: str, tree: ast.AST) -> Iterator[str]:
-    """Imports that the layer `name` must not have."""
+def pure_part(path: Path) -> Path | None:
+    """The pure part of a package that is not pure, if the module is in one."""
+    return next((part for part in PURE_PARTS if part in path.parents), None)
+
+
+def part_faults(part: Path, tree: ast.AST) -> Iterator[str]:
+    """Imports of its own package that a pure part must not have."""
+    for line, target in imported(tree):
+        ours = f"rabbitish.{layer_of(part)}"
+        if target.startswith(ours) and not target.startswith(PURE_PARTS[part]):
+            yield f"{line}: {part.name} imports {target}"
+
+
+def import_faults(name: str, tree: ast.AST, *, pure: bool = False) -> Iterator[str]:
+    """Imports that the layer `name` must not have; `pure`: or a pure part of it."""
     rule = LAYERS[name]
     for line, target in imported(tree):
         parts = target.split(".")
@@ -90,7 +107,7 @@ def import_faults(name: str, tree: ast.AST) -> Iterator[str]:
                 yield f"{line}: {name} imports {parts[1]}"
             elif parts[1] not in LAYERS and parts[1] != "__version__":
                 yield f"{line}: {name} imports rabbitish.{parts[1]}"
-        elif rule.pure and parts[0] in BANNED_MODULES and parts[:2] != URI_PARSER:
+        elif (rule.pure or pure) and parts[0] in BANNED_MODULES and parts[:2] != URI_PARSER:
             yield f"{line}: {name} is pure and imports {parts[0]}"
 
 
@@ -129,8 +146,10 @@ def test_module(path: Path) -> None:
     if not ast.get_docstring(tree):
         faults.append("no docstring")
     if name not in ("__init__", "__main__"):
-        pure = LAYERS[name].pure and path not in OUTSIDE
-        faults += [fault for fault in import_faults(name, tree) if pure or "is pure" not in fault]
+        part = pure_part(path)
+        pure = (LAYERS[name].pure and path not in OUTSIDE) or part is not None
+        faults += [fault for fault in import_faults(name, tree, pure=pure) if pure or "is pure" not in fault]
+        faults += part_faults(part, tree) if part is not None else ()
         if pure:
             faults += impurities(tree)
     assert faults == []
@@ -179,6 +198,14 @@ def test_a_pure_layer_imports_pure_layers_only() -> None:
 )
 def test_wrong_imports_are_found(name: str, code: str) -> None:
     assert len(list(import_faults(name, ast.parse(code)))) == 1
+
+
+def test_a_pure_part_does_not_import_what_is_built_on_it() -> None:
+    part = PACKAGE / "client/protocol"
+    assert len(list(part_faults(part, ast.parse("from rabbitish.client.link import Link")))) == 1
+    assert not list(part_faults(part, ast.parse("from rabbitish.client.protocol.promise import Promise")))
+    assert len(list(import_faults("client", ast.parse("import trio"), pure=True))) == 1
+    assert not list(import_faults("client", ast.parse("import trio")))
 
 
 @pytest.mark.parametrize(
