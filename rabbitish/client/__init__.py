@@ -18,6 +18,7 @@ from rabbitish.client.errors import (
     AccessRefused,
     AlreadySettled,
     AuthenticationFailed,
+    CallTimeout,
     ChannelClosed,
     ClientError,
     ConnectFailed,
@@ -25,6 +26,7 @@ from rabbitish.client.errors import (
     ConnectionLost,
     ConsumerCancelled,
     NotFound,
+    Poison,
     PreconditionFailed,
     ProtocolError,
     PublishError,
@@ -32,6 +34,7 @@ from rabbitish.client.errors import (
     PublishNacked,
     PublishReturned,
     PublishUnconfirmed,
+    RemoteError,
     ResourceLocked,
     URIError,
 )
@@ -40,6 +43,8 @@ from rabbitish.client.protocol.arguments import consumer_arguments, exchange_arg
 from rabbitish.client.protocol.content import BYTES, JSON, PERSISTENT, TEXT, TRANSIENT, Message, Serialiser
 from rabbitish.client.protocol.uri import Parameters, TlsOptions, parse_uri
 from rabbitish.client.queue import Exchange, Queue
+from rabbitish.client.rpc import RpcClient, RpcServer
+from rabbitish.client.work import Backoff, WorkQueue
 
 __all__ = [
     "BYTES",
@@ -50,7 +55,9 @@ __all__ = [
     "AccessRefused",
     "AlreadySettled",
     "AuthenticationFailed",
+    "Backoff",
     "Batch",
+    "CallTimeout",
     "Channel",
     "ChannelClosed",
     "ClientError",
@@ -65,6 +72,7 @@ __all__ = [
     "Message",
     "NotFound",
     "Parameters",
+    "Poison",
     "PreconditionFailed",
     "ProtocolError",
     "PublishError",
@@ -74,10 +82,14 @@ __all__ = [
     "PublishUnconfirmed",
     "Queue",
     "Reconnect",
+    "RemoteError",
     "ResourceLocked",
+    "RpcClient",
+    "RpcServer",
     "Serialiser",
     "TlsOptions",
     "URIError",
+    "WorkQueue",
     "connect",
     "consumer_arguments",
     "exchange_arguments",

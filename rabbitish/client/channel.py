@@ -25,6 +25,7 @@ from rabbitish.client.protocol.content import Message, MessageProperties
 from rabbitish.client.protocol.delivery import Delivery
 from rabbitish.client.publishing import OUT_BYTES_HIGH, WINDOW, Many, encode
 from rabbitish.client.queue import Exchange, Queue
+from rabbitish.client.topics import SubscribeOptions, subscription
 from rabbitish.client.waiting import wait
 from rabbitish.values import Table
 from rabbitish.wire import methods
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from rabbitish.client.connection import Connection
 
 M = TypeVar("M", bound=Method)
+_REPLY_TO = "amq.rabbitmq.reply-to"
 _TRIES = 3  # of an operation during which the connection was lost
 
 
@@ -47,6 +49,8 @@ class Channel:
         self.consumers: weakref.WeakSet[Consumer] = weakref.WeakSet()
         self.on_return: Callable[[PublishReturned, IncomingMessage], None] | None = None
         """Called for a message that came back without a publish that waits for it: on a channel without confirms."""
+        self.on_restored: Callable[[], None] | None = None
+        """Called when it is there again on another connection; what was on its way on the old one is lost."""
         self._tags = itertools.count(1)
         self._qos: methods.BasicQos | None = None
         self._orphans: list[Publish] = []
@@ -128,6 +132,8 @@ class Channel:
         for consumer in list(self.consumers):
             await consumer.restore(state)
         self.state = state
+        if self.on_restored is not None:
+            self.on_restored()
         orphans, self._orphans = self._orphans, []
         for publish in orphans:
             publish.retry = False
@@ -222,6 +228,17 @@ class Channel:
         self.connection.topology.note(method)
         return Exchange(self, exchange, type)
 
+    @contextlib.asynccontextmanager
+    async def subscribe(self, *routing_keys: str, **options: Unpack[SubscribeOptions]) -> AsyncIterator[Consumer]:
+        """A block with the messages that a topic exchange gets for these patterns: `orders.*.created`, `logs.#`.
+
+        `exchange`: "amq.topic" unless given. `queue`: the name of a durable queue that stays and gathers messages
+        while nobody is there; without it there is a queue only during the block. The other options are
+        `Queue.consume`'s. NotFound: there is no such exchange.
+        """
+        async with subscription(self, routing_keys, options) as messages:
+            yield messages
+
     async def change(self, method: Method, answer: type[M]) -> M:
         """Ask for something that changes what is declared, and remember it."""
         result = await self.ask(method, answer)
@@ -301,7 +318,8 @@ class Channel:
             routing_key = routing_key if body.routing_key is None else body.routing_key
         raw, content = encode(body, properties, self.connection.serialisers)
         if mandatory is None:
-            mandatory = not exchange
+            # A reply to a direct reply-to is delivered and returned at the same time.
+            mandatory = not exchange and not routing_key.startswith(_REPLY_TO)
         reconnect = self.connection.reconnect
         retry = reconnect is not None and reconnect.publishes == "retry"
         return Publish(exchange, routing_key, mandatory, raw, content, retry)

@@ -14,11 +14,12 @@ import random
 import ssl
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Unpack
 
 import trio
 
 from rabbitish.client.channel import Channel
+from rabbitish.client.consumer import Consumer
 from rabbitish.client.errors import (
     ChannelClosed,
     ClientError,
@@ -34,8 +35,9 @@ from rabbitish.client.protocol.content import Serialiser, Serialisers
 from rabbitish.client.protocol.topology import Topology
 from rabbitish.client.protocol.uri import Parameters, parse_uri
 from rabbitish.client.queue import Queue
+from rabbitish.client.topics import SubscribeOptions
 from rabbitish.client.transport import open_transport
-from rabbitish.client.waiting import wait
+from rabbitish.client.waiting import background, wait
 from rabbitish.values import Table
 from rabbitish.wire import methods
 
@@ -108,6 +110,12 @@ class Connection:
         ConnectionClosed: the connection is gone, or has no free channel.
         """
         return Channel.open(self, confirms=confirms)
+
+    @contextlib.asynccontextmanager
+    async def subscribe(self, *routing_keys: str, **options: Unpack[SubscribeOptions]) -> AsyncIterator[Consumer]:
+        """`Channel.subscribe`, on a channel of its own."""
+        async with self.channel() as channel, channel.subscribe(*routing_keys, **options) as messages:
+            yield messages
 
     @property
     def blocked(self) -> str | None:
@@ -344,19 +352,9 @@ async def connect(
     if isinstance(reconnect, bool):
         reconnect = Reconnect() if reconnect else None
     connection = Connection(hosts, reconnect, ssl_context, properties, Serialisers(serialisers))
-    inside: BaseException | None = None
-    try:
-        async with trio.open_nursery() as nursery:
-            try:
-                await connection.start(nursery)
-                yield connection
-            except BaseException as error:  # noqa: BLE001 (goes on below, when the tasks are gone)
-                inside = error
+    async with background() as nursery:
+        try:
+            await connection.start(nursery)
+            yield connection
+        finally:
             await connection.stop()
-            nursery.cancel_scope.cancel()
-    except BaseExceptionGroup as group:
-        # The program was cancelled meanwhile; its own exception says more. Anything else is our bug.
-        if inside is None or group.split(trio.Cancelled)[1] is not None:
-            raise
-    if inside is not None:
-        raise inside

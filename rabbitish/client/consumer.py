@@ -54,6 +54,11 @@ class Consumer:
         """How many messages are here and not handed out yet."""
         return 0 if self._state is None else len(self._state.buffer)
 
+    @property
+    def closed(self) -> bool:
+        """Whether the program has ended it."""
+        return self._ended
+
     # ---- its life
 
     async def start(self) -> None:

@@ -153,3 +153,23 @@ class ConsumerCancelled(ClientError):
 
 class AlreadySettled(ClientError):
     """The message was acknowledged or rejected before, or was never to be."""
+
+
+class RemoteError(ClientError):
+    """The function that was called failed on the server: `kind` names its exception, `message` is its text."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(kind, message)
+        self.kind = kind
+        self.message = message
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.message}" if self.message else self.kind
+
+
+class CallTimeout(ClientError, TimeoutError):
+    """No reply came in time. The call may still be done; its reply will be dropped."""
+
+
+class Poison(Exception):
+    """Raised by a handler of a work queue: this job will never work, so it is parked without another try."""

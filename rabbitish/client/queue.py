@@ -5,7 +5,9 @@ They are cheap and own nothing: a queue is not deleted when its object is gone.
 
 from __future__ import annotations
 
+import contextlib
 import weakref
+from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any, Unpack
 
 from rabbitish.client.consumer import Consumer
@@ -21,6 +23,7 @@ from rabbitish.wire import methods
 if TYPE_CHECKING:
     from rabbitish.client.channel import Channel
     from rabbitish.client.connection import Connection
+    from rabbitish.client.topics import SubscribeOptions
 
 PREFETCH = 100
 _followers: weakref.WeakKeyDictionary[Connection, weakref.WeakSet[Queue]] = weakref.WeakKeyDictionary()
@@ -135,6 +138,13 @@ class Exchange:
         await self.channel.publish(
             body, exchange=self.exchange, routing_key=routing_key, mandatory=mandatory, **properties
         )
+
+    @contextlib.asynccontextmanager
+    async def subscribe(self, *routing_keys: str, **options: Unpack[SubscribeOptions]) -> AsyncIterator[Consumer]:
+        """`Channel.subscribe`, to this exchange."""
+        here: SubscribeOptions = {**options, "exchange": self.exchange}
+        async with self.channel.subscribe(*routing_keys, **here) as messages:
+            yield messages
 
     async def bind(self, source: Exchange | str, routing_key: str = "", *, arguments: Table | None = None) -> None:
         """Have it get what reaches another exchange and fits (RabbitMQ's). NotFound: one of the two is not there."""

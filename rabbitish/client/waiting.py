@@ -1,8 +1,12 @@
-"""The bridge between promises and tasks: the one place that puts a task to sleep for something in the pure half."""
+"""The bridge between promises and tasks, and nurseries out of which exceptions come as they are.
+
+The one place that puts a task to sleep for something in the pure half.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, TypeVar
 
 import trio
@@ -66,3 +70,39 @@ class Bell:
 
         self._task = trio.lowlevel.current_task()
         await trio.lowlevel.wait_task_rescheduled(abort)
+
+
+@contextlib.asynccontextmanager
+async def background() -> AsyncIterator[trio.Nursery]:
+    """A nursery whose tasks are cancelled at the end of the block.
+
+    An exception of the block leaves it as it is, not in a group. So does the one of a task that failed by itself, and
+    when several failed alike (of one lost connection), the first; otherwise they come as a group.
+    """
+    inside: BaseException | None = None
+    try:
+        async with trio.open_nursery() as nursery:
+            try:
+                yield nursery
+            except BaseException as error:  # noqa: BLE001 (raised below, when the tasks are gone)
+                inside = error
+            nursery.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        failures = [each for each in _leaves(group) if not isinstance(each, trio.Cancelled)]
+        alike = len({(type(each), str(each)) for each in failures}) == 1
+        if (failures and not alike) or (failures and inside is not None and not isinstance(inside, trio.Cancelled)):
+            raise
+        if failures:
+            raise failures[0] from failures[0].__cause__
+        if inside is None:
+            raise
+    if inside is not None:
+        raise inside
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    for each in group.exceptions:
+        if isinstance(each, BaseExceptionGroup):
+            yield from _leaves(each)
+        else:
+            yield each
