@@ -38,6 +38,7 @@ from rabbitish.client.errors import (
     ResourceLocked,
     URIError,
 )
+from rabbitish.client.idempotent import MemoryStore, Once, SeenStore, SQLiteStore
 from rabbitish.client.message import IncomingMessage
 from rabbitish.client.protocol.arguments import consumer_arguments, exchange_arguments, queue_arguments
 from rabbitish.client.protocol.content import BYTES, JSON, PERSISTENT, TEXT, TRANSIENT, Message, Serialiser
@@ -69,8 +70,10 @@ __all__ = [
     "ConsumerCancelled",
     "Exchange",
     "IncomingMessage",
+    "MemoryStore",
     "Message",
     "NotFound",
+    "Once",
     "Parameters",
     "Poison",
     "PreconditionFailed",
@@ -86,6 +89,8 @@ __all__ = [
     "ResourceLocked",
     "RpcClient",
     "RpcServer",
+    "SQLiteStore",
+    "SeenStore",
     "Serialiser",
     "TlsOptions",
     "URIError",
