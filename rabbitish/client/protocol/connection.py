@@ -270,6 +270,8 @@ class Protocol:
     def _frame(self, kind: int, number: int, payload: bytes) -> None:
         if kind == FRAME_HEARTBEAT:
             return
+        if number and self.closing:
+            return  # was on its way when we said goodbye
         if number:
             channel = self.channels.get(number)
             if channel is None:
