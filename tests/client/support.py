@@ -10,15 +10,17 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
+import pytest
 import trio
 import trio.testing
 
-from rabbitish.client import Channel, Connection, Queue, connect
+from rabbitish.client import Channel, Connection, IncomingMessage, Queue, connect
 from tests.server.support import broker as in_process
 
 PATIENCE_SECONDS = 20
 OUTSIDE = os.environ.get("RABBITISH_CLIENT_BROKER")
 """The URI of a broker to run the tests against; without it each test has one of ours."""
+ours_only = pytest.mark.skipif(OUTSIDE is not None, reason="time that goes faster is for a broker in the same program")
 _names = itertools.count(1)
 
 
@@ -67,6 +69,13 @@ def run(conversation: Callable[[], Awaitable[None]], faster: int = 1) -> None:
             await conversation()
 
     trio.run(with_patience, clock=trio.testing.MockClock(rate=faster) if faster > 1 else None)
+
+
+async def soon(queue: Queue, *, no_ack: bool = False) -> IncomingMessage:
+    """A message from a queue, which comes back to it in a moment: RabbitMQ takes its time with that."""
+    while (message := await queue.get(no_ack=no_ack)) is None:  # noqa: ASYNC110 (there is no event for it)
+        await trio.sleep(0.01)
+    return message
 
 
 async def count(opened: Channel, queue: str) -> int:

@@ -165,6 +165,22 @@ def test_answers_are_for_the_requests_in_their_order() -> None:
         three.result()
 
 
+def test_queues_answer_for_their_consumers_at_any_time() -> None:
+    broker = Broker()
+    broker.open()
+    state = broker.channel()
+    consumer, started = state.consume(methods.BasicConsume(consumer_tag="c"))
+    cancelled = state.cancel(consumer)
+    purged = state.request(methods.QueuePurge(queue="q"), methods.QueuePurgeOk)
+    broker.say(methods.QueuePurgeOk(), methods.BasicConsumeOk(consumer_tag="c"), channel=1)
+    assert (started.done, cancelled.done, purged.done) == (True, False, True)
+    broker.say(methods.BasicCancelOk(consumer_tag="c"), channel=1)
+    assert cancelled.done
+    _, never = state.consume(methods.BasicConsume(consumer_tag="d"))
+    broker.protocol.receive_eof()
+    assert isinstance(never.error, ConnectionLost)
+
+
 @pytest.mark.parametrize(
     "unasked",
     [

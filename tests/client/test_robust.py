@@ -20,7 +20,7 @@ from rabbitish.client import (
 )
 
 from .proxy import Proxy, proxied
-from .support import count, name, new_queue, run
+from .support import count, name, new_queue, ours_only, run
 
 QUICK = Reconnect(pause=0.02, longest=0.02)
 RAISING = Reconnect(pause=0.02, longest=0.02, publishes="raise")
@@ -332,6 +332,7 @@ def test_calls_on_their_way_fail_and_later_ones_work() -> None:
     run(conversation)
 
 
+@ours_only
 def test_silence_is_the_end_and_a_busy_program_is_not() -> None:
     async def conversation() -> None:
         async with proxied() as proxy, connect(f"{proxy.uri}?heartbeat=10") as connection:

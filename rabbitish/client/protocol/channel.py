@@ -1,8 +1,10 @@
 """One channel: requests and their answers, content put together, publishes and their confirms, acknowledgements.
 
-Answers come in the order of requests, so correlation is a queue. Acknowledgements of one scheduling turn are written
-together (`flush_acks`), as one with `multiple` where they cover all that is outstanding up to some tag; whatever else
-is written on the channel and could depend on them writes them first.
+Answers come in the order of requests, so correlation is a queue; except that RabbitMQ's queues themselves answer
+basic.consume and basic.cancel, at any time later, so those are found by the consumer's tag.
+
+Acknowledgements of one scheduling turn are written together (`flush_acks`), as one with `multiple` where they cover all
+that is outstanding up to some tag; whatever else is written on the channel and could depend on them writes them first.
 """
 
 from __future__ import annotations
@@ -81,6 +83,7 @@ class ChannelState:
         self.on_return: Callable[[PublishReturned, Delivery], None] | None = None
         """Called for a returned message that no publish waits for."""
         self._acked: list[int] = []
+        self._by_tag: dict[tuple[type[Method], str], Promise[Method]] = {}
         self._answers: deque[tuple[tuple[type[Method], ...], Promise[Method]]] = deque()
         self._beginnings: dict[tuple[str, str, bool, bytes, int], bytes] = {}
         self._method: methods.BasicDeliver | methods.BasicGetOk | methods.BasicReturn | None = None
@@ -142,13 +145,23 @@ class ChannelState:
             self.consumers[consume.consumer_tag] = state
         else:
             state.end(self.error)
-        return state, self.request(consume, methods.BasicConsumeOk)
+        return state, self._ask_queue(consume, methods.BasicConsumeOk, consume.consumer_tag)
 
     def cancel(self, state: ConsumerState) -> Promise[methods.BasicCancelOk]:
         """End a consumer. What was not taken from it goes back."""
-        promise = self.request(methods.BasicCancel(consumer_tag=state.tag), methods.BasicCancelOk)
+        promise = self._ask_queue(methods.BasicCancel(consumer_tag=state.tag), methods.BasicCancelOk, state.tag)
         if self.error is None:
             state.give_back()
+        return promise
+
+    def _ask_queue(self, method: Method, answer: type[M], tag: str) -> Promise[M]:
+        promise: Promise[M] = Promise()
+        if self.error is not None:
+            promise.fail(self.error)
+        else:
+            self.flush_acks()
+            self._by_tag[answer, tag] = cast("Promise[Method]", promise)
+            self.protocol.write(method.frame(self.number))
         return promise
 
     # ---- publishing
@@ -302,11 +315,13 @@ class ChannelState:
         if not method.nowait:
             self.protocol.write(methods.BasicCancelOk(consumer_tag=method.consumer_tag).frame(self.number))
 
-    def _on_cancel_ok(self, method: methods.BasicCancelOk) -> None:
-        self.consumers.pop(method.consumer_tag, None)
-        if not self._answers or methods.BasicCancelOk not in self._answers[0][0]:
-            raise ProtocolError("basic.cancel-ok came and was not asked for")
-        self._answers.popleft()[1].keep(method)
+    def _on_consumer_ok(self, method: methods.BasicConsumeOk | methods.BasicCancelOk) -> None:
+        promise = self._by_tag.pop((type(method), method.consumer_tag), None)
+        if promise is None:
+            raise ProtocolError(f"{method.name} came and was not asked for")
+        if isinstance(method, methods.BasicCancelOk):
+            self.consumers.pop(method.consumer_tag, None)
+        promise.keep(method)
 
     def _on_flow(self, method: methods.ChannelFlow) -> None:
         self.flow = method.active
@@ -416,9 +431,10 @@ class ChannelState:
                     unknown = PublishUnconfirmed()
                     unknown.__cause__ = error
                     publish.fail(unknown)
-        for _, promise in self._answers:
+        for promise in [*(promise for _, promise in self._answers), *self._by_tag.values()]:
             promise.fail(error)
         self._answers.clear()
+        self._by_tag.clear()
         for state in list(self.consumers.values()):
             state.end(error, gone=True)
         self.consumers.clear()
@@ -439,7 +455,8 @@ _HANDLERS: dict[type[Method], Callable[[ChannelState, object], None]] = cast(
         methods.BasicDeliver: ChannelState._on_content_method,
         methods.BasicReturn: ChannelState._on_content_method,
         methods.BasicCancel: ChannelState._on_cancel,
-        methods.BasicCancelOk: ChannelState._on_cancel_ok,
+        methods.BasicConsumeOk: ChannelState._on_consumer_ok,
+        methods.BasicCancelOk: ChannelState._on_consumer_ok,
         methods.ChannelFlow: ChannelState._on_flow,
     },
 )
