@@ -200,8 +200,16 @@ class Connection:
 
     async def stop(self) -> None:
         """Say goodbye, for some seconds at the most, and end."""
-        with trio.move_on_after(_CLOSE_SECONDS, shield=True):
-            await self.aclose()
+        self._closing = True
+        link = self._link
+        if link is not None:
+            # The link is shielded too: what was acknowledged goes out although the program was cancelled.
+            with trio.CancelScope(shield=True):
+                link.protocol.close()
+                with trio.move_on_after(_CLOSE_SECONDS):
+                    await link.over.wait()
+                link.protocol.end(ConnectionLost("the broker did not say goodbye"))
+                await link.over.wait()
         self._give_up(ConnectionClosed("the program closed the connection", 200))
 
     def _up(self, link: Link) -> None:

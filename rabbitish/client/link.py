@@ -38,7 +38,11 @@ class Link:
         protocol.closed.callback = self._ended
 
     async def run(self) -> None:
-        """Carry bytes until the protocol is over."""
+        """Carry bytes until the protocol is over; a cancellation alone does not end it, so that a goodbye goes out."""
+        with trio.CancelScope(shield=True):
+            await self._run()
+
+    async def _run(self) -> None:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._beat)
@@ -48,9 +52,7 @@ class Link:
                 # What is left to say is mostly close-ok.
                 nursery.cancel_scope.deadline = trio.current_time() + _GOODBYE_SECONDS
         finally:
-            with trio.CancelScope(shield=True):
-                await self._transport.aclose()
-            self.protocol.end(ConnectionLost("the program left the connection"))
+            await self._transport.aclose()
             self.over.set()
 
     async def log_in(self) -> None:

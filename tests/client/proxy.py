@@ -25,6 +25,9 @@ class Proxy:
         """Set while what the broker says is passed on."""
         self.pass_up.set()
         self.pass_down.set()
+        self.swallow: bytes | None = None
+        """What the broker says at once with these bytes in it is not passed on."""
+        self.swallowed = 0
         self._target = (host, port)
         self._open: set[trio.SocketStream] = set()
 
@@ -39,7 +42,6 @@ class Proxy:
 
     async def half_close(self) -> None:
         """End all streams towards clients, and go on passing up what they say."""
-        self._half = True
         for stream in list(self._open):
             try:
                 await stream.send_eof()
@@ -76,6 +78,9 @@ class Proxy:
         try:
             while data := await source.receive_some():
                 await getattr(self, gate).wait()
+                if self.swallow is not None and gate == "pass_down" and self.swallow in data:
+                    self.swallowed += 1
+                    continue
                 await target.send_all(data)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass

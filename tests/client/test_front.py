@@ -21,8 +21,9 @@ from rabbitish.client import (
     connect,
     queue_arguments,
 )
+from tests.server.support import broker as in_process
 
-from .support import broker, channel, connected, count, name, new_queue, run, soon
+from .support import broker, channel, connected, count, name, new_queue, ours_only, run, soon
 
 
 def test_what_is_published_comes_out_with_its_value_and_properties() -> None:
@@ -335,5 +336,45 @@ def test_nobody_answers() -> None:
         with pytest.raises(ConnectFailed, match=f"127.0.0.1:{port}"):
             async with connect(f"amqp://127.0.0.1:{port}"):
                 pass
+
+    run(conversation)
+
+
+@ours_only
+def test_publishing_waits_while_the_broker_blocks() -> None:
+    async def conversation() -> None:
+        async with in_process(ephemeral=True, memory_high_watermark_bytes=256 * 1024) as running:
+            uri = f"amqp://{running.host}:{running.port}"
+            async with connect(uri) as producer, producer.channel() as channel, connect(uri) as consumer:
+                queue = await channel.declare_queue(name())
+                await queue.publish(bytes(300_000))
+                with trio.move_on_after(0.05) as scope:
+                    await queue.publish("not confirmed, or not even sent")
+                    await queue.publish("not sent")
+                assert scope.cancelled_caught
+                assert producer.blocked == "low on memory"
+                assert consumer.blocked is None
+                with trio.move_on_after(0.05) as scope:
+                    await producer.wait_unblocked()
+                assert scope.cancelled_caught
+                async with consumer.channel() as other:
+                    await other.queue(queue.queue).purge()
+                await producer.wait_unblocked()
+                await queue.publish("sent")
+                assert producer.blocked is None
+
+    run(conversation)
+
+
+def test_what_is_written_waits_for_the_socket() -> None:
+    async def conversation() -> None:
+        async with connected() as connection, connection.channel(confirms=False) as channel:
+            queue = await new_queue(channel)
+            for _ in range(30):
+                await queue.publish(bytes(500_000))
+                assert connection.protocol().out_bytes < 2 * 1024 * 1024
+            async with queue.consume(no_ack=True) as messages:
+                for _ in range(30):
+                    assert len((await anext(messages)).body) == 500_000
 
     run(conversation)

@@ -18,10 +18,12 @@ from rabbitish.client import (
     RpcServer,
     connect,
 )
+from rabbitish.wire import methods
 
 from .proxy import Proxy, proxied
 from .support import count, name, new_queue, ours_only, run
 
+ACK = methods.BasicAck().encode()[:4]
 QUICK = Reconnect(pause=0.02, longest=0.02)
 RAISING = Reconnect(pause=0.02, longest=0.02, publishes="raise")
 
@@ -165,22 +167,20 @@ def test_an_unconfirmed_publish_is_retried_once() -> None:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(publish)
                 await trio.testing.wait_all_tasks_blocked(0.05)
-                proxy.pass_down = trio.Event()
-                proxy.pass_down.set()
                 await proxy.cut()
+                proxy.pass_down.set()
             assert outcomes == ["confirmed"]
             assert await count(opened, queue.queue) == 2  # the broker had it, and nobody could know
 
-            proxy.hold_down()
+            proxy.swallow = ACK
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(publish)
-                await trio.testing.wait_all_tasks_blocked(0.05)
-                proxy.pass_down.set()
-                connections = connection.connections
-                await proxy.cut()
-                await until(lambda: connection.connections > connections)
-                await until(lambda: len(outcomes) > 1)
-            assert outcomes[1] == "confirmed"
+                for _ in range(2):
+                    await until(lambda: proxy.swallowed > 0)
+                    proxy.swallowed = 0
+                    await proxy.cut()
+            proxy.swallow = None
+            assert isinstance(outcomes[1], PublishUnconfirmed)
             await queue.delete()
 
     run(conversation)
@@ -203,8 +203,8 @@ def test_an_unconfirmed_publish_is_reported_where_that_was_chosen() -> None:
                         await queue.publish("1")
 
                 await trio.testing.wait_all_tasks_blocked(0.05)
-                proxy.pass_down.set()
                 await proxy.cut()
+                proxy.pass_down.set()
             await queue.publish("2")
             assert await count(opened, queue.queue) == 2
             await queue.delete()
