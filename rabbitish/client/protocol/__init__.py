@@ -2,5 +2,5 @@
 
 No trio, no socket, no clock: tests/test_layering.py holds this folder to the rules of the pure packages. Whoever has
 something to wait for gets a `Promise`; the front (the modules above this folder) turns it into an await. Reading order:
-promise, confirms, delivery, channel, skim, connection.
+promise, confirms, delivery, settling, channel, skim, connection.
 """

@@ -3,15 +3,14 @@
 Answers come in the order of requests, so correlation is a queue; except that RabbitMQ's queues themselves answer
 basic.consume and basic.cancel, at any time later, so those are found by the consumer's tag.
 
-Acknowledgements of one scheduling turn are written together (`flush_acks`), as one with `multiple` where they cover all
-that is outstanding up to some tag; whatever else is written on the channel and could depend on them writes them first.
+What settles deliveries is in settling.py; whatever is written here and could depend on acknowledgements writes those
+first (`flush_acks`).
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from struct import Struct
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from rabbitish.client.errors import (
@@ -27,13 +26,13 @@ from rabbitish.client.errors import (
 from rabbitish.client.protocol.confirms import Confirms, Publish
 from rabbitish.client.protocol.delivery import ConsumerState, Delivery
 from rabbitish.client.protocol.promise import Promise
+from rabbitish.client.protocol.settling import Settling
 from rabbitish.wire import methods
 from rabbitish.wire.frames import (
     CONTENT_HEAD,
     FRAME_BODY,
     FRAME_END,
     FRAME_HEADER,
-    FRAME_METHOD,
     HEAD,
     content_frames,
 )
@@ -47,9 +46,6 @@ M = TypeVar("M", bound=Method)
 CLASS_BASIC = 60
 _END = bytes((FRAME_END,))
 _MOST_BEGINNINGS = 1024
-_ACK = Struct(">BHIHHQBB")
-_ACK_BYTES = 13
-_NO_TAG = 1 << 64
 
 
 class Get(Promise[Delivery | None]):
@@ -62,13 +58,11 @@ class Get(Promise[Delivery | None]):
         self.no_ack = no_ack
 
 
-class ChannelState:
+class ChannelState(Settling):
     """An open channel, until `error` says why it is not any more."""
 
     def __init__(self, protocol: Protocol, number: int) -> None:
-        self.protocol = protocol
-        self.number = number
-        self.error: ClientError | None = None
+        super().__init__(protocol, number)
         self.closing = False
         self.closed: Promise[None] = Promise()
         """Kept when the channel is gone, whoever wanted that; never fails."""
@@ -78,11 +72,8 @@ class ChannelState:
         self.orphans: list[Publish] = []
         """Publishes to try again elsewhere, after the connection was lost."""
         self.consumers: dict[str, ConsumerState] = {}
-        self.unsettled: dict[int, None] = {}
-        """Tags of deliveries that are to be settled, in order."""
         self.on_return: Callable[[PublishReturned, Delivery], None] | None = None
         """Called for a returned message that no publish waits for."""
-        self._acked: list[int] = []
         self._by_tag: dict[tuple[type[Method], str], Promise[Method]] = {}
         self._answers: deque[tuple[tuple[type[Method], ...], Promise[Method]]] = deque()
         self._beginnings: dict[tuple[str, str, bool, bytes, int], bytes] = {}
@@ -207,70 +198,6 @@ class ChannelState:
             self._beginnings.clear()
         self._beginnings[publish.exchange, publish.routing_key, publish.mandatory, raw, size] = beginning
         return beginning
-
-    # ---- settling deliveries
-
-    def ack(self, tag: int) -> bool:
-        """Acknowledge a delivery; False: there is nothing to acknowledge."""
-        if self.unsettled.pop(tag, _NO_TAG) is not None:
-            return False
-        if not self._acked:
-            self.protocol.will_ack(self)
-        self._acked.append(tag)
-        return True
-
-    def settle_up_to(self, tag: int) -> int:
-        """Acknowledge everything up to a tag; how many that were."""
-        tags = self._up_to(tag)
-        for each in tags:
-            self.ack(each)
-        return len(tags)
-
-    def refuse(self, tag: int, *, requeue: bool) -> bool:
-        """Reject a delivery; False: there is nothing to reject."""
-        if self.unsettled.pop(tag, _NO_TAG) is not None:
-            return False
-        self.flush_acks()
-        self.protocol.write(methods.BasicReject(delivery_tag=tag, requeue=requeue).frame(self.number))
-        return True
-
-    def refuse_up_to(self, tag: int, *, requeue: bool) -> int:
-        """Reject everything up to a tag; how many that were."""
-        tags = self._up_to(tag)
-        if tags:
-            self.flush_acks()
-            for each in tags:
-                del self.unsettled[each]
-            nack = methods.BasicNack(delivery_tag=tags[-1], multiple=True, requeue=requeue)
-            self.protocol.write(nack.frame(self.number))
-        return len(tags)
-
-    def _up_to(self, tag: int) -> list[int]:
-        tags = []
-        for each in self.unsettled:
-            if each > tag:
-                break
-            tags.append(each)
-        return tags
-
-    def flush_acks(self) -> None:
-        """Write the acknowledgements that have gathered."""
-        acked = self._acked
-        if not acked or self.error is not None:
-            return
-        self._acked = []
-        low = next(iter(self.unsettled), _NO_TAG)
-        if len(acked) == 1:
-            below, singles = [], acked
-        elif low == _NO_TAG or max(acked) < low:
-            below, singles = acked, []
-        else:
-            below, singles = [tag for tag in acked if tag < low], [tag for tag in acked if tag > low]
-        if below:
-            self.protocol.write(_ACK.pack(FRAME_METHOD, self.number, _ACK_BYTES, 60, 80, max(below), 1, FRAME_END))
-        if singles:
-            frames = [_ACK.pack(FRAME_METHOD, self.number, _ACK_BYTES, 60, 80, tag, 0, FRAME_END) for tag in singles]
-            self.protocol.write(b"".join(frames))
 
     # ---- what comes
 
@@ -438,8 +365,7 @@ class ChannelState:
         for state in list(self.consumers.values()):
             state.end(error, gone=True)
         self.consumers.clear()
-        self.unsettled.clear()
-        self._acked.clear()
+        self.settle_nothing()
         self.protocol.on_change()
 
     def _gone(self) -> None:

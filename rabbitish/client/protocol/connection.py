@@ -16,6 +16,7 @@ from rabbitish.client.protocol.channel import ChannelState
 from rabbitish.client.protocol.content import DEFAULT_SERIALISERS, Serialisers
 from rabbitish.client.protocol.delivery import Delivery
 from rabbitish.client.protocol.promise import Promise
+from rabbitish.client.protocol.settling import Settling
 from rabbitish.client.protocol.skim import skim
 from rabbitish.client.protocol.uri import Parameters
 from rabbitish.errors import ConnectionFailure, ReplyCode
@@ -93,7 +94,7 @@ class Protocol:
         self._out: list[bytes] = []
         self.out_bytes = 0
         self._quiet = True  # nothing to take, and on_output not called since
-        self._acking: list[ChannelState] = []
+        self._acking: list[Settling] = []
         self._secrets: list[Promise[None]] = []
         self._logging_in = False
         self._script: Script[None] | None = self._open()
@@ -117,7 +118,7 @@ class Protocol:
             self._quiet = False
             self.on_output()
 
-    def will_ack(self, channel: ChannelState) -> None:
+    def will_ack(self, channel: Settling) -> None:
         """A channel has acknowledgements to write before the next bytes are taken."""
         self._acking.append(channel)
         if self._quiet:
