@@ -13,7 +13,7 @@ import logging
 import random
 import ssl
 from collections.abc import AsyncIterator, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Unpack
 
 import trio
@@ -152,9 +152,7 @@ class Connection:
     async def update_secret(self, new_secret: str, reason: str = "") -> None:
         """Give the broker a fresh token in place of the one that is about to expire."""
         await wait(self.protocol().update_secret(new_secret, reason))
-        self._hosts = [
-            Parameters(**{**vars(host), "password": new_secret}) if host.password else host for host in self._hosts
-        ]
+        self._hosts = [replace(host, password=new_secret) if host.password else host for host in self._hosts]
 
     async def aclose(self) -> None:
         """Close it, as the end of the block does."""

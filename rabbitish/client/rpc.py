@@ -23,7 +23,7 @@ import trio
 from rabbitish.client.channel import Channel
 from rabbitish.client.connection import Connection
 from rabbitish.client.consumer import Consumer
-from rabbitish.client.errors import CallTimeout, ConnectionLost, RemoteError
+from rabbitish.client.errors import CallTimeout, ClientError, ConnectionLost, RemoteError
 from rabbitish.client.message import IncomingMessage
 from rabbitish.client.pool import pool
 from rabbitish.client.protocol.confirms import Publish
@@ -53,6 +53,7 @@ class RpcClient:
         self._timeout = timeout
         self._reply_queue = reply_queue
         self._exchange = exchange
+        self._error: ClientError | None = None
         self._calls: dict[str, Promise[IncomingMessage]] = {}
         self._ids = (f"{secrets.token_hex(8)}-{number}" for number in itertools.count(1))
         self._stack = contextlib.AsyncExitStack()
@@ -109,6 +110,8 @@ class RpcClient:
     async def _exchange_messages(self, name: str, payload: Any, properties: MessageProperties) -> IncomingMessage:
         channel = self._channel
         state = await channel.sendable() if channel.must_wait() else channel.state
+        if self._error is not None:
+            raise self._error.again()
         correlation_id = next(self._ids)
         reply_to = self._replies.queue
         # A call stands for itself: nothing of what the caller says about these two makes sense.
@@ -130,16 +133,23 @@ class RpcClient:
             del self._calls[correlation_id]
 
     async def _receive(self) -> None:
-        async for message in self._consumer:
-            promise = self._calls.get(message.correlation_id or "")
-            if promise is None or promise.done:
-                self.dropped += 1
-            else:
-                promise.keep(message)
+        try:
+            async for message in self._consumer:
+                promise = self._calls.get(message.correlation_id or "")
+                if promise is None or promise.done:
+                    self.dropped += 1
+                else:
+                    promise.keep(message)
+        except ClientError as error:  # which is told to whoever calls
+            self._error = error
+            self._fail(error)
 
     def _lost(self) -> None:
+        self._fail(ConnectionLost("the connection was lost, and the reply with it"))
+
+    def _fail(self, error: ClientError) -> None:
         for promise in list(self._calls.values()):
-            promise.fail(ConnectionLost("the connection was lost, and the reply with it"))
+            promise.fail(error)
 
 
 Handler = Callable[..., Any]

@@ -77,7 +77,7 @@ async def background() -> AsyncIterator[trio.Nursery]:
     """A nursery whose tasks are cancelled at the end of the block.
 
     An exception of the block leaves it as it is, not in a group. So does the one of a task that failed by itself, and
-    when several failed alike (of one lost connection), the first; otherwise they come as a group.
+    when several failed alike (of one lost connection), the first; if they differ, they come as a group.
     """
     inside: BaseException | None = None
     try:
@@ -88,9 +88,10 @@ async def background() -> AsyncIterator[trio.Nursery]:
                 inside = error
             nursery.cancel_scope.cancel()
     except BaseExceptionGroup as group:
+        if inside is not None and not _only_cancelled(inside):
+            raise inside  # noqa: B904 (what the tasks had to say stays its context)
         failures = [each for each in _leaves(group) if not isinstance(each, trio.Cancelled)]
-        alike = len({(type(each), str(each)) for each in failures}) == 1
-        if (failures and not alike) or (failures and inside is not None and not isinstance(inside, trio.Cancelled)):
+        if len({(type(each), str(each)) for each in failures}) > 1:
             raise
         if failures:
             raise failures[0] from failures[0].__cause__
@@ -98,6 +99,11 @@ async def background() -> AsyncIterator[trio.Nursery]:
             raise
     if inside is not None:
         raise inside
+
+
+def _only_cancelled(error: BaseException) -> bool:
+    leaves = _leaves(error) if isinstance(error, BaseExceptionGroup) else iter([error])
+    return all(isinstance(each, trio.Cancelled) for each in leaves)
 
 
 def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:

@@ -25,6 +25,10 @@ class Proxy:
         """Set while what the broker says is passed on."""
         self.pass_up.set()
         self.pass_down.set()
+        self.pieces: int | None = None
+        """What is passed on comes in pieces of so many bytes."""
+        self.delay = 0.0
+        """Seconds that everything takes longer."""
         self.swallow: bytes | None = None
         """What the broker says at once with these bytes in it is not passed on."""
         self.swallowed = 0
@@ -81,7 +85,10 @@ class Proxy:
                 if self.swallow is not None and gate == "pass_down" and self.swallow in data:
                     self.swallowed += 1
                     continue
-                await target.send_all(data)
+                await trio.sleep(self.delay)
+                pieces = self.pieces or len(data)
+                for start in range(0, len(data), pieces):
+                    await target.send_all(data[start : start + pieces])
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass
         nursery.cancel_scope.cancel()

@@ -79,6 +79,43 @@ def test_without_reconnect_whoever_waits_learns_of_it(break_: Callable[[Proxy], 
     run(conversation)
 
 
+def test_a_slow_network_that_cuts_everything_to_pieces() -> None:
+    async def conversation() -> None:
+        async with proxied() as proxy:
+            proxy.delay, proxy.pieces = 0.001, 7
+            async with connect(proxy.uri) as connection, connection.channel() as opened:
+                queue = await new_queue(opened)
+                bodies = [bytes([number % 256]) * (number * 7 % 300) for number in range(200)]
+                assert await opened.publish_many(bodies, routing_key=queue.queue, window=50) == 200
+                async with queue.consume(prefetch=30) as messages:
+                    for body in bodies:
+                        async with (await anext(messages)).process() as message:
+                            assert message.body == body
+
+    run(conversation)
+
+
+@pytest.mark.parametrize("break_", [cut, half_close])
+def test_calls_without_reconnect_fail_where_they_wait(break_: Callable[[Proxy], object]) -> None:
+    async def conversation() -> None:
+        async with proxied() as proxy, connect(proxy.uri) as connection, connection.channel() as opened:
+            queue = await new_queue(opened)
+            async with RpcClient(connection) as rpc, trio.open_nursery() as nursery:
+
+                @nursery.start_soon
+                async def call() -> None:
+                    with pytest.raises(ConnectionLost):
+                        await rpc.call(queue.queue)
+
+                while await count(opened, queue.queue) == 0:  # noqa: ASYNC110 (no event)
+                    await trio.sleep(0.001)
+                await break_(proxy)  # type: ignore[misc]
+            with pytest.raises(ConnectionLost):
+                await RpcClient(connection).__aenter__()
+
+    run(conversation)
+
+
 @pytest.mark.parametrize("break_", [cut, half_close])
 def test_topology_and_consumers_are_there_again(break_: Callable[[Proxy], object]) -> None:
     async def conversation() -> None:

@@ -131,8 +131,8 @@ class Protocol:
             for channel in self._acking:
                 channel.flush_acks()
             self._acking.clear()
-        data = b"".join(self._out)
-        self._out.clear()
+        out, self._out = self._out, []
+        data = b"".join(out)
         self.out_bytes = 0
         self._quiet = True
         return data
