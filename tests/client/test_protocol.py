@@ -345,7 +345,9 @@ def test_a_returned_message_fails_the_publish_that_is_alike() -> None:
     other = b"\x08\x00\x01\x31"
     sent = [publish(state, b"1"), publish(state, b"2"), publish(state, b"2", raw=other), publish(state, b"2")]
     returned = methods.BasicReturn(reply_code=312, reply_text="NO_ROUTE", exchange="", routing_key="q")
-    broker.protocol.receive(content(1, returned, b"2", other) + content(1, returned, b"2", b"\x04\x00\x01\x31"))
+    broker.protocol.receive(content(1, returned, b"2", other))
+    assert [each.returned is not None for each in sent] == [False, False, True, False]
+    broker.protocol.receive(content(1, returned, b"2", other))  # as if the broker had changed its properties
     broker.say(methods.BasicAck(delivery_tag=4, multiple=True), channel=1)
     assert [isinstance(each.error, PublishReturned) for each in sent] == [False, True, True, False]
     seen = []
