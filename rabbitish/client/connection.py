@@ -314,6 +314,8 @@ class Connection:
         for channel in list(self.channels):
             try:
                 await channel.restore(protocol)
+            except ResourceLocked:
+                raise
             except ChannelClosed as error:
                 channel.lose(error)
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from rabbitish.client.errors import ClientError, ConnectionLost
+from rabbitish.client.errors import AccessRefused, ClientError, ConnectionLost, ResourceLocked
 from rabbitish.client.message import IncomingMessage
 from rabbitish.client.protocol.channel import ChannelState
 from rabbitish.client.protocol.delivery import ConsumerState
@@ -88,9 +88,16 @@ class Consumer:
         return consumer
 
     async def restore(self, state: ChannelState) -> None:
-        """Go on, on another connection's channel."""
-        consumer = await self._begin(state)
+        """Go on, on another connection's channel. ResourceLocked: the last connection is still there for the broker."""
+        try:
+            consumer = await self._begin(state)
+        except AccessRefused as refused:
+            if self._consume.exclusive:
+                raise ResourceLocked(refused.code, refused.text) from None
+            raise
         old, self._state = self._state, consumer
+        if old is not None and old.no_ack:  # the broker has forgotten these: they are nowhere else
+            consumer.buffer.extendleft(reversed(old.buffer))
         if old is not None and old.wake is not None:
             old.wake()
 

@@ -33,7 +33,10 @@ class Proxy:
         """What the broker says at once with these bytes in it is not passed on."""
         self.swallowed = 0
         self._target = (host, port)
+        self.keep_upper = False
+        """A cut leaves the broker's side open, as if the broker had not noticed."""
         self._open: set[trio.SocketStream] = set()
+        self._upper: set[trio.SocketStream] = set()
 
     @property
     def uri(self) -> str:
@@ -41,7 +44,7 @@ class Proxy:
 
     async def cut(self) -> None:
         """Close all connections on both sides, and pass on no more of them."""
-        for stream in list(self._open):
+        for stream in [*self._open, *([] if self.keep_upper else self._upper)]:
             await trio.aclose_forcefully(stream)
 
     async def half_close(self) -> None:
@@ -69,12 +72,15 @@ class Proxy:
             return
         self.connections += 1
         async with client, await trio.open_tcp_stream(*self._target) as server:
-            both = {client, server}
-            self._open |= both
+            self._open.add(client)
+            self._upper.add(server)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._pass, client, server, "pass_up", nursery)
                 nursery.start_soon(self._pass, server, client, "pass_down", nursery)
-            self._open -= both
+            self._open.remove(client)
+            while self.keep_upper:  # noqa: ASYNC110 (no event)
+                await trio.sleep(0.005)
+            self._upper.remove(server)
 
     async def _pass(
         self, source: trio.SocketStream, target: trio.SocketStream, gate: str, nursery: trio.Nursery

@@ -231,7 +231,7 @@ def test_a_channel_that_the_broker_closes_tells_everybody() -> None:
     deliver(broker, 1)
     asked = state.request(methods.QueuePurge(queue="q"), methods.QueuePurgeOk)
     got = state.get(methods.BasicGet(queue="q"))
-    sent = publish(state)
+    sent = publish(state, retry=True)
     broker.said()
     broker.say(methods.ChannelClose(reply_code=404, reply_text="NOT_FOUND - no"), channel=1)
     assert broker.said() == [methods.ChannelCloseOk()]
@@ -428,6 +428,16 @@ def test_acknowledgements_come_before_what_may_depend_on_them() -> None:
         "BasicAck",
         "ChannelClose",
     ]
+
+
+def test_acknowledgements_come_before_a_goodbye() -> None:
+    broker = Broker()
+    broker.open()
+    consumer = consume(broker, broker.channel())
+    deliver(broker, 1)
+    consumer.buffer[0].ack()
+    broker.protocol.close()
+    assert [type(method).__name__ for method in broker.said()] == ["BasicAck", "ConnectionClose"]
 
 
 def test_the_rest_is_given_back_when_a_consumer_ends() -> None:

@@ -277,6 +277,49 @@ def test_many_in_a_window_get_through_a_cut() -> None:
     run(conversation)
 
 
+def test_what_is_exclusive_waits_until_the_broker_has_let_go() -> None:
+    async def conversation() -> None:
+        async with (
+            proxied() as proxy,
+            connect(proxy.uri, reconnect=QUICK) as connection,
+            connection.channel() as opened,
+        ):
+            queue = await opened.declare_queue(name(), durable=True)
+            async with queue.consume(exclusive=True) as messages:
+                proxy.keep_upper = True
+                await proxy.cut()
+                await trio.sleep(0.1)
+                assert not connection.connected
+                proxy.keep_upper = False
+                await proxy.cut()
+                await queue.publish("x")
+                async with (await anext(messages)).process() as message:
+                    assert message.value() == "x"
+            await queue.delete()
+
+    run(conversation)
+
+
+def test_what_needs_no_acknowledgement_is_not_lost_with_its_connection() -> None:
+    async def conversation() -> None:
+        async with (
+            proxied() as proxy,
+            connect(proxy.uri, reconnect=QUICK) as connection,
+            connection.channel() as opened,
+        ):
+            queue = await opened.declare_queue(name(), durable=True)
+            await opened.publish_many([b"1", b"2"], routing_key=queue.queue)
+            async with queue.consume(no_ack=True) as messages:
+                await until(lambda: messages.waiting == 2)
+                await proxy.cut()
+                await until(lambda: connection.connections == 2)
+                await queue.publish(b"3")
+                assert [(await anext(messages)).body for _ in range(3)] == [b"1", b"2", b"3"]
+            await queue.delete()
+
+    run(conversation)
+
+
 def test_it_gives_up_after_so_many_attempts() -> None:
     async def conversation() -> None:
         quick = Reconnect(pause=0.01, longest=0.01, attempts=2)
