@@ -52,7 +52,8 @@ class Channel:
         self.on_restored: Callable[[], None] | None = None
         """Called when it is there again on another connection; what was on its way on the old one is lost."""
         self._tags = itertools.count(1)
-        self._qos: methods.BasicQos | None = None
+        self.limit: methods.BasicQos | None = None
+        """What `qos` has set."""
         self._orphans: list[Publish] = []
         self._error: ClientError | None = None
         self._watch(state)
@@ -127,8 +128,8 @@ class Channel:
         state = protocol.channel()
         self._watch(state)
         await wait(state.open(confirms=self.confirms))
-        if self._qos is not None:
-            await wait(state.request(self._qos, methods.BasicQosOk))
+        if self.limit is not None:
+            await wait(state.request(self.limit, methods.BasicQosOk))
         for consumer in list(self.consumers):
             await consumer.restore(state)
         self.state = state
@@ -249,7 +250,7 @@ class Channel:
         """Limit what all consumers of the channel together hold unsettled; 0: no limit. `consume` limits its own."""
         method = methods.BasicQos(prefetch_count=prefetch_count, global_=True)
         await self.ask(method, methods.BasicQosOk)
-        self._qos = method
+        self.limit = method
 
     def next_tag(self) -> str:
         """A consumer tag that is not used on the channel."""

@@ -77,9 +77,13 @@ class Consumer:
                     self._channel.consumers.add(self)
 
     async def _begin(self, state: ChannelState) -> ConsumerState:
-        # Without global it limits consumers that start from now on, which is the one in the next frame.
-        state.request(methods.BasicQos(prefetch_count=self._prefetch), methods.BasicQosOk)
+        changes = self._prefetch != state.prefetch
+        if changes:  # without global it limits consumers that start from now on, which is the one in the next frame
+            state.prefetch = self._prefetch
+            state.request(methods.BasicQos(prefetch_count=self._prefetch), methods.BasicQosOk)
         consumer, started = state.consume(replace(self._consume, queue=self._queue.queue))
+        if changes and self._channel.limit is not None:  # which RabbitMQ has lifted just now
+            state.request(self._channel.limit, methods.BasicQosOk)
         try:
             await wait(started)
         except trio.Cancelled:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 import trio
 
@@ -185,6 +187,23 @@ def test_a_batch_that_fails_is_rejected_as_a_whole() -> None:
     run(conversation)
 
 
+def test_a_cancelled_batch_goes_back() -> None:
+    async def conversation() -> None:
+        async with channel() as opened:
+            queue = await new_queue(opened, b"1", b"2")
+            async with queue.consume() as messages:
+                batches = messages.batches(2)
+                with trio.CancelScope() as scope:
+                    async with (await anext(batches)).process():
+                        scope.cancel()
+                        await trio.sleep_forever()
+                again = await anext(batches)
+                assert [message.redelivered for message in again] == [True, True]
+                again.ack()
+
+    run(conversation)
+
+
 def test_errors_of_publishing() -> None:
     async def conversation() -> None:
         async with connected() as connection, connection.channel() as opened:
@@ -349,10 +368,12 @@ def test_publishing_waits_while_the_broker_blocks() -> None:
                 queue = await channel.declare_queue(name())
                 await queue.publish(bytes(300_000))
                 with trio.move_on_after(0.05) as scope:
-                    await queue.publish("not confirmed, or not even sent")
+                    while producer.blocked is None:
+                        await queue.publish("confirmed or not")
+                assert producer.blocked == "low on memory"
+                with trio.move_on_after(0.02) as scope:
                     await queue.publish("not sent")
                 assert scope.cancelled_caught
-                assert producer.blocked == "low on memory"
                 assert consumer.blocked is None
                 with trio.move_on_after(0.05) as scope:
                     await producer.wait_unblocked()
@@ -362,6 +383,10 @@ def test_publishing_waits_while_the_broker_blocks() -> None:
                 await producer.wait_unblocked()
                 await queue.publish("sent")
                 assert producer.blocked is None
+                bodies = set()
+                while (message := await queue.get(no_ack=True)) is not None:
+                    bodies.add(message.value())
+                assert bodies <= {"confirmed or not", "sent"}
 
     run(conversation)
 
@@ -376,5 +401,62 @@ def test_what_is_written_waits_for_the_socket() -> None:
             async with queue.consume(no_ack=True) as messages:
                 for _ in range(30):
                     assert len((await anext(messages)).body) == 500_000
+
+    run(conversation)
+
+
+def test_a_loop_that_waits_for_nothing_else_notices_that_it_is_cancelled() -> None:
+    async def conversation() -> None:
+        async with channel() as opened:
+            queue = await new_queue(opened, *[b"x"] * 300)
+            async with queue.consume(prefetch=0) as messages:
+                while messages.waiting < 300:  # noqa: ASYNC110 (no event)
+                    await trio.sleep(0.001)
+                taken = 0
+                with trio.CancelScope() as scope:
+                    async for message in messages:
+                        message.ack()
+                        taken += 1
+                        if taken == 3:
+                            scope.cancel()
+                assert taken == 3
+
+    run(conversation)
+
+
+def test_others_run_while_a_loop_waits_for_nothing_else() -> None:
+    async def conversation() -> None:
+        async with channel() as opened:
+            queue = await new_queue(opened, *[b"x"] * 300)
+            turns = 0
+
+            async def other() -> None:
+                nonlocal turns
+                while True:
+                    await trio.lowlevel.checkpoint()
+                    turns += 1
+
+            async with queue.consume(prefetch=0) as messages:
+                while messages.waiting < 300:  # noqa: ASYNC110 (no event)
+                    await trio.sleep(0.001)
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(other)
+                    for _ in range(20):
+                        time.sleep(0.002)  # noqa: ASYNC251 (a program that computes)
+                        (await anext(messages)).ack()
+                    assert turns >= 10
+                    nursery.cancel_scope.cancel()
+
+    run(conversation)
+
+
+def test_two_consumers_on_a_channel_have_two_tags() -> None:
+    async def conversation() -> None:
+        async with channel() as opened:
+            queue = await new_queue(opened)
+            async with queue.consume(consumer_tag="mine", priority=1) as one, queue.consume() as other:
+                assert one.consumer_tag == "mine" != other.consumer_tag
+                with pytest.raises(ValueError, match="'mine' is in use"):
+                    await queue.consume(consumer_tag="mine").start()
 
     run(conversation)

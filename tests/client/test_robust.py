@@ -11,6 +11,7 @@ import trio.testing
 from rabbitish.client import (
     AuthenticationFailed,
     ConnectFailed,
+    ConnectionClosed,
     ConnectionLost,
     PublishUnconfirmed,
     Reconnect,
@@ -21,7 +22,7 @@ from rabbitish.client import (
 from rabbitish.wire import methods
 
 from .proxy import Proxy, proxied
-from .support import count, name, new_queue, ours_only, run
+from .support import count, name, new_queue, ours_only, run, soon
 
 ACK = methods.BasicAck().encode()[:4]
 QUICK = Reconnect(pause=0.02, longest=0.02)
@@ -249,6 +250,51 @@ def test_an_unconfirmed_publish_is_reported_where_that_was_chosen() -> None:
     run(conversation)
 
 
+def test_a_cancelled_publish_is_not_retried() -> None:
+    async def conversation() -> None:
+        async with (
+            proxied() as proxy,
+            connect(proxy.uri, reconnect=QUICK) as connection,
+            connection.channel() as opened,
+        ):
+            queue = await opened.declare_queue(name(), durable=True)
+            proxy.swallow = ACK
+            with trio.CancelScope() as scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(queue.publish, "once")
+                    await until(lambda: proxy.swallowed > 0)
+                    scope.cancel()
+            proxy.swallow = None
+            await proxy.cut()
+            await until(lambda: connection.connections == 2)
+            assert await count(opened, queue.queue) == 1
+            await queue.delete()
+
+    run(conversation)
+
+
+def test_the_limit_of_a_channel_holds_again() -> None:
+    async def conversation() -> None:
+        async with (
+            proxied() as proxy,
+            connect(proxy.uri, reconnect=QUICK) as connection,
+            connection.channel() as opened,
+        ):
+            await opened.qos(1)
+            queue = await opened.declare_queue(name(), durable=True)
+            await opened.publish_many([b"1", b"2"], routing_key=queue.queue)
+            async with queue.consume(prefetch=0) as messages:
+                await proxy.cut()
+                await until(lambda: connection.connections == 2)
+                await until(lambda: messages.waiting == 1)
+                await opened.declare_queue(queue.queue, passive=True)
+                await trio.testing.wait_all_tasks_blocked(0.01)
+                assert messages.waiting == 1
+            await queue.delete()
+
+    run(conversation)
+
+
 def test_many_in_a_window_get_through_a_cut() -> None:
     async def conversation() -> None:
         async with (
@@ -316,6 +362,52 @@ def test_what_needs_no_acknowledgement_is_not_lost_with_its_connection() -> None
                 await queue.publish(b"3")
                 assert [(await anext(messages)).body for _ in range(3)] == [b"1", b"2", b"3"]
             await queue.delete()
+
+    run(conversation)
+
+
+def test_an_error_of_ours_does_not_come_back() -> None:
+    async def conversation() -> None:
+        async with (
+            proxied() as proxy,
+            connect(proxy.uri, reconnect=QUICK) as connection,
+            connection.channel() as opened,
+        ):
+            with pytest.raises(ConnectionClosed) as closed:
+                await opened.ask(methods.BasicQos(prefetch_size=1), methods.BasicQosOk)
+            assert closed.value.code == 540
+            assert isinstance(await connection.wait_closed(), ConnectionClosed)
+            assert connection.connections == 1
+
+    run(conversation)
+
+
+def test_a_consumer_that_was_cancelled_while_it_started_is_none() -> None:
+    async def conversation() -> None:
+        async with proxied() as proxy, connect(proxy.uri) as connection, connection.channel() as opened:
+            queue = await new_queue(opened, b"m")
+            proxy.hold_down()
+            with trio.move_on_after(0.02) as scope:
+                async with queue.consume():
+                    pass
+            assert scope.cancelled_caught
+            proxy.pass_down.set()
+            assert (await soon(queue)).body == b"m"
+            assert (await opened.declare_queue(queue.queue, passive=True)).consumer_count == 0
+
+    run(conversation)
+
+
+def test_a_message_for_a_get_that_was_cancelled_goes_back() -> None:
+    async def conversation() -> None:
+        async with proxied() as proxy, connect(proxy.uri) as connection, connection.channel() as opened:
+            queue = await new_queue(opened, b"m")
+            proxy.hold_down()
+            with trio.move_on_after(0.02) as scope:
+                await queue.get()
+            assert scope.cancelled_caught
+            proxy.pass_down.set()
+            assert (await soon(queue)).redelivered
 
     run(conversation)
 

@@ -72,6 +72,8 @@ class ChannelState(Settling):
         self.orphans: list[Publish] = []
         """Publishes to try again elsewhere, after the connection was lost."""
         self.consumers: dict[str, ConsumerState] = {}
+        self.prefetch = 0
+        """The limit for consumers that start from now on."""
         self.on_return: Callable[[PublishReturned, Delivery], None] | None = None
         """Called for a returned message that no publish waits for."""
         self._by_tag: dict[tuple[type[Method], str], Promise[Method]] = {}
@@ -130,7 +132,9 @@ class ChannelState(Settling):
         return promise
 
     def consume(self, consume: methods.BasicConsume) -> tuple[ConsumerState, Promise[methods.BasicConsumeOk]]:
-        """Start a consumer, whose tag must be chosen."""
+        """Start a consumer, whose tag must be chosen. ValueError: it is in use."""
+        if consume.consumer_tag in self.consumers:
+            raise ValueError(f"consumer tag {consume.consumer_tag!r} is in use on this channel")
         state = ConsumerState(self, consume.consumer_tag, no_ack=consume.no_ack)
         if self.error is None:
             self.consumers[consume.consumer_tag] = state
