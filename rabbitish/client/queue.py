@@ -75,6 +75,12 @@ class Queue:
         method = methods.QueueDelete(queue=self.queue, if_unused=if_unused, if_empty=if_empty)
         return (await self.channel.change(method, methods.QueueDeleteOk)).message_count
 
+    def delete_soon(self) -> None:
+        """Delete it without waiting for the broker to have done so: also where the program is being cancelled."""
+        method = methods.QueueDelete(queue=self.queue)
+        self.channel.connection.topology.note(method)
+        self.channel.state.request(method, methods.QueueDeleteOk)
+
     async def publish(self, body: Any, **properties: Unpack[MessageProperties]) -> None:
         """Publish straight to it, through the default exchange; see `Channel.publish`."""
         await self.channel.publish(body, routing_key=self.queue, **properties)

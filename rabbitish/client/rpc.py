@@ -68,6 +68,7 @@ class RpcClient:
             queue = channel.queue(REPLY_TO)
             if self._reply_queue:
                 queue = await channel.declare_queue(exclusive=True)
+                stack.callback(queue.delete_soon)
             self._replies = queue
             self._consumer = await stack.enter_async_context(queue.consume(prefetch=0, no_ack=True))
             channel.on_restored = self._lost

@@ -10,8 +10,6 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, TypedDict
 
-from rabbitish.wire import methods
-
 if TYPE_CHECKING:
     from rabbitish.client.channel import Channel
     from rabbitish.client.consumer import Consumer
@@ -50,7 +48,4 @@ async def subscription(
             yield messages
     finally:
         if not name:
-            # Written at once, so that it also goes out when the program is cancelled.
-            method = methods.QueueDelete(queue=queue.queue)
-            channel.connection.topology.note(method)
-            channel.state.request(method, methods.QueueDeleteOk)
+            queue.delete_soon()

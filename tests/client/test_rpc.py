@@ -41,6 +41,7 @@ def test_many_calls_are_on_their_way_and_each_gets_its_reply(reply_queue: bool) 
                     nursery.start_soon(call, number)
             assert results == {number: number * 2 for number in range(50)}
             assert 1 < most <= 3
+        assert all(not name.startswith("amq.gen") for name in connection.topology.queues)
 
     run(conversation)
 
