@@ -32,6 +32,7 @@ class Link:
         self._reading = trio.CancelScope()
         self._on_change = on_change
         self._opened = trio.Event()
+        self._mute = False  # nothing can be sent any more
         self._heartbeats: Heartbeats | None = None
         protocol.on_output = self._bell.ring
         protocol.on_change = on_change
@@ -50,7 +51,8 @@ class Link:
                 with self._reading:
                     await self._read()
                 # What is left to say is mostly close-ok.
-                nursery.cancel_scope.deadline = trio.current_time() + _GOODBYE_SECONDS
+                patience = 0 if self._mute else _GOODBYE_SECONDS
+                nursery.cancel_scope.deadline = trio.current_time() + patience
         finally:
             await self._transport.aclose()
             self.over.set()
@@ -84,7 +86,10 @@ class Link:
                 try:
                     await send(data)
                 except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
-                    break  # reading will tell why
+                    self._mute = True  # reading will tell why, if it has not already
+                    if protocol.error is not None:
+                        scope.cancel()
+                    return
                 if self._heartbeats is not None:
                     self._heartbeats.sent = trio.current_time()
             elif protocol.error is not None:
@@ -92,8 +97,6 @@ class Link:
                 return
             else:
                 await self._bell.wait()
-        if protocol.error is not None:
-            scope.cancel()
 
     async def _beat(self) -> None:
         protocol = self.protocol
