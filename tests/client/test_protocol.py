@@ -107,7 +107,7 @@ def test_a_refused_login(in_words: bool) -> None:
         assert broker.said() == [methods.ConnectionCloseOk()]
     else:
         broker.protocol.receive_eof()
-    with pytest.raises(AuthenticationFailed):
+    with pytest.raises(AuthenticationFailed if in_words else ConnectionLost):
         broker.protocol.opened.result()
 
 

@@ -259,7 +259,8 @@ class Protocol:
         if self.closing:
             self.end(ConnectionClosed("the program closed the connection", 200))
         elif self._logging_in:
-            self.end(AuthenticationFailed("the broker closed the connection at the login; a wrong user or password?"))
+            # Old brokers refuse a login so; others say it with a close, which is asked for, so this may be the network.
+            self.end(ConnectionLost("the broker ended the connection at the login; a wrong user or password?"))
         else:
             self.end(ConnectionLost("the broker ended the connection without a word"))
 
