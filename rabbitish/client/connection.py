@@ -21,11 +21,13 @@ import trio
 from rabbitish.client.channel import Channel
 from rabbitish.client.consumer import Consumer
 from rabbitish.client.errors import (
+    AuthenticationFailed,
     ChannelClosed,
     ClientError,
     ConnectFailed,
     ConnectionClosed,
     ConnectionLost,
+    ProtocolError,
     ResourceLocked,
 )
 from rabbitish.client.link import Link
@@ -279,7 +281,9 @@ class Connection:
                     return await self._open(host)
             except trio.TooSlowError:
                 failures.append(f"{host.address}: no answer within {host.connection_timeout:g} seconds")
-            except (OSError, ConnectionLost) as error:
+            except AuthenticationFailed:
+                raise
+            except (OSError, ConnectionClosed, ProtocolError) as error:  # one that is just starting says many things
                 failures.append(f"{host.address}: {error}")
         raise ConnectFailed("; ".join(failures))
 

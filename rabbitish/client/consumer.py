@@ -22,7 +22,7 @@ from rabbitish.client.errors import AccessRefused, ClientError, ConnectionLost, 
 from rabbitish.client.message import IncomingMessage
 from rabbitish.client.protocol.channel import ChannelState
 from rabbitish.client.protocol.delivery import ConsumerState
-from rabbitish.client.waiting import wait
+from rabbitish.client.waiting import in_trio, wait
 from rabbitish.wire import methods
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ class Consumer:
                 pass  # the channel is gone, and the consumer with it
 
     def __del__(self) -> None:
-        if self._state is not None and not self._ended and trio.lowlevel.in_trio_run():
+        if self._state is not None and not self._ended and in_trio():
             self.close()
 
     # ---- messages

@@ -39,6 +39,15 @@ async def wait(promise: Promise[T], unwanted: Callable[[Promise[T]], None] | Non
     return promise.result()
 
 
+def in_trio() -> bool:
+    """Whether trio runs in this thread: an object may be collected anywhere."""
+    try:
+        trio.lowlevel.current_trio_token()
+    except RuntimeError:
+        return False
+    return True
+
+
 class Bell:
     """Wakes one task. Ringing before it waits is not lost; ringing twice is ringing once."""
 

@@ -347,6 +347,23 @@ def test_an_error_leaves_the_blocks_as_it_is() -> None:
     run(conversation)
 
 
+def test_something_else_answers() -> None:
+    async def conversation() -> None:
+        async def answer(stream: trio.SocketStream) -> None:
+            await stream.send_all(b"220 mail.example ESMTP\r\n")
+            await stream.receive_some()
+
+        async with trio.open_nursery() as nursery:
+            listeners = await nursery.start(trio.serve_tcp, answer, 0)
+            port = listeners[0].socket.getsockname()[1]
+            with pytest.raises(ConnectFailed, match="not AMQP 0-9-1"):
+                async with connect(f"amqp://127.0.0.1:{port}"):
+                    pass
+            nursery.cancel_scope.cancel()
+
+    run(conversation)
+
+
 def test_nobody_answers() -> None:
     async def conversation() -> None:
         listener = (await trio.open_tcp_listeners(0, host="127.0.0.1"))[0]
