@@ -96,9 +96,9 @@ class SQLiteStore:
         await self._run(lambda database: self._insert(database, message_id))
 
     async def once(self, message_id: str, work: Callable[[sqlite3.Connection], T]) -> T | None:
-        """Do `work(database)`, in a thread, in one transaction with remembering the id; None: that was done before.
+        """Do `work(database)`, in a thread, in one transaction with remembering the id; what it returned.
 
-        What `work` raises undoes all of it.
+        None: that was done before, so let `work` return something else. What it raises undoes all of it.
         """
 
         def transaction(database: sqlite3.Connection) -> T | None:
