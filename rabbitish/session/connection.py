@@ -325,7 +325,10 @@ class Session:
         self.broker.chores.add(self._occupied(work))
 
     def _occupied(self, work: Iterator[None]) -> Iterator[None]:
-        yield from work
+        try:
+            yield from work
+        except Exception as error:  # noqa: BLE001  (ours, as in receive_data; or the peer would never be heard again)
+            self._own_fault(error)
         self.busy = False
         self.receive_data(b"", self.broker.now)
         self.touch()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 
 import pytest
@@ -108,6 +108,17 @@ def test_it_is_not_given_up_meanwhile(world: World) -> None:
     assert not client.session.busy
     client.session.due(client.session.heard + 20_001)
     assert client.session.ended
+
+
+def test_a_fault_of_ours_in_the_middle_costs_the_connection(client: Client) -> None:
+    def faulty() -> Iterator[None]:
+        yield
+        raise ValueError("a bug")
+
+    client.session.occupy(faulty())
+    client.expect_connection_close(541, "INTERNAL_ERROR")
+    assert [str(record.fields["error"]) for record in client.world.exceptions] == ["a bug"]
+    client.world.records.clear()
 
 
 def test_a_transaction_is_one_piece(client: Client) -> None:
