@@ -23,6 +23,7 @@ from rabbitish.session.channel0 import RUNNING, decode_on_0, unexpected
 from rabbitish.session.fastlane import Template, take_fast
 from rabbitish.session.hub import Hub, Log, Peer
 from rabbitish.session.outbox import Outbox
+from rabbitish.session.patience import Patience
 from rabbitish.session.publish import Route, RouteMemory, find_route
 from rabbitish.values import Table
 from rabbitish.wire import methods
@@ -30,7 +31,6 @@ from rabbitish.wire.codec import IDS
 from rabbitish.wire.frames import (
     FRAME_HEARTBEAT,
     FRAME_METHOD,
-    HEARTBEAT,
     PROTOCOL_HEADER,
     FrameParser,
     Opening,
@@ -81,11 +81,8 @@ class Session:
         self._confirming: list[Channel] = []
         self._opening = b""
         self.arriving = 0  # bytes of bodies that were announced and are not all here
-        self.due_at: int | None = None
         hub.sessions.add(self)
-        self.broker.deadlines.ask(self, now + self.settings.handshake_timeout_ms)
-        self._handshake_ends = now + self.settings.handshake_timeout_ms
-        self._hang_up_at: int | None = None
+        self.patience = Patience(self, now)
 
     # ---- bytes in
 
@@ -114,7 +111,7 @@ class Session:
             hint = "TLS on a port without" if self._opening.startswith(b"\x16\x03") else None
             self.log.warning("wrong protocol header", received=self._opening[:8], hint=hint)
             self.outbox.write(PROTOCOL_HEADER)
-            self._end("wrong protocol header")
+            self.end("wrong protocol header")
         if opening is not Opening.ACCEPTED:
             return b""
         rest, self._opening = self._opening[8:], b""
@@ -226,7 +223,7 @@ class Session:
     def _while_closing(self, payload: bytes) -> None:
         ids = IDS.unpack_from(payload)
         if ids == (10, 51):
-            self._end("closed")
+            self.end("closed")
         elif ids == (10, 50):
             self.send(methods.ConnectionCloseOk())
 
@@ -250,7 +247,7 @@ class Session:
     def receive_eof(self, now: int) -> None:
         """The peer is gone, or the server gave it up."""
         self.now = self.broker.now = now
-        self._end("the peer hung up")
+        self.end("the peer hung up")
 
     # ---- bytes out
 
@@ -361,50 +358,6 @@ class Session:
             self.send(methods.ConnectionBlocked(reason=reason) if blocked else methods.ConnectionUnblocked())
         self.touch()
 
-    # ---- time
-
-    def due(self, now: int) -> None:
-        """Hang up where it is time; send a heartbeat on an idle line; give up a peer that missed two."""
-        self.now = now
-        if self.ended:
-            return
-        if self._hang_up_at is not None:
-            if now >= self._hang_up_at:
-                self._end("gave up waiting")
-            else:
-                self.broker.deadlines.ask(self, self._hang_up_at)
-        elif self.state == "running":
-            self._heartbeat(now)
-        elif now >= self._handshake_ends:
-            self.log.warning("handshake took too long", state=self.state)
-            self._end("handshake took too long")
-        else:
-            self.broker.deadlines.ask(self, self._handshake_ends)
-
-    def _heartbeat(self, now: int) -> None:
-        interval = self.heartbeat_ms
-        if not interval:
-            return
-        if now - self.heard > 2 * interval and self.reading and not (self.paused or self.busy):
-            self.log.warning("missed heartbeats from client", interval_ms=interval)
-            self._end("missed heartbeats")
-            return
-        if now - self.outbox.last_sent >= interval // 2 and not self.outbox.size:
-            self.outbox.write(HEARTBEAT)
-        self.broker.deadlines.ask(self, now + interval // 2)
-
-    def put_off(self, ms: int) -> None:
-        """The clock was moved on by so much, which the peer knows nothing of: what has a time limit has it later.
-
-        The session is to be asked for `due` again, at any moment from now on.
-        """
-        self.heard += ms
-        self.outbox.last_sent += ms
-        self._handshake_ends += ms
-        if self._hang_up_at is not None:
-            self._hang_up_at += ms
-        self.broker.deadlines.forget(self)
-
     # ---- the beginning and the end
 
     def enter(self, vhost: Vhost) -> None:
@@ -422,9 +375,7 @@ class Session:
         name = self.client_properties.get("connection_name")
         self.log = self.log.bind(user=self.user.name, vhost=vhost.name, client=name)
         self.log.info("connection opened")
-        self.broker.deadlines.forget(self)
-        if self.heartbeat_ms:
-            self.broker.deadlines.ask(self, self.now + self.heartbeat_ms // 2)
+        self.patience.begin_heartbeats(self.now)
 
     def close(self, error: AMQPError, patience_ms: int) -> None:
         """Let go of everything, tell the peer why, and wait a while for it to agree."""
@@ -436,7 +387,7 @@ class Session:
             )
         )
         self.reading = True
-        self._hang_up(patience_ms)
+        self.patience.hang_up(self.now + patience_ms)
 
     def stop(self, error: AMQPError, now: int) -> None:
         """The broker wants this connection closed."""
@@ -444,13 +395,13 @@ class Session:
         if self.state == "running":
             self.close(error, self.settings.close_timeout_ms)
         else:
-            self._end("the broker stops")
+            self.end("the broker stops")
 
     def linger(self) -> None:
         """Say nothing more, hear nothing more, and hang up after a while."""
         self._let_go()
         self.state = "closed"
-        self._hang_up(self.settings.refused_linger_ms)
+        self.patience.hang_up(self.now + self.settings.refused_linger_ms)
 
     def closed_by_peer(self) -> None:
         """connection.close came: let go, agree, and leave the hanging up to the peer for a while."""
@@ -459,12 +410,7 @@ class Session:
         self.state = "done"
         self.reading = True  # for its hanging up, though an alarm held it back
         self.log.info("connection closed")
-        self._hang_up(self.settings.close_timeout_ms)
-
-    def _hang_up(self, after_ms: int) -> None:
-        self.broker.deadlines.forget(self)
-        self._hang_up_at = self.now + after_ms
-        self.broker.deadlines.ask(self, self._hang_up_at)
+        self.patience.hang_up(self.now + self.settings.close_timeout_ms)
 
     def _let_go(self) -> None:
         """Give back what the peer held: consumers, unacknowledged messages, exclusive queues."""
@@ -482,7 +428,7 @@ class Session:
         self._confirming.clear()
         self.vhost.release_owner(self)
 
-    def _end(self, why: str) -> None:
+    def end(self, why: str) -> None:
         """Have the server close the socket."""
         if self.ended:
             return
@@ -494,7 +440,7 @@ class Session:
         self.reading = False
         if self.login is not None:
             self.login.abandoned = True
-        self.broker.deadlines.forget(self)
+        self.patience.end()
         self.hub.sessions.discard(self)
         self.outbox.waiters.clear()
         self.touch()

@@ -70,7 +70,7 @@ class Bench:
             self._move(until - self._clock())
         deadlines = self.node.broker.deadlines
         for session in list(self.node.hub.sessions):
-            deadlines.ask(session, self._clock())
+            deadlines.ask(session.patience, self._clock())
         self.settle()
         self.node.look_at_deadlines()
         if self.node.keeper is not None:
@@ -81,14 +81,14 @@ class Bench:
         """The next deadline of anything but a peer's patience."""
         deadlines = self.node.broker.deadlines
         for session in self.node.hub.sessions:
-            deadlines.forget(session)
+            deadlines.forget(session.patience)
         return deadlines.next_due()
 
     def _move(self, ms: int) -> None:
         if ms > 0:
             self._clock.move(ms)
             for session in self.node.hub.sessions:
-                session.put_off(ms)
+                session.patience.put_off(ms)
 
     # ---- virtual hosts
 

@@ -155,12 +155,12 @@ def test_called_before_its_time(world: World) -> None:
     closing.send(methods.ConnectionClose(), channel=0)
     assert len(closing.answers()) == 1
     for client in (fresh, idle, closing, quiet):
-        client.session.due(world.now + 1)
+        client.session.patience.due(world.now + 1)
         assert client.answers() == [] and not client.session.ended
     world.advance(10_000)
     assert fresh.hung_up and idle.answers() == [BEAT, BEAT] and not closing.hung_up
     world.advance(20_000)
     assert closing.hung_up and idle.hung_up and not quiet.hung_up
     for client in (fresh, idle, closing):
-        client.session.due(world.now)
+        client.session.patience.due(world.now)
         assert client.session.ended

@@ -102,11 +102,11 @@ def test_it_is_not_given_up_meanwhile(world: World) -> None:
     client = world.client(heartbeat=10)
     filled(client).send(ALL["ack"])
     assert client.session.busy
-    client.session.due(world.now + 25_000)
+    client.session.patience.due(world.now + 25_000)
     assert not client.session.ended
     world.settle()
     assert not client.session.busy
-    client.session.due(client.session.heard + 20_001)
+    client.session.patience.due(client.session.heard + 20_001)
     assert client.session.ended
 
 
