@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
+from rabbitish.store.bodies import encode_of_queue, ranges_of
 from rabbitish.store.files import Disk, File
 from rabbitish.store.record import (
     PUBLISH_HEAD,
@@ -26,6 +27,10 @@ from rabbitish.store.record import (
 )
 from rabbitish.store.segments import WEIGHT_BYTES, Segment, Segments
 
+# At most so many ranges in one record, so that purging a million makes no record of megabytes.
+RANGES_AT_ONCE = 2048
+# How many messages one record says the same of, about.
+_GATHERED_AT_MOST = 4096
 # Pieces from this size on are written by themselves.
 _LARGE_BYTES = 64 * 1024
 
@@ -91,6 +96,8 @@ class Journal:
         self._filled = 0  # bytes of records in the segment that is being filled, apart from its snapshot
         self._segment: Segment
         self._first = False
+        self._gathering: tuple[Type, int, int] | None = None  # kind, queue and flags of the record that is open
+        self._gathered: list[int] = []  # the messages in it
         self._pieces: list[bytes] = []
         self._unclosed = 0  # bytes of these
         self._batches: list[Batch] = []
@@ -107,10 +114,41 @@ class Journal:
 
     def append(self, kind: Type, *body: bytes) -> int:
         """Append a record; its number. It is on disk once `durable_lsn` has reached that."""
+        if self._gathering is not None:
+            self.close_gathering()
         if self._filled >= self.segment_bytes:
             self._begin_segment()
         self._filled += self._append(kind, body, 1)
         return self.last_lsn
+
+    def gather(self, kind: Type, queue: int, flags: int, lsns: list[int]) -> None:
+        """Append a record of messages of a queue, or add them to the last one if that says the same of others.
+
+        Who has a number of theirs, as `last_lsn`, must have called `close_gathering` first, to be sure that all he
+        means is in records up to there.
+        """
+        if self._gathering != (kind, queue, flags) or len(self._gathered) >= _GATHERED_AT_MOST:
+            self.close_gathering()
+            if self._filled >= self.segment_bytes:
+                self._begin_segment()
+            if not self._pieces:
+                self._mark()
+            self.last_lsn += 1
+            self._gathering = (kind, queue, flags)
+        self._gathered += lsns
+
+    def close_gathering(self) -> None:
+        """Nothing more goes into the last record."""
+        if self._gathering is None:
+            return
+        (kind, queue, flags), self._gathering = self._gathering, None
+        lsns, self._gathered = self._gathered, []
+        lsns.sort()
+        ranges = ranges_of(lsns)
+        self.last_lsn -= 1  # which was taken for it
+        for start in range(0, len(ranges), RANGES_AT_ONCE):
+            body = encode_of_queue(queue, flags, ranges[start : start + RANGES_AT_ONCE])
+            self._filled += self._append(kind, (body,), 1)
 
     def append_snapshot(self, kind: Type, *body: bytes) -> None:
         """Append a record of the snapshot that begins a segment, however large that becomes."""
@@ -118,6 +156,8 @@ class Journal:
 
     def publish(self, route: bytes, queues: Sequence[int], now: int, contents: Sequence[bytes], body_bytes: int) -> int:
         """Append messages whose contents are of one size, and whose bodies of `body_bytes`; the number of the first."""
+        if self._gathering is not None:
+            self.close_gathering()
         if self._filled >= self.segment_bytes:
             self._begin_segment()
         if not self._pieces:
@@ -185,10 +225,11 @@ class Journal:
     @property
     def waiting(self) -> bool:
         """Whether there is anything to write."""
-        return bool(self._pieces or self._batches)
+        return bool(self._pieces or self._batches)  # before what is being gathered there is a mark at least
 
     def take(self) -> list[Batch]:
         """Everything that is to be written now; `write` it, then say `written` and `synced`."""
+        self.close_gathering()
         self._close_batch()
         batches, self._batches = self._batches, []
         return batches

@@ -21,19 +21,16 @@ from rabbitish.store.bodies import (
     DeclaredExchange,
     DeclaredQueue,
     Named,
-    Ranges,
     Route,
     encode_of_queue,
     encode_returned,
     ranges_of,
 )
-from rabbitish.store.journal import Journal
+from rabbitish.store.journal import RANGES_AT_ONCE, Journal
 from rabbitish.store.record import Type
 from rabbitish.store.segments import WEIGHT_BYTES
 
 _PREDECLARED = "amq."
-# At most so many numbers in one REMOVE record, so that purging a million makes no record of megabytes.
-_RANGES_AT_ONCE = 2048
 # Routes whose bytes are remembered: publishers mostly repeat theirs.
 _ROUTES_KNOWN = 1024
 _REASON_NUMBERS = {reason: number for number, reason in enumerate(REASONS)}
@@ -88,6 +85,7 @@ class JournalRecorder:
     @property
     def position(self) -> int:
         """See Recorder."""
+        self._journal.close_gathering()
         return self._journal.last_lsn
 
     # ---- declarations
@@ -190,28 +188,26 @@ class JournalRecorder:
     def removed(self, queue: Queue, messages: Sequence[Message], reason: Reason) -> None:
         """See Recorder."""
         number, segments = self._numbers[queue], self._journal.segments
-        ranges, start = ranges_of([message.lsn for message in messages]), 0
+        lsns = [message.lsn for message in messages]
+        self._journal.gather(Type.REMOVE, number, _REASON_NUMBERS[reason], lsns)
+        ranges, start = ranges_of(lsns), 0
         for index in range(0, len(ranges), 2):
             end = start + ranges[index + 1]
             weight = sum([message.size + WEIGHT_BYTES for message in messages[start:end]])
             segments.removed(number, ranges[index : index + 2], weight)
             start = end
-        self._of_queue(Type.REMOVE, number, _REASON_NUMBERS[reason], ranges)
 
     def page_removed(self, queue: Queue, page: Page, reason: Reason) -> None:
         """See Recorder."""
         number = self._numbers[queue]
         self._journal.segments.removed(number, page.ranges, page.bytes + WEIGHT_BYTES * page.count)
-        self._of_queue(Type.REMOVE, number, _REASON_NUMBERS[reason], page.ranges)
-
-    def _of_queue(self, kind: Type, number: int, flags: int, ranges: Ranges) -> None:
-        for start in range(0, len(ranges), _RANGES_AT_ONCE):
-            part = ranges[start : start + _RANGES_AT_ONCE]
-            self._journal.append(kind, encode_of_queue(number, flags, part))
+        for start in range(0, len(page.ranges), RANGES_AT_ONCE):
+            part = page.ranges[start : start + RANGES_AT_ONCE]
+            self._journal.append(Type.REMOVE, encode_of_queue(number, _REASON_NUMBERS[reason], part))
 
     def delivered(self, queue: Queue, messages: Sequence[Message]) -> None:
         """See Recorder."""
-        self._of_queue(Type.DELIVERED, self._numbers[queue], 0, ranges_of([message.lsn for message in messages]))
+        self._journal.gather(Type.DELIVERED, self._numbers[queue], 0, [message.lsn for message in messages])
 
     def returned(self, queue: Queue, message: Message, returns: int) -> None:
         """See Recorder."""

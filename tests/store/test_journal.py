@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from rabbitish.store.journal import Journal
+from rabbitish.store.bodies import decode_of_queue
+from rabbitish.store.journal import RANGES_AT_ONCE, Journal
 from rabbitish.store.record import (
     SegmentHead,
     Type,
@@ -93,6 +94,57 @@ def test_messages_published_together_are_one_record() -> None:
     assert list(segment.lsns) == [first, second]
     assert list(segment.offsets) == [record.start for record in found]
     assert segment.size == len(disk.read(segment_name(1)))
+
+
+def gathered(data: bytes) -> list[tuple[int, Type, tuple[int, int, tuple[int, ...]]]]:
+    """What a segment says of messages of queues."""
+    return [
+        (record.lsn, record.type, decode_of_queue(data[record.body : record.end]))
+        for record in records(data)
+        if record.type in (Type.REMOVE, Type.DELIVERED)
+    ]
+
+
+def test_the_same_said_of_several_is_one_record() -> None:
+    disk = FakeDisk()
+    journal = journal_on(disk, segment_bytes=1 << 20)
+    write(journal)
+    before = journal.last_lsn
+    for lsns in ([15], [11, 12], [13]):
+        journal.gather(Type.REMOVE, 1, 0, lsns)
+        assert (journal.last_lsn, journal.waiting) == (before + 2, True)  # a mark comes first
+    journal.gather(Type.REMOVE, 1, 3, [14])  # for another reason
+    journal.gather(Type.REMOVE, 2, 3, [14])  # from another queue
+    journal.gather(Type.DELIVERED, 2, 3, [20])
+    lsn = publish(journal)
+    journal.gather(Type.DELIVERED, 2, 3, [21])
+    journal.close_gathering()  # somebody asked how far the journal is
+    journal.gather(Type.DELIVERED, 2, 3, [22])
+    assert journal.last_lsn == lsn + 2
+    write(journal)
+    assert gathered(disk.read(segment_name(1))) == [
+        (before + 2, Type.REMOVE, (1, 0, (11, 3, 15, 1))),
+        (before + 3, Type.REMOVE, (1, 3, (14, 1))),
+        (before + 4, Type.REMOVE, (2, 3, (14, 1))),
+        (before + 5, Type.DELIVERED, (2, 3, (20, 1))),
+        (lsn + 1, Type.DELIVERED, (2, 3, (21, 1))),
+        (lsn + 2, Type.DELIVERED, (2, 3, (22, 1))),
+    ]
+    assert not journal.waiting
+
+
+def test_very_much_that_is_the_same_is_several_records() -> None:
+    disk = FakeDisk()
+    journal = journal_on(disk, segment_bytes=1 << 20)
+    before = journal.last_lsn
+    lsns = list(range(100, 10_100, 2))
+    journal.gather(Type.REMOVE, 1, 0, list(reversed(lsns)))
+    journal.gather(Type.REMOVE, 1, 0, [99])
+    write(journal)
+    found = gathered(disk.read(segment_name(1)))
+    assert [lsn for lsn, _, _ in found] == [before + 1 + n for n in range(len(found))]
+    assert [lsn for _, _, (_, _, ranges) in found for lsn in ranges[::2]] == [*lsns, 99]
+    assert max(len(ranges) for _, _, (_, _, ranges) in found) <= 2 * RANGES_AT_ONCE
 
 
 def test_every_record_has_the_epoch() -> None:
