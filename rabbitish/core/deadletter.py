@@ -7,8 +7,8 @@ newer servers) always do. Pure functions over header tables; routing the result 
 
 from __future__ import annotations
 
+from rabbitish.core.leaving import REJECTED
 from rabbitish.core.message import Address, Message
-from rabbitish.core.queue import REJECTED
 from rabbitish.values import Int64, Table, Timestamp, Value
 
 _COUNT_MAX = (1 << 63) - 1  # a count may come from a publisher who made it up

@@ -15,38 +15,30 @@ from collections.abc import Sequence
 from rabbitish.core.arguments import QueueOptions
 from rabbitish.core.changes import Reason
 from rabbitish.core.consumer import Consumer, Consumers
-from rabbitish.core.holdings import Holdings, counted
+from rabbitish.core.holdings import counted
 from rabbitish.core.host import Host
 from rabbitish.core.lane import FREED_AT_ONCE, Lane
+from rabbitish.core.leaving import DELIVERY_LIMIT, MAXLEN, Leaving
 from rabbitish.core.message import Message
 from rabbitish.values import Table
 
-# At most so many messages are expired or dropped at a stretch, so that a million of them never hold the loop.
-SWEEP_MESSAGES = 1024
-# So many times as much as any other does one cost that is in a page, or may be.
-PAGED_COST = 4
 # At most so many messages, and about so many bytes, go to a consumer before it is asked for its room again, which
 # depends on their sizes.
 HANDFUL_MESSAGES = 128
 HANDFUL_BYTES = 1024 * 1024
 
-EXPIRED, REJECTED, MAXLEN, DELIVERY_LIMIT = Reason.EXPIRED, Reason.REJECTED, Reason.MAXLEN, Reason.DELIVERY_LIMIT
 
-
-class Queue(Holdings):
+class Queue(Leaving):
     """What it holds, consumers with their turns, and limits."""
 
     __slots__ = (
         "_accounted",
         "_dirty",
-        "_host",
         "_special",
         "arguments",
         "auto_delete",
         "consumers",
         "crowded",
-        "deleted",
-        "dirty",
         "due_at",
         "durable",
         "exclusive",
@@ -285,30 +277,7 @@ class Queue(Holdings):
         self.mark()
         return lane, position, message, returns
 
-    # ---- husks
-
-    def take_husks(self, messages: Sequence[Message]) -> Sequence[Message]:
-        """What a consumer of a `crowded` queue should keep of messages that it was handed."""
-        shelf = self._host.usage.shelf
-        if shelf is None:
-            return messages
-        shelf.remember([message for message in messages if message.lsn])
-        husks = [message.husk() if message.lsn else message for message in messages]
-        self.away_bytes += sum(husk.size for husk in husks if husk.away)
-        return husks
-
-    def _whole(self, message: Message) -> Message:
-        """The message with its content, if it was a husk."""
-        if not message.away:
-            return message
-        self.away_bytes -= message.size
-        return self._recalled(message)
-
-    def _recalled(self, message: Message) -> Message:
-        shelf = self._host.usage.shelf
-        return shelf.recall(message) if message.away and shelf is not None else message
-
-    # ---- what becomes of a message that was handed out
+    # ---- what is told of what has left
 
     def record_removed(self, messages: Sequence[Message], reason: Reason) -> None:
         """Have it recorded that messages have left, where that must survive."""
@@ -325,90 +294,9 @@ class Queue(Holdings):
             if numbered:
                 recorder.delivered(self, numbered)
 
-    def _let_out(self, messages: Sequence[Message]) -> None:
-        """Consumers hold these no longer, and the queue neither."""
-        size = sum([message.size for message in messages])
-        self.unacked -= len(messages)
-        self.unacked_bytes -= size
-        self.bytes -= size
-        if not self.dirty:
-            self.mark()
-
-    def acknowledge(self, messages: Sequence[Message]) -> None:
-        """Consumers are done with these messages."""
-        self._let_out(messages)
-        self.forget_away(messages)
-        if self.durable:
-            self.record_removed(messages, Reason.ACKNOWLEDGED)
-
-    def reject(self, messages: Sequence[Message], now: int) -> None:
-        """A consumer wants these neither done nor back: dead-letter them."""
-        if self.deleted:
-            return
-        self._let_out(messages)
-        self._bury(messages, REJECTED, now)
-
-    def requeue(self, lane: Lane, position: int, messages: Sequence[Message | None], returns: int, now: int) -> None:
-        """Put messages back to their old places; over the queue's delivery limit they are dead-lettered instead.
-
-        The places are consecutive from `position`; None is in that of a message that is settled already. `returns` is
-        how often they have come back by now, this time included. The count shows in the header x-delivery-count where
-        the queue has a limit, as RabbitMQ's quorum queues have it.
-        """
-        if self.deleted:
-            return
-        limit, recorder = self.options.delivery_limit, self._host.recorder
-        if limit is not None and returns > limit:
-            held = [message for message in messages if message is not None]
-            self._let_out(held)
-            self._bury(held, DELIVERY_LIMIT, now)
-            return
-        for place, message in enumerate(messages, position):
-            if message is None:
-                continue
-            self.unacked -= 1
-            self.unacked_bytes -= message.size
-            if limit is not None:
-                message = counted(self._whole(message), returns)
-            if recorder is not None and message.lsn and self.durable:
-                recorder.returned(self, message, returns)
-            lane.give_back(place, message, returns)
-            self.ready += 1
-        self._relevel(lane)
-        self.mark()
-
-    # ---- limits
-
-    def _expire(self, before: int, now: int) -> bool:
-        """Expire what has a deadline earlier than `before`; True when there is more than one sweep's worth."""
-        expired: list[Message] = []
-        left, buried = SWEEP_MESSAGES, self.options.dead_letter_exchange is not None
-        for lane in self.lanes.values():
-            while left > 0 and (message := lane.take_expired(before, whole=buried)) is not None:
-                expired.append(message)
-                left -= PAGED_COST if lane.pages else 1
-        self._drop(expired, EXPIRED, now)
-        return left <= 0
-
-    def _drop_head(self, now: int) -> bool:
-        options = self.options
-        most = options.max_length if options.max_length is not None else self.ready
-        most_bytes = options.max_length_bytes if options.max_length_bytes is not None else self.ready_bytes
-        dropped: list[Message] = []
-        ready, ready_bytes = self.ready, self.ready_bytes
-        while len(dropped) < SWEEP_MESSAGES and (ready > most or ready_bytes > most_bytes):
-            message = self._top().take()[1]
-            dropped.append(message)
-            ready -= 1
-            ready_bytes -= message.size
-        self._drop(dropped, MAXLEN, now)
-        return len(dropped) == SWEEP_MESSAGES
-
-    def _drop(self, messages: list[Message], reason: Reason, now: int) -> None:
-        """These were ready, and are taken."""
-        self.ready -= len(messages)
-        self.bytes -= sum([message.size for message in messages])
-        self._bury(messages, reason, now)
+    def _record_returned(self, message: Message, returns: int) -> None:
+        if self._host.recorder is not None:
+            self._host.recorder.returned(self, message, returns)
 
     def _bury(self, messages: Sequence[Message], reason: Reason, now: int) -> None:
         if self.options.dead_letter_exchange is not None:

@@ -8,8 +8,9 @@ import pytest
 
 from rabbitish.core.holdings import MESSAGE_OVERHEAD_BYTES
 from rabbitish.core.lane import Lane
+from rabbitish.core.leaving import SWEEP_MESSAGES
 from rabbitish.core.message import Message
-from rabbitish.core.queue import HANDFUL_BYTES, HANDFUL_MESSAGES, SWEEP_MESSAGES
+from rabbitish.core.queue import HANDFUL_BYTES, HANDFUL_MESSAGES
 
 from .fakes import ListConsumer, PlainMessage, World
 
