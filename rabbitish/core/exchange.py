@@ -33,6 +33,9 @@ class Target(Protocol):
     def may_refuse(self) -> bool:
         """Whether `enqueue` may say no."""
 
+    def outpaced(self, now: int) -> bool:
+        """Whether more comes in than is taken by those who are at work for it."""
+
     def enqueue(self, message: Message, now: int) -> bool:
         """Take a message; False when it is refused."""
 

@@ -26,6 +26,9 @@ from rabbitish.values import Table
 # depends on their sizes.
 HANDFUL_MESSAGES = 128
 HANDFUL_BYTES = 1024 * 1024
+# A queue is long that has more messages ready than this; consumers are at work that took some so lately.
+_LONG = 1_000
+_AT_WORK_MS = 10
 
 
 class Queue(Leaving):
@@ -34,6 +37,7 @@ class Queue(Leaving):
     __slots__ = (
         "_accounted",
         "_dirty",
+        "_handed_out_at",
         "_special",
         "arguments",
         "auto_delete",
@@ -75,6 +79,7 @@ class Queue(Leaving):
         self.dirty = False
         self.due_at: int | None = None
         self.last_used = now
+        self._handed_out_at = now
         self.crowded = False  # so much is unacknowledged that of more only husks should stay in memory
         self._accounted = 0
         self._host = host
@@ -103,6 +108,10 @@ class Queue(Leaving):
         self.mark()
 
     # ---- in
+
+    def outpaced(self, now: int) -> bool:
+        """Whether more comes in than its consumers take, though they are at work."""
+        return self.ready > _LONG and now - self._handed_out_at <= _AT_WORK_MS and len(self.consumers) > 0
 
     def enqueue(self, message: Message, now: int) -> bool:
         """Put a message at the end; False when the queue is full and its overflow mode refuses publishes."""
@@ -196,8 +205,10 @@ class Queue(Leaving):
         A message whose time is up is not delivered, but one with a TTL of 0 that a consumer waits for still is.
         """
         more = self._expire(now, now) if self._may_expire else False
-        if not more and self.ready and len(self.consumers):
+        if not more and (ready := self.ready) and len(self.consumers):
             more = self._hand_out(budget)
+            if self.ready != ready:
+                self._handed_out_at = now
             while more and self._is_due(now):  # the next call would be too late
                 more = self._hand_out(HANDFUL_MESSAGES)
         if self._may_expire:

@@ -25,6 +25,8 @@ _LARGE_READ_BYTES = 1024 * 1024
 # From this size on few parts are sent without being joined first.
 _LARGE_BYTES = 256 * 1024
 _FEW_PARTS = 64
+# And no more of one that is ahead, or its consumers would wait until all of that is handled.
+_AHEAD_READ_BYTES = 16 * 1024
 
 
 def _behind(parts: list[bytes], sent: int) -> bytes:
@@ -111,11 +113,17 @@ class Link:
                 self.session.log.exception("internal error", error)
                 self._end()
 
+    @property
+    def ahead(self) -> bool:
+        """See Ready."""
+        return self.session.publishes and self.session.ahead
+
     def _read(self) -> None:
         session = self.session
         try:
             # More at once of a large body; the rest of it is what will come.
-            data = self._sock.recv(self._read_bytes if session.arriving < _LARGE_BYTES else _LARGE_READ_BYTES)
+            size = self._read_bytes if session.arriving < _LARGE_BYTES else _LARGE_READ_BYTES
+            data = self._sock.recv(min(size, _AHEAD_READ_BYTES) if self.ahead else size)
         except BlockingIOError:
             return
         except OSError:  # a reset is one way to hang up

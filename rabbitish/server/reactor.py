@@ -18,7 +18,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol, cast
+from typing import Protocol, TypeAlias, cast
 
 import trio
 
@@ -28,7 +28,12 @@ _SLICE_SECONDS = 0.002
 # peer on this machine for an answer.
 _LINGER_SECONDS = 0.001
 
+# So much longer than it took to hear them others go first before those that are ahead are heard again.
+_OTHERS_SHARE = 8
+
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
+
+_Event: TypeAlias = "tuple[selectors.SelectorKey, int]"
 
 
 class Ready(Protocol):
@@ -38,6 +43,10 @@ class Ready(Protocol):
 
     def on_ready(self, events: int) -> None:
         """The socket can be read (READ) or written (WRITE), or has failed (either)."""
+
+    @property
+    def ahead(self) -> bool:
+        """Whether those for whom its messages are should be heard first, as they cannot keep up with it."""
 
 
 class Selector(Protocol):
@@ -49,12 +58,21 @@ class Selector(Protocol):
 class Reactor:
     """Waits for sockets. `begin` is called before and `end` after each lot of events."""
 
-    def __init__(self, begin: Callable[[], None], end: Callable[[], None], *, linger: bool) -> None:
+    def __init__(
+        self,
+        begin: Callable[[], None],
+        end: Callable[[], None],
+        *,
+        linger: bool,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._clock = clock  # seconds
         self._begin = begin
         self._end = end
         self._linger = _LINGER_SECONDS if linger else 0.0
         self._selector = selectors.DefaultSelector()
         self._over = False
+        self._ahead_from = 0.0  # when those that are ahead have their turn, though others are ready
         self._calls: deque[Callable[[], None]] = deque()
         self._woken, self._wake = socket.socketpair()
         self._woken.setblocking(False)
@@ -86,21 +104,39 @@ class Reactor:
                 await trio.lowlevel.wait_readable(fileno)
                 self._slice()
         finally:
-            self._over = True
-            self._selector.close()
-            self._woken.close()
-            self._wake.close()
+            self.close()
+
+    def close(self) -> None:
+        """Wait for nothing any more."""
+        self._over = True
+        self._selector.close()
+        self._woken.close()
+        self._wake.close()
 
     def _slice(self) -> None:
         select, linger = self._selector.select, self._linger
-        end = time.perf_counter() + _SLICE_SECONDS
-        while True:
+        now = self._clock()
+        end = now + _SLICE_SECONDS
+        while now <= end:
             events = select(0) or (select(linger) if linger else [])
             if not events:
                 return
-            self._handle(events)
-            if time.perf_counter() > end:
-                return
+            ahead = [event for event in events if event[1] == READ and event[0].data and event[0].data.ahead]
+            if not ahead:
+                self._handle(events)
+            else:
+                self._handle_in_turn([event for event in events if event not in ahead], ahead)
+            now = self._clock()
+
+    def _handle_in_turn(self, others: list[_Event], ahead: list[_Event]) -> None:
+        """Let a queue's consumers have their say before those that make it longer still."""
+        if others:
+            self._handle(others)
+        began = self._clock()
+        if not others or began >= self._ahead_from:
+            self._handle(ahead)
+            now = self._clock()
+            self._ahead_from = now + (now - began) * _OTHERS_SHARE
 
     def take_ready(self) -> bool:
         """Handle what is ready by now, without waiting; False: nothing was. For whoever cannot wait for its turn."""
@@ -109,7 +145,7 @@ class Reactor:
             self._handle(events)
         return bool(events)
 
-    def _handle(self, events: list[tuple[selectors.SelectorKey, int]]) -> None:
+    def _handle(self, events: list[_Event]) -> None:
         self._begin()
         try:
             for key, event in events:

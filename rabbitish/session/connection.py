@@ -38,6 +38,9 @@ from rabbitish.wire.frames import (
 )
 from rabbitish.wire.method import Method
 
+# Of the queues that a message goes to so many are looked at.
+_LOOKED_AT = 8
+
 
 class Session:
     """One peer."""
@@ -289,6 +292,15 @@ class Session:
         self.publishes = True
         if self.hub.alarm and not self.blocked:
             self._hold_back(blocked=True)
+
+    @property
+    def ahead(self) -> bool:
+        """Whether the peer publishes more than those take who are at work for it."""
+        template = self.template
+        if template is None or not template.route.targets:
+            return False
+        now = self.broker.now
+        return any(target.outpaced(now) for target in template.route.targets[:_LOOKED_AT])
 
     @property
     def recorded(self) -> int:

@@ -35,6 +35,10 @@ class ReplyConsumer:
         """A requester is not a queue."""
         return False
 
+    def outpaced(self, now: int) -> bool:
+        """Nobody works for it."""
+        return False
+
     @property
     def may_refuse(self) -> bool:
         """A requester takes what comes."""

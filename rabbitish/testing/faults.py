@@ -74,6 +74,10 @@ class _Refusing:
     holds = True
     may_refuse = True
 
+    def outpaced(self, now: int) -> bool:
+        """Nobody works for it."""
+        return False
+
     def enqueue(self, message: Message, now: int) -> bool:
         return False
 
