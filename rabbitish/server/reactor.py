@@ -22,8 +22,10 @@ from typing import Protocol, TypeAlias, cast
 
 import trio
 
-# Everybody else in the event loop gets a turn after this long.
+# Everybody else in the event loop gets a turn after this long; after longer where that is nothing but the broker's own,
+# since the turn costs as much as a few messages.
 _SLICE_SECONDS = 0.002
+_LONG_SLICE_SECONDS = 0.01
 # How long the next event is waited for without giving the event loop up: longer than the disk takes for a sync, or a
 # peer on this machine for an answer.
 _LINGER_SECONDS = 0.001
@@ -70,6 +72,7 @@ class Reactor:
         self._begin = begin
         self._end = end
         self._linger = _LINGER_SECONDS if linger else 0.0
+        self._slice_seconds = _LONG_SLICE_SECONDS if linger else _SLICE_SECONDS
         self._selector = selectors.DefaultSelector()
         self._over = False
         self._ahead_from = 0.0  # when those that are ahead have their turn, though others are ready
@@ -116,9 +119,9 @@ class Reactor:
     def _slice(self) -> None:
         select, linger = self._selector.select, self._linger
         now = self._clock()
-        end = now + _SLICE_SECONDS
+        end = now + self._slice_seconds
         while now <= end:
-            events = select(0) or (select(linger) if linger else [])
+            events = select(linger)
             if not events:
                 return
             ahead = [event for event in events if event[1] == READ and event[0].data and event[0].data.ahead]

@@ -6,7 +6,8 @@ synced with the next that is waited for or after a moment.
 
 Little is written without the thread: to wake it costs more than the write. And as long as the disk syncs about as fast
 as a thread is woken and heard of, little is synced without it as well, which is what a peer wants that sends one
-message at a time and waits for each confirm.
+message at a time and waits for each confirm. A disk that once took long is left to the thread for a while, so that
+nobody else waits for it.
 
 After a write or sync that failed nobody knows what is on the disk: nothing is written any more, nothing more is
 confirmed, and the broker stops.
@@ -26,6 +27,10 @@ _LAZY_SECONDS = 0.1
 # So little is written without the thread, and synced too while syncs take no longer than this on average.
 _LITTLE_BYTES = 16 * 1024
 _FAST_SYNC_SECONDS = 0.0003
+# After one that took longer than this the thread syncs for so many times as long: then who has nothing to do with it is
+# held up for less than a hundredth of the time.
+_SLOW_SYNC_SECONDS = 0.001
+_DISTRUST = 100
 
 
 class Syncer:
@@ -56,6 +61,7 @@ class Syncer:
         # whoever writes
         self._written = self._synced = journal.durable_lsn
         self._sync_seconds = 0.0  # what a sync takes on average
+        self._trusted_from = 0.0  # when a slow one is long enough ago, by the performance counter
         self._error: Exception | None = None
         # Held during a sync: of two at a time one might not hear that the other failed.
         self._syncing = threading.Lock()
@@ -79,7 +85,7 @@ class Syncer:
             if wanted <= self._synced:
                 self._write_here(batches)
                 return False
-            if self._sync_seconds < _FAST_SYNC_SECONDS and not self._syncing.locked():
+            if self._fast and not self._syncing.locked():
                 self._write_here(batches)
                 return self._sync_here(wanted)
         self._asked = wanted
@@ -89,6 +95,10 @@ class Syncer:
             self._wanted = wanted
             self._ready.notify()
         return False
+
+    @property
+    def _fast(self) -> bool:
+        return self._sync_seconds < _FAST_SYNC_SECONDS and time.perf_counter() >= self._trusted_from
 
     def _write_here(self, batches: list[Batch]) -> None:
         try:
@@ -207,5 +217,8 @@ class Syncer:
             except OSError as error:
                 self._error = error
                 raise
-            self._sync_seconds += (time.perf_counter() - began - self._sync_seconds) / 8
+            now = time.perf_counter()
+            self._sync_seconds += (now - began - self._sync_seconds) / 8
+            if now - began > _SLOW_SYNC_SECONDS:
+                self._trusted_from = now + (now - began) * _DISTRUST
             self._synced = max(self._synced, written)
