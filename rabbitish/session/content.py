@@ -108,7 +108,8 @@ class WireMessage(Message):
 
     def headers(self) -> Table:
         """See Message."""
-        return self.properties().headers or {}
+        raw = self.raw_properties
+        return decoded_headers(raw, digest(raw))
 
     def expiration(self) -> str | None:
         """See Message."""
