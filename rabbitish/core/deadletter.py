@@ -31,7 +31,7 @@ def dead_letter(
     headers = dict(message.headers())
     if counted:
         headers.pop("x-delivery-count", None)
-    death = _death(message, queue, reason, now)
+    death = _death(message, headers, queue, reason, now)
     _record(headers, death)
     if routing_key is None:
         address = Address(exchange, message.address.routing_key, message.address.extra_keys)
@@ -42,8 +42,8 @@ def dead_letter(
     return message.derived(address, dict(sorted(headers.items())), keep_expiration=False)
 
 
-def _death(message: Message, queue: str, reason: str, now: int) -> Table:
-    carbon_copies = message.headers().get("CC")
+def _death(message: Message, headers: Table, queue: str, reason: str, now: int) -> Table:
+    carbon_copies = headers.get("CC")
     keys: list[Value] = [message.address.routing_key]
     if isinstance(carbon_copies, list):
         keys += [key for key in carbon_copies if isinstance(key, str)]

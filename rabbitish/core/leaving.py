@@ -19,6 +19,8 @@ from rabbitish.core.message import Message
 SWEEP_MESSAGES = 1024
 # So many times as much as any other does one cost that is in a page, or may be.
 PAGED_COST = 4
+# And one that is dead-lettered, for which headers are written and queues found.
+BURIED_COST = 32
 
 EXPIRED, REJECTED, MAXLEN, DELIVERY_LIMIT = Reason.EXPIRED, Reason.REJECTED, Reason.MAXLEN, Reason.DELIVERY_LIMIT
 
@@ -134,7 +136,7 @@ class Leaving(Holdings, ABC):
         for lane in self.lanes.values():
             while left > 0 and (message := lane.take_expired(before, whole=buried)) is not None:
                 expired.append(message)
-                left -= PAGED_COST if lane.pages else 1
+                left -= BURIED_COST if buried else PAGED_COST if lane.pages else 1
         self._drop(expired, EXPIRED, now)
         return left <= 0
 
@@ -142,15 +144,16 @@ class Leaving(Holdings, ABC):
         options = self.options
         most = options.max_length if options.max_length is not None else self.ready
         most_bytes = options.max_length_bytes if options.max_length_bytes is not None else self.ready_bytes
+        at_once = SWEEP_MESSAGES if options.dead_letter_exchange is None else SWEEP_MESSAGES // BURIED_COST
         dropped: list[Message] = []
         ready, ready_bytes = self.ready, self.ready_bytes
-        while len(dropped) < SWEEP_MESSAGES and (ready > most or ready_bytes > most_bytes):
+        while len(dropped) < at_once and (ready > most or ready_bytes > most_bytes):
             message = self._top().take()[1]
             dropped.append(message)
             ready -= 1
             ready_bytes -= message.size
         self._drop(dropped, MAXLEN, now)
-        return len(dropped) == SWEEP_MESSAGES
+        return len(dropped) == at_once
 
     def _drop(self, messages: list[Message], reason: Reason, now: int) -> None:
         """These were ready, and are taken."""

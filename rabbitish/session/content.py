@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import fields
+from struct import Struct
 from typing import NamedTuple, Self, cast
 
 from rabbitish.core.arguments import EXPIRY_MS_MAX
@@ -21,11 +22,14 @@ from rabbitish.errors import ChannelError, ReplyCode
 from rabbitish.values import Table, Value, type_name
 from rabbitish.wire.codec import encode_shortstr
 from rabbitish.wire.frames import CONTENT_HEAD, FRAME_BODY, FRAME_HEADER, FRAME_OVERHEAD, HEAD
-from rabbitish.wire.properties import Digest, Properties, decode_properties, digest
+from rabbitish.wire.properties import Digest, Properties, decode_properties, digest, skim
 from rabbitish.wire.table import decode_table, encode_table
 
 CLASS_BASIC = 60
 _PROPERTIES_AT = HEAD.size + CONTENT_HEAD.size
+_LENGTH, _LENGTH_AT = Struct(">I"), HEAD.size - 4  # of a frame's payload
+_SIZE_AND_FLAGS, _SIZE_AT = Struct(">QH"), _PROPERTIES_AT - 8  # of the body; of the properties
+_PRIORITY_OR_EXPIRATION = 0x0900  # the flags of these
 _END = b"\xce"
 _BODY_HEAD = bytes((FRAME_BODY,))
 _LONGEST_KNOWN = 512  # longer properties hardly ever repeat
@@ -104,7 +108,8 @@ class WireMessage(Message):
 
     def headers(self) -> Table:
         """See Message."""
-        return self.properties().headers or {}
+        raw = self.raw_properties
+        return decoded_headers(raw, digest(raw))
 
     def expiration(self) -> str | None:
         """See Message."""
@@ -189,8 +194,7 @@ class WireCodec:
 
     def stamp(self, address: Address, channel: int, data: bytes, start: int) -> WireStamp:
         """The stamp of messages that were published alike; the frames of one of them begin at `start` of `data`."""
-        end = start + HEAD.size + HEAD.unpack_from(data, start)[2]
-        beginning = data[start:end]
+        beginning = self.beginning(data, start)
         stamp = self._stamps.get((address, beginning))
         if stamp is None:
             _, _, size = CONTENT_HEAD.unpack_from(beginning, HEAD.size)
@@ -200,6 +204,23 @@ class WireCodec:
                 self._stamps.clear()
             self._stamps[address, beginning] = stamp
         return stamp
+
+    def beginning(self, data: bytes, start: int) -> bytes:
+        """What is before the body in the frames that begin at `start`."""
+        return data[start : start + HEAD.size + _LENGTH.unpack_from(data, start + _LENGTH_AT)[0]]
+
+    def skim(self, beginning: bytes) -> tuple[int, int, int]:
+        """Of messages that begin like this: bytes of the body, priority, expiration in milliseconds or -1."""
+        size, flags = _SIZE_AND_FLAGS.unpack_from(beginning, _SIZE_AT)
+        if not flags & _PRIORITY_OR_EXPIRATION:
+            return size, 0, -1
+        priority, text = skim(beginning, _PROPERTIES_AT)
+        if not text:
+            return size, priority, -1
+        try:
+            return size, priority, parse_expiration(text.decode("utf-8", "surrogateescape"))
+        except ChannelError:
+            return size, priority, -1
 
     def husk(self, stamp: Stamp, lsn: int) -> Message:
         """A message without its frames."""
@@ -289,6 +310,8 @@ class PropertyCache:
 
 def parse_expiration(text: str) -> int:
     """The expiration property in milliseconds. ChannelError 406 in RabbitMQ's words (rabbit_basic:parse_expiration)."""
+    if text.isascii() and text.isdigit() and (value := int(text)) <= EXPIRY_MS_MAX:
+        return value
     digits = text[1:] if text[:1] in ("+", "-") else text
     number = ""
     for char in digits:

@@ -37,6 +37,12 @@ class Codec(Protocol):
     def stamp(self, address: Address, channel: int, data: bytes, start: int) -> Stamp:
         """The stamp of messages that were published alike; the content of one of them begins at `start` of `data`."""
 
+    def beginning(self, data: bytes, start: int) -> bytes:
+        """How a message's content begins that starts there: those published alike begin with the same bytes."""
+
+    def skim(self, beginning: bytes) -> tuple[int, int, int]:
+        """Of messages that begin like this: bytes of the body, priority, expiration in milliseconds or -1."""
+
     def husk(self, stamp: Stamp, lsn: int) -> Message:
         """The message of that number without its content."""
 

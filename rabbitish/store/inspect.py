@@ -160,7 +160,8 @@ def _snapshot(disk: Disk, file: str) -> Iterator[tuple[bytes, Record]]:
                 if index >= seen:
                     yield data, record
                     seen = index + 1
-            return
+            if len(data) < size:
+                return
         except Damage as damage:
             if len(data) < size or not damage.reason.startswith("the file ends"):
                 return

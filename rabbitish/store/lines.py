@@ -70,6 +70,9 @@ class Replayed:
         """See Source."""
         returns = self._replay.returns(number)
         last = self._last_returned(number, queue, returns)
+        if not queue.options.max_priority:
+            yield self._only_line(number, queue, last[queue.lane_at(0)], returns, reader)
+            return
         lanes: dict[Lane, tuple[list[Live], Stretches]] = {}
         for live in self._replay.live(number):
             first, length, size = live.first, live.length, live.stamp.size
@@ -86,6 +89,22 @@ class Replayed:
                 never.add(first, length, length * size, queue.deadline_of(live.stamp, live.now))
         for lane, (handed_out, never) in lanes.items():
             yield Line(lane, self._returned(handed_out, returns, reader), never.pages)
+
+    def _only_line(self, number: int, queue: Queue, last: int, returns: dict[int, int], reader: Reader) -> Line:
+        """That of a queue without priorities, of which nothing behind `last` was handed out."""
+        handed_out: list[Live] = []
+        for live in self._replay.live(number):
+            if live.first > last:
+                break
+            out = live._replace(length=min(live.length, last + 1 - live.first))
+            handed_out.append(out)
+            weight = out.length * (out.stamp.size + WEIGHT_BYTES)
+            self.segments.of(out.first).live(number, out.length, weight)
+        never = Stretches(reader)
+        for alike in self._replay.alike(number, last):
+            weight = never.extend(alike, queue.options.message_ttl_ms) + alike.length * WEIGHT_BYTES
+            self.segments.of(alike.firsts[0]).live(number, alike.length, weight)
+        return Line(queue.lane_at(0), self._returned(handed_out, returns, reader), never.pages)
 
     def _last_returned(self, number: int, queue: Queue, returns: dict[int, int]) -> dict[Lane, int]:
         """By lane the last message that was handed out: what was comes before everything that was not."""

@@ -4,6 +4,7 @@ A record is `length u32 | crc u32 | lsn u64 | epoch u32 | type u8 | flags u8 | b
 the body, the checksum (CRC-32 as in zlib, the only fast one in the standard library) covers everything behind it. The
 log sequence number (lsn) counts what happened over the life of the journal: each record takes one number, a PUBLISH of
 many messages one a message. The epoch counts leaderships: on a single node the times that the broker was started.
+Nothing but zeroes from where a record would begin to the end of the file is room that was to be written to.
 
 To change the format: give the changed record a new type number and keep reading the old one; raise VERSION only when
 old readers must not even try; add a journal written by the last release to tests/store/journals/, which a test reads
@@ -116,7 +117,10 @@ def decode_mark(data: bytes, body: int) -> int:
 
 
 def decode_all(data: bytes, offset: int) -> Iterator[Record]:
-    """The records from `offset` on. Damage: something there is no whole, undamaged record; nothing after it is read."""
+    """The records from `offset` on, up to the end or to where only zeroes follow.
+
+    Damage: something there is no whole, undamaged record; nothing after it is read.
+    """
     view = memoryview(data)
     have, unpack, crc32 = len(data), HEAD.unpack_from, zlib.crc32
     while offset < have:
@@ -128,6 +132,8 @@ def decode_all(data: bytes, offset: int) -> Iterator[Record]:
         if size > MAX_BODY_BYTES or end > have:
             raise Damage(offset, "the file ends within a record")
         if crc32(view[offset + CHECKED_AT : end]) != crc:
+            if not size and _only_zeroes(data, offset):  # whose checksum is none
+                return
             raise Damage(offset, "checksum does not match")
         type_ = _TYPES.get(kind)
         if type_ is None:
@@ -135,6 +141,10 @@ def decode_all(data: bytes, offset: int) -> Iterator[Record]:
         span = PUBLISH_HEAD.unpack_from(data, start)[2] if type_ is Type.PUBLISH else 1
         yield Record(lsn, type_, offset, start, end, epoch, span)
         offset = end
+
+
+def _only_zeroes(data: bytes, offset: int) -> bool:
+    return data.count(0, offset) == len(data) - offset
 
 
 # ---- segments

@@ -31,7 +31,7 @@ from rabbitish.store.reader import PublishReader, Reader
 from rabbitish.store.record import JournalDamaged
 from rabbitish.store.recorder import JournalRecorder
 from rabbitish.store.replay import Replay
-from rabbitish.store.scan import Cut, scan, tidy
+from rabbitish.store.scan import ZEROES, Cut, scan, tidy
 from rabbitish.store.shelf import JournalShelf
 from rabbitish.store.spill import Spill
 
@@ -113,10 +113,14 @@ def _source(disk: Disk, codec: Codec, publishes: PublishReader, trusted_above: i
     if checkpoint is not None and checkpoint.segments.disk_bytes > trusted_above:
         return checkpoint, doubt
     replay = Replay(codec, publishes)
-    scanned = scan(disk, replay.visit)
+    scanned = scan(disk, replay.visit, replay.run)
     cut = scanned.cut
     if checkpoint is not None and cut is not None:
         raise JournalDamaged(cut.name, cut.offset, f"{cut.reason}, though it was whole at the last clean stop,")
+    if checkpoint is not None:
+        for (head, size), known in zip(scanned.segments, checkpoint.segments.all, strict=True):
+            if size != known.size:
+                raise JournalDamaged(head.name, size, f"{ZEROES} by what was known at the last clean stop,")
     return Replayed(replay, scanned, codec), doubt
 
 

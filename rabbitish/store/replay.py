@@ -12,15 +12,16 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from rabbitish.core.message import Address, Stamp, Traits
-from rabbitish.store.bodies import Codec, decode_of_queue, decode_returned
+from rabbitish.core.paging import NEVER
+from rabbitish.store.bodies import Codec, Route, decode_of_queue, decode_returned
 from rabbitish.store.declared import Declarations, Declared
 from rabbitish.store.reader import PublishReader
 from rabbitish.store.record import SEGMENT_HEAD_BYTES, Record, SegmentHead, Type
+from rabbitish.store.runs import KINDS_KEPT, RunReader
 from rabbitish.store.segments import WEIGHT_BYTES, Segment, Segments
 
 _ANY = Address("", "")
-# Where many messages are alike their stamps are kept. Where each has another there may be millions.
-_STAMPS_KEPT = 4096
+_LOOKED_AT = 1024  # so many records at a time
 
 
 class Live(NamedTuple):
@@ -33,6 +34,35 @@ class Live(NamedTuple):
     stamp: Stamp
     """What its place and its end in a queue depend on; nothing else of it unless `stamped`."""
     stamped: bool
+
+
+class Alike(NamedTuple):
+    """Messages that are still in a queue, with consecutive numbers: columns of the records that have them."""
+
+    firsts: array[int]
+    length: int
+    nows: array[int]
+    sizes: array[int]
+    expirations: array[int]
+    """-1: none."""
+
+    @property
+    def lengths(self) -> list[int]:
+        """How many messages of each record."""
+        ends = [*self.firsts[1:], self.firsts[0] + self.length]
+        return [end - first for first, end in zip(self.firsts, ends, strict=True)]
+
+    def deadlines(self, ttl: int | None) -> array[int] | None:
+        """When each record's expire in a queue with this TTL; None: none of them does."""
+        if ttl is not None:
+            return array("q", [now + (ttl if own < 0 else min(ttl, own)) for now, own in self._times])
+        if self.expirations.count(-1) == len(self.expirations):
+            return None
+        return array("q", [NEVER if own < 0 else now + own for now, own in self._times])
+
+    @property
+    def _times(self) -> Iterator[tuple[int, int]]:
+        return zip(self.nows, self.expirations, strict=True)
 
 
 class Contents:
@@ -97,6 +127,7 @@ class Replay:
 
     def __init__(self, codec: Codec, publishes: PublishReader, declarations: Declarations | None = None) -> None:
         self._publishes = publishes
+        self._runs = RunReader(publishes)
         self._declarations = declarations or Declarations(codec)
         self.segments = Segments()
         self._segment: Segment | None = None
@@ -129,10 +160,7 @@ class Replay:
 
     def visit(self, head: SegmentHead, data: bytes, record: Record) -> None:
         """Take the next record."""
-        segment = self._segment
-        if segment is None or segment.head is not head:
-            segment = self._segment = self.segments.begin(head)
-            segment.other_bytes = SEGMENT_HEAD_BYTES
+        segment = self._in(head)
         if record.type is Type.PUBLISH:
             self._publish(segment, data, record)
             return
@@ -142,6 +170,34 @@ class Replay:
         if handler is not None:
             handler(record.lsn, body)
         self._declarations.take(record.type, body)
+
+    def run(self, head: SegmentHead, data: bytes, offset: int, due: int, epoch: int) -> tuple[int, int]:
+        """Take the next records if they are a run (see scan): where that ends, and how many messages it has."""
+        run = self._runs.read(data, offset, due, epoch, self._stamps)
+        if run is None:
+            return offset, 0
+        segment, count, numbers = self._in(head), len(run.offsets), range(due, due + len(run.offsets))
+        segment.lsns.extend(numbers)
+        segment.offsets.extend(run.offsets)
+        segment.spans.extend([1] * count)
+        stamped, sizes, priorities, expirations = zip(*run.kinds, strict=True)
+        segment.total_weight += len(run.route.queues) * (sum(sizes) + count * WEIGHT_BYTES)
+        self._lsns.extend(numbers)
+        self._nows.extend(run.nows)
+        self._stamped.extend(stamped)
+        self._sizes.extend(sizes)
+        self._priorities.extend(priorities)
+        self._expirations.extend(expirations)
+        self._came(run.route, due, count)
+        return run.end, count
+
+    def _in(self, head: SegmentHead) -> Segment:
+        """The segment that is read."""
+        segment = self._segment
+        if segment is None or segment.head is not head:
+            segment = self._segment = self.segments.begin(head)
+            segment.other_bytes = SEGMENT_HEAD_BYTES
+        return segment
 
     def finish(self, segments: Sequence[tuple[SegmentHead, int]]) -> None:
         """There are no more records, and these are the segments that count, with their sizes."""
@@ -176,6 +232,24 @@ class Replay:
                 first += some
                 count -= some
 
+    def alike(self, number: int, after: int) -> Iterator[Alike]:
+        """The messages behind number `after` that a queue still holds, in order, as many as are easily looked at."""
+        lsns = self._lsns
+        for first, count in self._ranges[number][0]:
+            end = first + count
+            if end <= after + 1:
+                continue
+            first = max(first, after + 1)
+            start = bisect_right(lsns, first) - 1
+            stop = bisect_right(lsns, end - 1, start)
+            for at in range(start, stop, _LOOKED_AT):
+                to = min(at + _LOOKED_AT, stop)
+                firsts = lsns[at:to]
+                firsts[0] = max(first, firsts[0])
+                part = slice(at, to)
+                length = (lsns[to] if to < stop else end) - firsts[0]
+                yield Alike(firsts, length, self._nows[part], self._sizes[part], self._expirations[part])
+
     def holds(self, number: int, lsn: int) -> bool:
         """Whether a queue still holds a message."""
         ranges = self._ranges[number][0]
@@ -205,18 +279,21 @@ class Replay:
         self._lsns.append(lsn)
         self._nows.append(publish.now)
         stamped = self._stamps.get(stamp, 0)
-        if not stamped and len(self._stamps) < _STAMPS_KEPT:
+        if not stamped and len(self._stamps) < KINDS_KEPT:
             stamped = self._stamps[stamp] = len(self._stamps) + 1
         self._stamped.append(stamped)
         self._sizes.append(stamp.size)
         self._priorities.append(stamp.traits.priority)
         self._expirations.append(-1 if stamp.expiration_ms is None else stamp.expiration_ms)
-        for number in publish.route.queues:
+        self._came(publish.route, lsn, publish.length)
+
+    def _came(self, route: Route, lsn: int, count: int) -> None:
+        for number in route.queues:
             published = self._of(number).published
             if published and published[-2] + published[-1] == lsn:
-                published[-1] += publish.length
+                published[-1] += count
             else:
-                published.extend((lsn, publish.length))
+                published.extend((lsn, count))
 
     def _queue_gone(self, lsn: int, body: bytes) -> None:
         self._contents.pop(int.from_bytes(body, "big"), None)

@@ -28,7 +28,7 @@ from rabbitish.store.record import (
     Type,
     decode_all,
 )
-from rabbitish.store.scan import marks
+from rabbitish.store.scan import ZEROES, marks
 
 _TYPE_AT = HEAD.size - 2
 _TYPES = frozenset(map(int, Type))
@@ -99,7 +99,9 @@ class Rest:
                     self._epoch = record.epoch
                     offset = record.end
                     found.append(record)
-                break
+                if offset == len(data) or self._may_be_torn:
+                    break
+                place = self._place(Damage(offset, ZEROES, torn=False))
             except Damage as damage:
                 place = self._place(damage)
             except struct.error:

@@ -34,8 +34,13 @@ from rabbitish.store.record import (
 )
 
 Visit = Callable[[SegmentHead, bytes, Record], None]
+Run = Callable[[SegmentHead, bytes, int, int, int], tuple[int, int]]
+_TYPE_AT = HEAD.size - 2
+_PUBLISH = bytes((Type.PUBLISH,))
 NEW_SUFFIX = ".new"
 """How the name of a file ends that is being written and does not count yet."""
+
+ZEROES = "zeroes where the segment should have ended"
 
 
 class Cut(NamedTuple):
@@ -60,13 +65,17 @@ class Scanned(NamedTuple):
     """Files that do not count: rewritten segments took their place, or they were never finished."""
 
 
-def scan(disk: Disk, visit: Visit) -> Scanned:
-    """Read all in order and call `visit(head, data, record)`. JournalDamaged: it cannot be read."""
+def scan(disk: Disk, visit: Visit, run: Run | None = None) -> Scanned:
+    """Read all in order and call `visit(head, data, record)`. JournalDamaged: it cannot be read.
+
+    `run(head, data, offset, due, epoch)` may take records from `offset` on that it finds right and begin with number
+    `due`, of epochs up to that: it says where it stopped, and how many numbers those took.
+    """
     names, left_over = that_count(disk.names())
     for before, name in pairwise(names):
         if name.sequence != before.last + 1:
             raise JournalDamaged(segment_name(before.last + 1), 0, "the segment is missing")
-    scanner = _Scanner(visit)
+    scanner = _Scanner(visit, run)
     for name in names:
         scanner.segment(name, disk.read(segment_name(*name)), is_last=name is names[-1])
     if scanner.cut is not None and scanner.cut.offset == 0:
@@ -112,8 +121,9 @@ def that_count(names: Sequence[str]) -> tuple[list[SegmentName], list[str]]:
 
 
 class _Scanner:
-    def __init__(self, visit: Visit) -> None:
+    def __init__(self, visit: Visit, run: Run | None) -> None:
         self._visit = visit
+        self._run = run
         self.segments: list[tuple[SegmentHead, int]] = []
         self.last_lsn = 0
         self.epoch = 0
@@ -138,6 +148,8 @@ class _Scanner:
         offset = SEGMENT_HEAD_BYTES
         try:
             offset = self._records(head, data)
+            if offset < len(data) and (head.generation or not is_last):
+                raise Damage(offset, ZEROES, torn=False)
         except Damage as damage:
             torn = is_last and not name.generation and damage.torn and _known_safe(data, damage.offset) <= self.last_lsn
             if not torn:
@@ -151,8 +163,21 @@ class _Scanner:
         self.segments.append((head, offset))
 
     def _records(self, head: SegmentHead, data: bytes) -> int:
+        """Read records; where they end."""
+        offset, run = SEGMENT_HEAD_BYTES, self._run
+        while True:
+            if run is not None and data[offset + _TYPE_AT : offset + _TYPE_AT + 1] == _PUBLISH:
+                offset, count = run(head, data, offset, self.last_lsn + 1, self.epoch)
+                self.last_lsn += count
+            start = offset
+            offset = self._some_records(head, data, offset)
+            if offset == start:
+                return offset
+
+    def _some_records(self, head: SegmentHead, data: bytes, offset: int) -> int:
+        """Read records up to where a run may begin; where that is."""
         visit, last, gaps = self._visit, self.last_lsn, head.generation > 0
-        offset = SEGMENT_HEAD_BYTES
+        may_run = self._run is not None
         for record in decode_all(data, offset):
             lsn = record.lsn
             if lsn != last + 1 and not (gaps and lsn > last):
@@ -162,6 +187,8 @@ class _Scanner:
             offset = record.end
             if record.epoch > self.epoch:
                 self.epoch = record.epoch
+            if may_run and data[offset + _TYPE_AT : offset + _TYPE_AT + 1] == _PUBLISH:
+                break
         return offset
 
 

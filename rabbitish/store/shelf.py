@@ -17,6 +17,7 @@ from rabbitish.core.message import Address, Message, Stamp
 from rabbitish.core.paging import NEVER, PAGE_BYTES, PAGE_MESSAGES, Page
 from rabbitish.store.journal import Journal
 from rabbitish.store.reader import Reader
+from rabbitish.store.replay import Alike
 from rabbitish.store.spill import Spill
 from rabbitish.values import Table
 
@@ -126,8 +127,7 @@ class Stretch(Page):
         if deadline is None:
             deadline = NEVER
         elif deadlines is None:
-            deadlines = self._deadlines = array("q", [NEVER]) * (len(ranges) // 2)
-            sizes.extend([0] * len(deadlines))  # which nobody asks for
+            deadlines = self._begin_deadlines()
         follows = ranges and ranges[-2] + ranges[-1] == lsn
         if follows and (deadlines is None or (deadline == deadlines[-1] and each == sizes[-1])):
             ranges[-1] += count
@@ -144,6 +144,33 @@ class Stretch(Page):
             self.latest = deadline
         self.count += count
         self.bytes += size
+
+    def extend(self, first: int, sizes: array[int], deadlines: array[int] | None) -> None:
+        """Take in messages with consecutive numbers and bodies of these sizes."""
+        count = len(sizes)
+        if deadlines is None or deadlines.count(deadlines[0]) == count:
+            deadline = NEVER if deadlines is None else deadlines[0]
+            if deadline == NEVER or sizes.count(sizes[0]) == count:
+                self.add(first, count, sum(sizes), None if deadline == NEVER else deadline)
+                return
+        assert deadlines is not None
+        own = self._begin_deadlines() if self._deadlines is None else self._deadlines
+        ranges = array("Q", bytes(16 * count))
+        ranges[::2] = array("Q", range(first, first + count))
+        ranges[1::2] = array("Q", [1]) * count
+        self._ranges.extend(ranges)
+        own.extend(deadlines)
+        self._sizes.extend(sizes)
+        self.ordered &= self.latest <= deadlines[0] and all(map(le, deadlines, islice(deadlines, 1, None)))
+        self.earliest, self.latest = min(self.earliest, *deadlines), max(self.latest, *deadlines)
+        self.count += count
+        self.bytes += sum(sizes)
+
+    def _begin_deadlines(self) -> array[int]:
+        """What is there by now has none, and what comes may."""
+        deadlines = self._deadlines = array("q", [NEVER]) * (len(self._ranges) // 2)
+        self._sizes.extend([0] * len(deadlines))  # which nobody asks for
+        return deadlines
 
     @property
     def full(self) -> bool:
@@ -234,6 +261,25 @@ class Stretches:
         if not self.pages or self.pages[-1].full:
             self.pages.append(Stretch(self._reader))
         self.pages[-1].add(lsn, count, size, deadline)
+
+    def extend(self, alike: Alike, ttl: int | None) -> int:
+        """Take in what a journal's records hold, for a queue with this TTL; the bytes of the bodies."""
+        firsts, sizes, deadlines = alike.firsts, alike.sizes, alike.deadlines(ttl)
+        if alike.length > len(firsts):  # some records have several messages
+            total = 0
+            for at, (first, length) in enumerate(zip(firsts, alike.lengths, strict=True)):
+                self.add(first, length, length * sizes[at], None if deadlines is None else deadlines[at])
+                total += length * sizes[at]
+            return total
+        at, most = 0, max(1, max(sizes))
+        while at < len(firsts):
+            if not self.pages or self.pages[-1].full:
+                self.pages.append(Stretch(self._reader))
+            page = self.pages[-1]
+            to = at + min(PAGE_MESSAGES - page.count, max(1, (PAGE_BYTES - page.bytes) // most))
+            page.extend(firsts[at], sizes[at:to], None if deadlines is None else deadlines[at:to])
+            at = to
+        return sum(sizes)
 
 
 class JournalShelf:

@@ -197,7 +197,8 @@ class _Surveyor:
                 yield self._passed(record)
                 offset, epoch = record.end, record.epoch
             else:
-                return
+                if offset == len(data) or (is_last and not head.generation):
+                    return
         except (Damage, struct.error):
             pass  # it is looked at again
         rest = Rest(

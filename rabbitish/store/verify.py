@@ -71,6 +71,7 @@ class _Counts:
         self.file = file
         self.head = head
         self.size = size
+        self.end = 0  # of its last record
         self.records = 0
         self.messages = 0
 
@@ -89,6 +90,7 @@ class _Verifier:
         """A whole record."""
         counts = self.parts[-1]
         counts.records += 1
+        counts.end = record.end
         if record.type is Type.PUBLISH:
             counts.messages += record.span
         self._last_lsn = record.lsn + record.span - 1
@@ -98,7 +100,7 @@ class _Verifier:
     def finish(self, disk: Disk) -> Verified:
         """There are no more."""
         pieces = self.pieces
-        pieces.finish([(counts.head, counts.size) for counts in self.parts])
+        pieces.finish([(counts.head, counts.end) for counts in self.parts])
         messages = pieces.weigh()
         places = [*self.places, *_node_file(disk)]
         reports = [

@@ -210,3 +210,34 @@ def digest(raw: bytes) -> Digest:
         raise _malformed()
     # The constructor of a named tuple is a Python function that does just this.
     return _new_tuple(Digest, (delivery_mode, priority, expiration, reply_to, user_id, headers_span))
+
+
+def skim(raw: bytes, start: int) -> tuple[int, bytes]:
+    """Priority and expiration of the properties that begin at `start`, 0 and empty where they are not there.
+
+    ConnectionFailure as `digest`, except that nothing behind the expiration is looked at.
+    """
+    priority, expiration = 0, b""
+    try:
+        flags = raw[start] << 8 | raw[start + 1]
+        pos = start + 2
+        if flags & 0x8000:
+            pos += 1 + raw[pos]
+        if flags & 0x4000:
+            pos += 1 + raw[pos]
+        if flags & 0x2000:
+            pos += 4 + _read_long(raw, pos)[0]
+        if flags & 0x1000:
+            pos += 1
+        if flags & 0x0800:
+            priority = raw[pos]
+            pos += 1
+        if flags & 0x0400:
+            pos += 1 + raw[pos]
+        if flags & 0x0200:
+            pos += 1 + raw[pos]
+        if flags & 0x0100:
+            expiration = raw[pos + 1 : pos + 1 + raw[pos]]
+    except (IndexError, struct_error):
+        raise _malformed() from None
+    return priority, expiration

@@ -8,7 +8,7 @@ import pytest
 
 from rabbitish.core.holdings import MESSAGE_OVERHEAD_BYTES
 from rabbitish.core.lane import Lane
-from rabbitish.core.leaving import SWEEP_MESSAGES
+from rabbitish.core.leaving import BURIED_COST, SWEEP_MESSAGES
 from rabbitish.core.message import Message
 from rabbitish.core.queue import HANDFUL_BYTES, HANDFUL_MESSAGES
 
@@ -357,6 +357,19 @@ def test_a_queue_far_over_its_limit_is_cut_in_pieces() -> None:
         assert world.broker.settle(world.now) == world.now
         assert 3 < queue.ready <= SWEEP_MESSAGES + 3
     assert world.ready() == "abc"
+
+
+def test_what_is_dead_lettered_goes_in_smaller_pieces() -> None:
+    for limit in ({"message_ttl": 10}, {"max_length": 0}):
+        world = World()
+        dead = world.queue("dead")
+        queue = world.queue("q", **limit, dead_letter_exchange="", dead_letter_routing_key="dead")
+        with world.batch():
+            world.publish_all(["x"] * 500)
+            world.now += 11
+            world.broker.settle(world.now)
+            assert 0 < queue.ready and 0 < dead.ready <= 2 * SWEEP_MESSAGES // BURIED_COST
+        assert (queue.ready, dead.ready) == (0, 500)
 
 
 # ---- purge and deletion

@@ -3,8 +3,9 @@
 Every call that changes something is a step. `fail_at` names the one that raises OSError, and from then on they all do,
 since nobody may go on after a failure; how much of the failing step took place is drawn from `seed`. What a crash
 leaves is a new disk: `killed` keeps everything written (only the process ended), `power_lost` keeps what was synced and
-of the rest any prefix, behind which there may be zeroes, or all of it but for a piece. `refuses` begins the names of
-files for which there is no room: that is no failure of the disk.
+of the rest any prefix, behind which there may be zeroes, or all of it but for a piece. Zeroes follow in a file of the
+journal that was synced and not closed. `refuses` begins the names of files for which there is no room: that is no
+failure of the disk.
 
 It also watches its users: nobody reads a file that was forgotten, and nobody deletes one that is still open for that.
 """
@@ -23,6 +24,7 @@ class Contents:
     def __init__(self, synced: bytes | bytearray = b"", unsynced: bytes | bytearray = b"") -> None:
         self.synced = bytearray(synced)
         self.unsynced = bytearray(unsynced)
+        self.zeroes = 0  # written ahead
 
     def sync(self) -> None:
         self.synced += self.unsynced
@@ -57,10 +59,15 @@ class FakeFile:
             del contents.unsynced[:part]
             raise self._disk.error()
         contents.sync()
+        if self._name.startswith("journal-"):
+            contents.zeroes = len(self._disk.steps) * 31 % 97
 
     def close(self) -> None:
         assert not self.closed
         self.closed = True
+        contents = self._disk.files.get(self._name)
+        if contents is not None:
+            contents.zeroes = 0
 
 
 def _torn(random: Random, file: Contents) -> bytes:
@@ -183,7 +190,9 @@ class FakeDisk:
     def killed(self, *, fail_at: int = 0) -> FakeDisk:
         """What the next process finds when this one ended."""
         left = FakeDisk(fail_at=fail_at)
-        left.files = {name: Contents(file.synced, file.unsynced) for name, file in self.files.items()}
+        left.files = {
+            name: Contents(file.synced, file.unsynced + bytes(file.zeroes)) for name, file in self.files.items()
+        }
         return left
 
     def power_lost(self, seed: int, *, fail_at: int = 0) -> FakeDisk:
@@ -191,7 +200,7 @@ class FakeDisk:
         random = Random(seed)
         left = FakeDisk(fail_at=fail_at, seed=seed)
         for name, file in self.files.items():
-            left.files[name] = Contents(file.synced + _torn(random, file))
+            left.files[name] = Contents(file.synced + _torn(random, file) + bytes(file.zeroes))
         if self._renamings:
             for name, contents in random.choice(self._renamings).items():
                 left.files.pop(name, None)

@@ -8,7 +8,7 @@ import pytest
 
 from rabbitish.store.checkpoint import NAME, VERSION, find_checkpoint, write_checkpoint
 from rabbitish.store.columns import Unusable
-from rabbitish.store.record import HEAD, JournalDamaged, segment_name
+from rabbitish.store.record import HEAD, SEGMENT_HEAD_BYTES, JournalDamaged, decode_all, segment_name
 from rabbitish.store.scan import NEW_SUFFIX
 from rabbitish.wire import methods
 from tests.session.harness import START
@@ -266,6 +266,18 @@ def test_the_end_of_a_small_journal_is_damaged(life: Life) -> None:
     disk.flip(segment.head.name, segment.size - 1)
     assert Life(disk.copy(NAME)).recovered.cut is not None
     with pytest.raises(JournalDamaged, match="checksum does not match, though it was whole at the last clean stop"):
+        Life(disk, trusted_above=ALWAYS_READ)
+
+
+def test_the_end_of_a_small_journal_is_zeroes(life: Life) -> None:
+    """After a crash those would have been written ahead; but at the clean stop something else was there."""
+    segment = life.journal.segments.all[-1]
+    data = life.disk.read(segment.head.name)
+    last = [record.start for record in decode_all(data, SEGMENT_HEAD_BYTES)][-1]
+    disk = life.stop()
+    disk.files[segment.head.name].synced[last : segment.size] = bytes(segment.size - last)
+    assert Life(disk.copy(NAME)).recovered.cut is None
+    with pytest.raises(JournalDamaged, match=f"zeroes .* by what was known at the last clean stop, at offset {last}"):
         Life(disk, trusted_above=ALWAYS_READ)
 
 

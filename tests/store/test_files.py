@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from rabbitish.store.files import RealDisk
+from rabbitish.store.files import File, RealDisk
 
 
 @pytest.fixture
@@ -65,4 +67,84 @@ def test_much_finds_room_ahead_and_gives_back_what_is_left(tmp_path: Path) -> No
     if roomy.st_blocks * 512 < 16 << 20:
         pytest.skip("this file system keeps no room")
     assert little * 512 < 1 << 20 and path.stat().st_blocks * 512 < 1 << 20
+    disk.close()
+
+
+def sync_little(file: File, times: int, data: bytes = b"." * 400) -> bytes:
+    for _ in range(times):
+        file.write(data)
+        file.sync()
+    return data * times
+
+
+def test_where_little_is_synced_zeroes_are_written_ahead_and_end_with_the_file(
+    tmp_path: Path, synced: list[tuple[str, list[str]]]
+) -> None:
+    disk = RealDisk(tmp_path)
+    file, path = disk.create("a"), tmp_path / "a"
+    expected = sync_little(file, 8)
+    assert path.read_bytes() == expected
+    expected += sync_little(file, 1)
+    size = path.stat().st_size
+    assert len(expected) + 60_000 < size < len(expected) + 1_000_000
+    sizes = set()
+    for _ in range(size // 400):  # over the zeroes and beyond them
+        expected += sync_little(file, 1)
+        sizes.add(path.stat().st_size)
+    assert len(sizes) == 2, "most writes leave the file as long as it was"
+    assert path.read_bytes() == expected.ljust(max(sizes), b"\0")
+    synced.clear()
+    file.close()
+    assert synced == [("a", ["a"])], "where it ends survives"
+    assert disk.read("a") == expected
+    disk.close()
+
+
+def test_much_goes_over_zeroes_and_brings_none(tmp_path: Path) -> None:
+    disk = RealDisk(tmp_path)
+    file, path = disk.create("a"), tmp_path / "a"
+    expected = sync_little(file, 9)
+    much = os.urandom(300_000)
+    file.write(much)
+    assert path.stat().st_size == len(expected + much), "it reaches beyond them"
+    file.sync()
+    expected += much + sync_little(file, 8)
+    assert path.read_bytes() == expected
+    for _ in range(20):  # unsynced
+        file.write(b"-")
+    assert path.stat().st_size > len(expected) + 100_000, "as much as there is"
+    file.close()
+    assert disk.read("a") == expected + b"-" * 20
+    disk.close()
+
+
+def test_what_is_never_synced_gets_no_zeroes(tmp_path: Path) -> None:
+    disk = RealDisk(tmp_path)
+    file = disk.create("a")
+    for _ in range(100):
+        file.write(b"12345")
+    assert disk.size("a") == 500
+    file.close()
+    disk.close()
+
+
+def test_without_room_for_zeroes_it_does_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = RealDisk(tmp_path)
+    file = disk.create("a")
+    expected = sync_little(file, 8)
+    full = True
+
+    def pwrite(fd: int, data: memoryview, offset: int, real: Callable[..., int] = os.pwrite) -> int:
+        if full and len(data) > 30_000:
+            return real(fd, data[:30_000], offset)
+        if full and offset > len(expected) + 1000:
+            raise OSError(errno.ENOSPC, "no room")
+        return real(fd, data, offset)
+
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    expected += sync_little(file, 1)
+    full = False
+    expected += sync_little(file, 3)
+    file.close()
+    assert disk.read("a") == expected
     disk.close()

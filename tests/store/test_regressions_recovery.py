@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rabbitish.store import replay
+from rabbitish.store import replay, runs
 from rabbitish.values import Int64
 from rabbitish.wire import methods
 
@@ -75,7 +75,8 @@ def test_a_limit_that_is_passed_by_the_end_of_a_process_without_a_place_for_the_
 
 @pytest.mark.parametrize("kept", [0, 1, 4096])
 def test_what_was_out_comes_back_whether_its_stamp_was_kept_or_not(kept: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replay, "_STAMPS_KEPT", kept)
+    monkeypatch.setattr(replay, "KINDS_KEPT", kept)
+    monkeypatch.setattr(runs, "KINDS_KEPT", kept)
     machine = Machine()
     client = machine.client()
     client.declare("q", durable=True, arguments={"x-max-priority": 2})

@@ -192,10 +192,45 @@ def test_rubbish_at_the_end_is_cut() -> None:
     disk = grown(1)
     (name,) = disk.names()
     whole = disk.read(name)
-    for rubbish in (b"\0" * 4096, b"\xff" * 100, whole[SEGMENT_HEAD_BYTES + 4 :]):
+    for rubbish in (b"\0" * 4096 + b"\1", b"\xff" * 100, whole[SEGMENT_HEAD_BYTES + 4 :]):
         disk.files[name].synced[:] = whole + rubbish
         assert read(disk)[0].cut == Cut(name, len(whole), len(rubbish), read_reason(whole + rubbish))
         assert disk.read(name) == whole
+
+
+@pytest.mark.parametrize("size", [22, 23, 400, 70_000])
+def test_zeroes_at_the_end_were_written_ahead(size: int) -> None:
+    disk = grown(5)
+    before = files(disk)
+    *_, name = sorted(before)
+    disk.files[name].synced += bytes(size)
+    scanned, _ = read(disk)
+    assert scanned.cut is None
+    assert scanned == read(disk)[0]
+    assert files(disk) == before
+
+
+def test_zeroes_behind_a_torn_write_go_with_it() -> None:
+    disk = grown(5)
+    *_, name = sorted(disk.names())
+    whole = disk.read(name)
+    start = starts(whole)[-1]
+    disk.files[name].synced[-3:] = bytes(3 + 400)
+    cut = read(disk)[0].cut
+    assert cut is not None and cut[:3] == (name, start, len(whole) + 400 - start)
+    assert disk.read(name) == whole[:start]
+
+
+def test_zeroes_behind_a_segment_that_is_not_the_last_are_damage() -> None:
+    """That was cut to its length before the next one began."""
+    whole = grown(5)
+    for name in sorted(whole.names())[:-1]:
+        disk = whole.killed()
+        end = len(whole.read(name))
+        disk.files[name].synced += bytes(100)
+        with pytest.raises(JournalDamaged, match="zeroes where the segment should have ended") as raised:
+            read(disk)
+        assert (raised.value.name, raised.value.offset) == (name, end)
 
 
 def read_reason(data: bytes) -> str:
@@ -298,9 +333,10 @@ def test_damage_to_what_a_mark_calls_safe() -> None:
                 read(disk)
             assert (raised.value.name, raised.value.offset) == (name, offset)
         else:
+            size = len(disk.read(name))
             scanned, _ = read(disk)
             assert scanned.last_lsn == record.lsn - 1
-            assert scanned.cut == Cut(name, offset, len(whole.read(name)) - offset, "checksum does not match")
+            assert scanned.cut == Cut(name, offset, size - offset, "checksum does not match")
         offset = record.end
 
 

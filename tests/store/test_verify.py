@@ -239,6 +239,22 @@ def test_the_end_of_a_segment_that_was_cut_off_between_records() -> None:
     assert place.reason.startswith("the segment begins with record")
 
 
+def test_zeroes_behind_the_last_segment_were_written_ahead_and_behind_another_are_damage() -> None:
+    whole = small()
+    *_, sealed, last = whole.segments()
+    size, before = len(whole.files[last]), verified(whole)
+    whole.files[last] += bytes(500)
+    found = verified(whole)
+    assert (found.damage, found.torn, found.notes) == ([], [], [])
+    assert found.segments[-1] == before.segments[-1]._replace(bytes=size + 500)
+    disk = small()
+    size = len(disk.files[sealed])
+    disk.files[sealed] += bytes(500)
+    place = the_one(disk)
+    assert (place.file, place.start, place.end) == (sealed, size, size + 500)
+    assert place.reason.startswith("zeroes")
+
+
 def test_a_record_that_stands_twice() -> None:
     disk = small()
     one = records(disk)[10]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from rabbitish.errors import ConnectionFailure, ReplyCode
 from rabbitish.values import Int64, Table, Timestamp
-from rabbitish.wire.properties import Digest, Properties, decode_properties, digest
+from rabbitish.wire.properties import Digest, Properties, decode_properties, digest, skim
 from rabbitish.wire.table import decode_table
 
 from .helpers import any_text, exact, relaxed, tables
@@ -186,3 +186,20 @@ def test_rubbish_in_the_headers_is_found_when_they_are_decoded() -> None:
 def test_a_value_that_does_not_fit_is_a_value_error(wrong: Properties) -> None:
     with pytest.raises(ValueError):
         wrong.encode()
+
+
+@given(properties)
+@example(EVERYTHING)
+def test_a_skim_finds_what_the_digest_finds(given_: Properties) -> None:
+    raw = given_.encode()
+    found = digest(raw)
+    expiration = (found.expiration or "").encode("utf-8", "surrogateescape")
+    assert skim(b"in front" + raw + b"behind", 8) == (found.priority or 0, expiration)
+
+
+@given(properties)
+def test_a_skim_of_properties_that_are_cut_short(given_: Properties) -> None:
+    raw = given_.encode()
+    for size in range(2):
+        with pytest.raises(ConnectionFailure):
+            skim(raw[:size], 0)
