@@ -5,6 +5,9 @@ that has gathered, writes it, syncs it when somebody waits for that, and says so
 during the last one, without a timer. A new segment begins when the last is full, and with a snapshot of everything
 declared; then older segments in which no message lives any more, taken from the oldest on, can go.
 
+A large message that everybody is done with before it is written is not written: a consumer that keeps up saves the disk
+the work, and the publisher the wait.
+
 `write` and `delete` alone run on the writer's thread; everything else is called by one thread, the core's.
 """
 
@@ -66,6 +69,17 @@ def _joined(pieces: list[bytes]) -> list[bytes]:
     return parts
 
 
+class _Large:
+    """The record of one large message that waits to be written."""
+
+    __slots__ = ("index", "queues", "weight")
+
+    def __init__(self, index: int, queues: int, weight: int) -> None:
+        self.index = index  # of its first piece
+        self.queues = queues  # how many it is in
+        self.weight = weight  # in all of these
+
+
 class Journal:
     """Appends records and knows how far they are safe.
 
@@ -98,6 +112,7 @@ class Journal:
         self._first = False
         self._gathering: tuple[Type, int, int] | None = None  # kind, queue and flags of the record that is open
         self._gathered: list[int] = []  # the messages in it
+        self._large: dict[int, _Large] = {}  # messages among what is not closed yet, by number
         self._pieces: list[bytes] = []
         self._unclosed = 0  # bytes of these
         self._batches: list[Batch] = []
@@ -169,9 +184,36 @@ class Journal:
         segment.note(lsn, segment.size, count)
         for queue in queues:
             segment.add(queue, count, count * (body_bytes + WEIGHT_BYTES))
+        if len(data) >= _LARGE_BYTES and count == 1:
+            self._large[lsn] = _Large(len(self._pieces), len(queues), len(queues) * (body_bytes + WEIGHT_BYTES))
         head = PUBLISH_HEAD.pack(len(route), now, count, len(contents[0]))
         self._filled += self._append(Type.PUBLISH, (head + route, data), count)
         return lsn
+
+    @property
+    def holds_large(self) -> bool:
+        """Whether `done_with` may save anything."""
+        return bool(self._large)
+
+    def done_with(self, lsn: int) -> None:
+        """A queue needs this message no more. When none does and it is not written yet, a mark takes its place."""
+        large = self._large.get(lsn)
+        if large is None:
+            return
+        large.queues -= 1
+        if large.queues:
+            return
+        del self._large[lsn]
+        pieces, index = self._pieces, large.index
+        size = sum(map(len, pieces[index : index + 3]))
+        mark = b"".join(encode(lsn, self.epoch, Type.MARK, encode_mark(self.durable_lsn)))
+        pieces[index : index + 3] = (mark, b"", b"")
+        saved = size - len(mark)
+        self._segment.leave_out(lsn, saved, large.weight)
+        self._segment.other_bytes += len(mark)
+        self._filled -= saved
+        self._unclosed -= saved
+        self.pending_bytes -= saved
 
     def _append(self, kind: Type, body: tuple[bytes, ...], span: int) -> int:
         """Append a record that takes `span` numbers; its bytes."""
@@ -219,6 +261,7 @@ class Journal:
             head, rest = (self._pieces[:1], self._pieces[1:]) if self._first else ([], self._pieces)
             self._batches.append(Batch(name, self._first, head + _joined(rest), self._unclosed, self.last_lsn))
             self._pieces = []
+            self._large.clear()
             self._unclosed = 0
             self._first = False
 

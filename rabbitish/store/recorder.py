@@ -196,6 +196,9 @@ class JournalRecorder:
             weight = sum([message.size + WEIGHT_BYTES for message in messages[start:end]])
             segments.removed(number, ranges[index : index + 2], weight)
             start = end
+        if self._journal.holds_large and reason is Reason.ACKNOWLEDGED:
+            for lsn in lsns:
+                self._journal.done_with(lsn)
 
     def page_removed(self, queue: Queue, page: Page, reason: Reason) -> None:
         """See Recorder."""

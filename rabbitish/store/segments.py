@@ -61,6 +61,15 @@ class Segment:
         self.offsets.append(offset)
         self.spans.append(span)
 
+    def leave_out(self, lsn: int, size: int, weight: int) -> None:
+        """The record of one message that has left all queues, of such a weight in all, is shorter by so much."""
+        index = self.find(lsn)
+        del self.lsns[index], self.offsets[index], self.spans[index]
+        for later in range(index, len(self.offsets)):
+            self.offsets[later] -= size
+        self.size -= size
+        self.total_weight -= weight
+
     def add(self, queue: int, count: int, weight: int) -> None:
         """So many messages come into a queue."""
         self.live(queue, count, weight)

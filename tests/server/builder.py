@@ -74,7 +74,9 @@ class Builder:
         heard = peer.ask(methods.BasicGet(queue=name))
         assert isinstance(heard.method, methods.BasicGetOk) and heard.body == bodies[0], heard
         peer.send(methods.BasicReject(delivery_tag=heard.method.delivery_tag, requeue=False))
-        peer.ask(methods.QueueDeclare(queue=GRAVES, passive=True))  # whose answer waits for the disk
+        peer.ask(methods.QueueDeclare(queue=GRAVES, passive=True))  # by now it is there, if only in memory
+        # Whose answer waits for the disk, and everything before it is there then.
+        peer.ask(methods.QueueBind(queue=name, exchange=name, routing_key="never"))
         self.letters[bodies[0]] = GRAVES
 
     def _tear_down(self, peer: Peer, name: str) -> None:
@@ -134,7 +136,8 @@ class Builder:
         assert places.keys() <= self.letters.keys(), "invented"
         for body, place in self.letters.items():
             if place is not None:
-                assert places.get(body, set()) == ({place} if place else set()), body
+                found = places.get(body, set())
+                assert found == ({place} if place else set()), f"{body!r} should be in {place!r} and is in {found}"
 
 
 def _is_there(peer: Peer, method: Method) -> bool:

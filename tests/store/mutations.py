@@ -76,7 +76,7 @@ MUTATIONS = (
     ),
     Mutation(
         "drop the record of acknowledgements",
-        "core/queue.py",
+        "core/leaving.py",
         "        if self.durable:\n            self.record_removed(messages, Reason.ACKNOWLEDGED)\n",
         "",
         "store/test_recovery.py",
@@ -90,7 +90,7 @@ MUTATIONS = (
     ),
     Mutation(
         "forget in the record of a return those before it",
-        "core/queue.py",
+        "core/leaving.py",
         "            recorder.returned(self, message, returns)\n",
         "            recorder.returned(self, message, 1)\n",
         "store/test_recovery.py",
@@ -101,6 +101,13 @@ MUTATIONS = (
         "self._append(Type.PUBLISH, (head + route, data), count)",
         "self._append(Type.PUBLISH, (data, head + route), count)",
         "store/test_journal.py store/test_recovery.py",
+    ),
+    Mutation(
+        "do not write a large message that another queue needs",
+        "store/journal.py",
+        "        if large.queues:\n            return\n",
+        "",
+        "store/test_journal.py",
     ),
     Mutation(
         "do not sync the folder after a rename",

@@ -20,6 +20,7 @@ from .fake_disk import CREATE, SYNC, UNLINK, WRITE, FakeDisk
 from .made import SMALL, journal_on, kinds, publish, records, remove, write
 
 PERSISTENT = {"delivery_mode": 2}
+LARGE = 64 * 1024
 
 
 # ---- writing
@@ -145,6 +146,54 @@ def test_very_much_that_is_the_same_is_several_records() -> None:
     assert [lsn for lsn, _, _ in found] == [before + 1 + n for n in range(len(found))]
     assert [lsn for _, _, (_, _, ranges) in found for lsn in ranges[::2]] == [*lsns, 99]
     assert max(len(ranges) for _, _, (_, _, ranges) in found) <= 2 * RANGES_AT_ONCE
+
+
+def test_a_large_message_that_nobody_needs_any_more_is_not_written() -> None:
+    disk = FakeDisk()
+    journal = journal_on(disk, segment_bytes=1 << 20)
+    write(journal)
+    size = len(disk.read(segment_name(1)))
+    before = publish(journal)
+    large = publish(journal, 1, 2, size=LARGE)
+    after = [publish(journal, size=200), publish(journal, size=LARGE), publish(journal, size=300)]
+    pending = journal.pending_bytes
+    journal.segments.removed(1, (large, 1), LARGE + WEIGHT_BYTES)
+    journal.done_with(large)
+    assert journal.pending_bytes == pending, "the other queue may need it"
+    journal.segments.removed(2, (large, 1), LARGE + WEIGHT_BYTES)
+    journal.done_with(large)
+    journal.done_with(before)  # so little is written anyway
+    assert pending - journal.pending_bytes > LARGE
+    assert journal.last_lsn == after[-1]
+    write(journal)
+    assert journal.pending_bytes == 0
+    data = disk.read(segment_name(1))
+    assert LARGE < len(data) - size < LARGE + 2000
+    found = records(data)
+    assert [record.lsn for record in found][-5:] == [before, large, *after]
+    assert found[-4].type is Type.MARK
+    (segment,) = journal.segments.all
+    publishes = [record for record in found if record.type is Type.PUBLISH]
+    assert list(segment.lsns) == [before, *after] == [record.lsn for record in publishes]
+    assert list(segment.offsets) == [record.start for record in publishes]
+    assert list(segment.spans) == [1, 1, 1, 1]
+    assert segment.size == len(data)
+    assert segment.other_bytes == len(data) - sum(record.end - record.start for record in publishes)
+    assert segment.total_weight == segment.weights[1] == sum((100, 200, LARGE, 300)) + 4 * WEIGHT_BYTES
+
+
+def test_a_large_message_that_is_being_written_is_not_taken_back() -> None:
+    disk = FakeDisk()
+    journal = journal_on(disk, segment_bytes=1 << 20)
+    lsn = publish(journal, size=LARGE)
+    batches = journal.take()
+    journal.segments.removed(1, (lsn, 1), LARGE + WEIGHT_BYTES)
+    journal.done_with(lsn)
+    assert not journal.holds_large
+    journal.write(batches)
+    journal.written(batches[-1].last_lsn, sum(len(batch.data) for batch in batches))
+    assert journal.pending_bytes == 0
+    assert kinds(disk.read(segment_name(1)))[-1] is Type.PUBLISH
 
 
 def test_every_record_has_the_epoch() -> None:

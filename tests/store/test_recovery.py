@@ -879,3 +879,23 @@ def test_confirms_come_in_order_and_refusals_with_them() -> None:
         methods.BasicNack(delivery_tag=3, requeue=True),
         methods.BasicAck(delivery_tag=4),
     ]
+
+
+def test_what_is_consumed_at_once_need_not_be_written() -> None:
+    """And the publisher hears that it is safe, which is true of what is done with."""
+    story = Story()
+    client, body = story.client, b"." * 100_000
+    client.declare("q", durable=True)
+    client.ask(methods.ConfirmSelect())
+    consumer = story.world.client(1)
+    consumer.consume("q", no_ack=True)
+    for _ in range(3):
+        client.publish("q", b"small", body, b"small", delivery_mode=PERSISTENT)
+    assert [len(body) for body in consumer.bodies()] == [5, 100_000, 5] * 3
+    consumer.ask(methods.BasicCancel(consumer_tag="t"))
+    client.publish("q", b"first", body, b"last", delivery_mode=PERSISTENT)
+    acks = [method for method in client.methods() if isinstance(method, methods.BasicAck)]
+    assert acks[-1] == methods.BasicAck(delivery_tag=12, multiple=True)
+    assert 100_000 < sum(story.world.disk.size(name) for name in story.world.disk.names()) < 110_000
+    story.restart()
+    assert [len(body) for body in story.client.drain("q")] == [5, 100_000, 4]

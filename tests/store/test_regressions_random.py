@@ -7,6 +7,8 @@ from random import Random
 
 import pytest
 
+from rabbitish.store import journal
+
 from .machine import small_pages
 from .random_lives import Life
 
@@ -18,6 +20,8 @@ FIRST = int(os.environ.get("RABBITISH_LIVES_FIRST", "0"))
 def test_with_a_journal_as_without(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     random = Random(seed)
     small_pages(monkeypatch, random.choice((1, 3, 8, 20)))
+    # What counts as large need not be written if it leaves in time.
+    monkeypatch.setattr(journal, "_LARGE_BYTES", random.choice((1, 120, 64 * 1024)))
     life = Life(
         seed,
         steps=150,
