@@ -133,7 +133,7 @@ async def serve(
         events = await channel.declare_exchange(EVENTS, "topic", durable=True)
 
         async def execute(command: Any) -> int:
-            balance = store.execute(command)
+            balance = store.execute(command)  # a millisecond or two; what takes longer belongs in a thread
             async with published:
                 await publish_new(store, events)
             return balance

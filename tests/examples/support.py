@@ -41,8 +41,8 @@ class World:
         async def conversation() -> None:
             async with AsyncExitStack() as stack:
                 if self._outside is None:
-                    self.broker = await stack.enter_async_context(testing.broker())
-                    self.url = f"{self.broker.url}?heartbeat=0"  # else an hour without one is too long
+                    self.broker = await stack.enter_async_context(testing.broker(frozen=True))
+                    self.url = self.broker.url
                 stack.push_async_callback(self._tidy_up)
                 self._patience.deadline = trio.current_time() + PATIENCE_SECONDS
                 with self._patience:

@@ -1,4 +1,4 @@
-"""examples/event_sourcing.py: balances, refusals, writers that meet, snapshots, and events that go out once at least."""
+"""examples/event_sourcing.py: balances, refusals, writers that meet, snapshots, events that all go out."""
 
 from __future__ import annotations
 
@@ -39,8 +39,10 @@ async def test_two_servers_share_a_database(world: World, tmp_path: Path) -> Non
         async with trio.open_nursery() as calls:
             for _ in range(20):
                 calls.start_soon(event_sourcing.command, connection, "deposit", "alice", 1)
-        ids = {event_id for event_id, _ in await seen.take(20)}
-        assert ids == {f"alice/{version}" for version in range(1, 21)}
+        ids: list[str] = []  # both may publish an event, but neither before those in front of it
+        while "alice/20" not in ids:
+            ids.append((await seen.next())[0])
+        assert list(dict.fromkeys(ids)) == [f"alice/{version}" for version in range(1, 21)]
         nursery.cancel_scope.cancel()
     assert EventStore(tmp_path / "accounts.db").load("alice").balance == 20
 
