@@ -49,7 +49,7 @@ async def send(connection: Connection, count: int) -> None:
         await channel.publish_many(range(count), routing_key=queue.queue)
 
 
-async def work(connection: Connection, consumer: Consumer, do: Do) -> None:
+async def work(consumer: Consumer, do: Do) -> None:
     """Be one worker, until the consumer is closed."""
     async for message in consumer:
         async with message.process(requeue=True):
@@ -73,7 +73,7 @@ async def scale(
             wanted = scale.wanted(len(consumers), depth)
             while len(consumers) < wanted:
                 consumers.append(queue.consume(prefetch=1))
-                nursery.start_soon(work, connection, consumers[-1], do)
+                nursery.start_soon(work, consumers[-1], do)
             while len(consumers) > wanted:
                 consumers.pop().close()  # its job ends in peace, and then its loop
             show(f"{depth} jobs wait, {wanted} workers")

@@ -1,7 +1,7 @@
 """Chat: messages to people and rooms, at once for who is there, later for who is not.
 
     python examples/chat.py read bob [URL]
-    python examples/chat.py join bob trio [URL]                   so that bob gets what is said in the room
+    python examples/chat.py join bob trio [URL]                   or leave: whether bob gets what is said in the room
     python examples/chat.py say alice bob "are you there?" [URL]
     python examples/chat.py say alice "#trio" "hello, all" [URL]
 
@@ -88,6 +88,8 @@ if __name__ == "__main__":
             trio.run(main, partial(read, user=user), *url)
         case ["join", user, room, *url]:
             trio.run(main, partial(join, user=user, room=room), *url)
+        case ["leave", user, room, *url]:
+            trio.run(main, partial(leave, user=user, room=room), *url)
         case ["say", sender, to, text, *url]:
             trio.run(main, partial(say_or_complain, sender=sender, to=to, text=text), *url)
         case _:

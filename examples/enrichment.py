@@ -33,7 +33,7 @@ BACKOFF = Backoff(first=1, factor=10, retries=4)
 
 
 class Customers:
-    """What the enricher knows: a table of its own, kept up to date by messages, so that no order waits for another service."""
+    """What the enricher knows: a table of its own, so that no order waits for another service."""
 
     def __init__(self, path: Path = DATABASE) -> None:
         self.path = path

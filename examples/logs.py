@@ -45,18 +45,26 @@ class BrokerHandler(logging.Handler):
         super().__init__()
         self.program = program
         self.dropped = 0
-        self.lines, self._out = trio.open_memory_channel[Message](buffer)
+        self._in, self._out = trio.open_memory_channel[Message](buffer)
         self._trio = trio.lowlevel.current_trio_token()
 
     def emit(self, record: logging.LogRecord) -> None:
         """See logging.Handler."""
         line = {"time": record.created, "logger": record.name, "text": self.format(record)}
         key = f"{self.program}.{record.levelname.lower()}"
-        self._trio.run_sync_soon(self._put, Message(line, routing_key=key, message_id=str(uuid4())))
+        try:
+            self._trio.run_sync_soon(self._put, Message(line, routing_key=key, message_id=str(uuid4())))
+        except trio.RunFinishedError:
+            self.dropped += 1
+
+    def close(self) -> None:
+        """See logging.Handler; `publish` ends when all is out that was emitted before."""
+        super().close()
+        self._trio.run_sync_soon(self._in.close)
 
     def _put(self, message: Message) -> None:
         try:
-            self.lines.send_nowait(message)
+            self._in.send_nowait(message)
         except trio.WouldBlock:
             self.dropped += 1
 
@@ -78,8 +86,7 @@ async def logging_to(connection: Connection, program: str, buffer: int = 10_000)
             yield handler
         finally:
             root.removeHandler(handler)
-            await trio.lowlevel.checkpoint()  # what was emitted last is in the buffer now
-            handler.lines.close()
+            handler.close()
 
 
 async def collect(connection: Connection, path: Path = DATABASE, *, size: int = 500, seconds: float = 1) -> None:

@@ -66,14 +66,14 @@ async def deliver_urgent(connection: Connection, name: str, send: Send) -> None:
 async def deliver_digests(connection: Connection, name: str, send: Send, size: int, window: float) -> None:
     """Batches of so many, or of so many seconds after the first; a message for each user in it."""
     async with connection.channel() as channel:
-        async with (await declare(channel, name, urgent=False)).consume(prefetch=size) as messages:
-            async for batch in messages.batches(size, window):
-                users = {message.value()["user"]: Batch() for message in batch}
-                for message in batch:
-                    users[message.value()["user"]].append(message)
-                for user, theirs in users.items():
-                    async with theirs.process(requeue=True):  # acknowledged user by user: few are sent twice in a crash
-                        await send(name, user, [message.value()["text"] for message in theirs])
+        queue = await declare(channel, name, urgent=False)
+        async for batch in queue.consume(prefetch=size).batches(size, window):
+            users = {message.value()["user"]: Batch() for message in batch}
+            for message in batch:
+                users[message.value()["user"]].append(message)
+            for user, theirs in users.items():
+                async with theirs.process(requeue=True):  # acknowledged user by user: few are sent twice after a crash
+                    await send(name, user, [message.value()["text"] for message in theirs])
 
 
 async def main(half: Callable[[Connection], Awaitable[None]], *url: str) -> None:
