@@ -45,10 +45,10 @@ async def work(connection: Connection, do: Do, backoff: Backoff = BACKOFF) -> No
 
 async def call(address: str) -> None:
     """What the work is here: to connect. OSError: it does not work now; Poison: it never will."""
+    print("calling", address)
     host = address.removeprefix("https://").split("/")[0]
     if not address.startswith("https://") or not host:
         raise Poison(f"{address!r} is no address")
-    print("calling", address)
     with trio.fail_after(10):
         stream = await trio.open_tcp_stream(host, 443)
         await stream.aclose()

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from rabbitish import testing
-from tests.examples.support import World
+from tests.examples.support import Running, World
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -45,10 +45,10 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 
 
 @pytest.fixture(scope="session")
-def running_url(outside: str | None) -> Iterator[str]:
-    """The broker for programs in processes of their own."""
+def running(outside: str | None) -> Iterator[Running]:
+    """The broker for programs in processes of their own: its URL, and it if it is ours."""
     if outside is not None:
-        yield outside
+        yield outside, None
     else:
         with testing.running_broker() as broker:
-            yield broker.url
+            yield broker.url, broker

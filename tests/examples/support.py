@@ -18,6 +18,7 @@ from rabbitish import testing
 from rabbitish.client import Channel, Connection, IncomingMessage, connect
 from rabbitish.client.protocol.topology import Topology
 
+Running = tuple[str, testing.RunningBroker | None]
 PATIENCE_SECONDS = 20
 _MOMENT_SECONDS = 0.1
 _PAUSE_SECONDS = 0.005
