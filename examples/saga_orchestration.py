@@ -72,7 +72,7 @@ class Orchestrator:
     def __init__(self, rpc: RpcClient, path: Path = DATABASE, show: Callable[[str], None] = print) -> None:
         self.rpc = rpc
         self.show = show
-        self.database = sqlite3.connect(path, check_same_thread=False)
+        self.database = sqlite3.connect(path)
         self.database.execute("CREATE TABLE IF NOT EXISTS journal (trip TEXT NOT NULL, entry TEXT NOT NULL)")
 
     def journal(self, trip: str) -> list[str]:
@@ -84,10 +84,10 @@ class Orchestrator:
         """Have a service do something unless it has; RemoteError: it refuses; CallTimeout, PublishReturned: silence."""
         if service not in self.journal(trip):
             await self.rpc.call(service, trip)
-            await trio.to_thread.run_sync(self.write, trip, service)
+            self.write(trip, service)
 
     def write(self, trip: str, entry: str) -> None:
-        """Add an entry; it is on disk when this returns."""
+        """Add an entry; it is on disk when this returns. A few milliseconds; what takes longer belongs in a thread."""
         with self.database:
             self.database.execute("INSERT INTO journal VALUES (?, ?)", (trip, entry))
 
@@ -100,7 +100,7 @@ class Orchestrator:
                     await self.tell(f"{step}.take", trip)
         except RemoteError as error:
             self.show(f"{job['who']}: {error.message}")
-            await trio.to_thread.run_sync(self.write, trip, "refused")
+            self.write(trip, "refused")
         if "refused" in self.journal(trip):
             outcome = "cancelled"
             for step in reversed(STEPS):
