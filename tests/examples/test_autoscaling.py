@@ -6,6 +6,7 @@ import trio
 
 from examples import autoscaling
 from examples.autoscaling import Scale
+from rabbitish.client import Channel
 from tests.examples.support import Box, World
 
 
@@ -67,7 +68,13 @@ async def test_a_worker_that_is_stopped_ends_its_job(world: World) -> None:
         assert not done.waiting
         go_on.set()
         assert sorted(await done.take(2)) == [0, 1]
+        async with connection.channel() as channel:
+            await world.until(lambda: has_no_consumers(channel))
         await autoscaling.send(connection, 1)
         await world.later(60)
         assert await done.next() == 0
         nursery.cancel_scope.cancel()
+
+
+async def has_no_consumers(channel: Channel) -> bool:
+    return (await channel.declare_queue(autoscaling.JOBS, passive=True)).consumer_count == 0

@@ -117,7 +117,7 @@ async def test_orchestration_books_all_or_takes_all_back(
 
 
 async def test_orchestration_goes_on_where_an_orchestrator_died(world: World, tmp_path: Path) -> None:
-    there, show = three(payment=0), Box()
+    there, show = three(payment=0, hotel=1), Box()
     async with world.connect() as connection, trio.open_nursery() as nursery:
         await nursery.start(orchestration.serve, connection, list(there.values()))
         await orchestration.book(connection, "alice")
@@ -134,7 +134,7 @@ async def test_orchestration_goes_on_where_an_orchestrator_died(world: World, tm
 
 
 async def test_orchestration_goes_on_with_taking_back(world: World, tmp_path: Path) -> None:
-    there, show = three(), Box()
+    there, show = three(payment=0), Box()
     async with world.connect() as connection, trio.open_nursery() as nursery:
         await nursery.start(orchestration.serve, connection, list(there.values()))
         await orchestration.book(connection, "alice")
