@@ -230,6 +230,7 @@ class Connection:
         self._over.set()
         self._changed()
 
+    @trio.lowlevel.enable_ki_protection
     async def _stay(self, link: Link) -> None:
         """Wait for the end of a connection, and for the next one."""
         while True:

@@ -2,7 +2,8 @@
 
 What tasks of the program write in one scheduling turn is sent together: the first of them rings a bell, and the writer
 takes everything when its turn comes. All three tasks end when the protocol does, and `run` never raises for what the
-other side does.
+other side does. Ctrl-C is none of their business: it goes to the program's main task, and what that has to say on its
+way out is still sent.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ class Link:
         protocol.on_change = on_change
         protocol.closed.callback = self._ended
 
+    @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
         """Carry bytes until the protocol is over; a cancellation alone does not end it, so that a goodbye goes out."""
         with trio.CancelScope(shield=True):
@@ -54,6 +56,7 @@ class Link:
                 patience = 0 if self._mute else _GOODBYE_SECONDS
                 nursery.cancel_scope.deadline = trio.current_time() + patience
         finally:
+            self.protocol.end(ConnectionLost("the tasks of the connection failed"))  # unless it has ended otherwise
             await self._transport.aclose()
             self.over.set()
 
@@ -77,6 +80,7 @@ class Link:
             else:
                 protocol.receive_eof()
 
+    @trio.lowlevel.enable_ki_protection
     async def _write(self, scope: trio.CancelScope) -> None:
         protocol, send = self.protocol, self._transport.send
         while True:
@@ -98,6 +102,7 @@ class Link:
             else:
                 await self._bell.wait()
 
+    @trio.lowlevel.enable_ki_protection
     async def _beat(self) -> None:
         protocol = self.protocol
         await self._opened.wait()

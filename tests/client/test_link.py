@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Awaitable, Callable
 
+import pytest
 import trio
 import trio.testing
 
@@ -138,5 +140,49 @@ def test_a_cancelled_program_still_says_goodbye() -> None:
                 memory.feed.send_nowait(methods.ConnectionCloseOk().frame(0))
                 await link.over.wait()
         assert memory.sent == [methods.ConnectionClose(reply_code=200, reply_text="bye").frame(0)]
+
+    trio.run(main)
+
+
+def test_ctrl_c_goes_to_the_program_and_not_to_the_tasks_of_the_connection() -> None:
+    class Interrupted(Memory):
+        async def receive(self) -> bytes:
+            signal.raise_signal(signal.SIGINT)  # whoever runs at that moment gets it, unless protected
+            return await super().receive()
+
+    async def main() -> None:
+        broker, memory = Broker(), Interrupted()
+        broker.open()
+        link = Link(memory, broker.protocol, lambda: None)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(link.run)
+            try:
+                await trio.sleep_forever()
+            finally:
+                assert not link.over.is_set()
+                broker.protocol.end(ConnectionLost("the program is over"))
+
+    interrupted = False
+    try:
+        trio.run(main)
+    except* KeyboardInterrupt:
+        interrupted = True
+    assert interrupted
+
+
+def test_whoever_waits_hears_of_it_when_the_tasks_of_the_connection_fail() -> None:
+    class Broken(Memory):
+        async def receive(self) -> bytes:
+            raise ZeroDivisionError
+
+    async def main() -> None:
+        broker, memory = Broker(), Broken()
+        broker.open()
+        link = Link(memory, broker.protocol, lambda: None)
+        with pytest.raises(ExceptionGroup) as failed:
+            await link.run()
+        assert failed.group_contains(ZeroDivisionError)
+        assert isinstance(broker.protocol.error, ConnectionLost)
+        assert link.over.is_set()
 
     trio.run(main)

@@ -27,8 +27,8 @@ def test_hello(broker_url: str) -> None:
 
 def test_work_queue(broker_url: str) -> None:
     for task in ("one.", "no dot", "two."):
-        _run("work_queue.py", "send", task, broker_url)
-    with _start("work_queue.py", "worker", broker_url) as worker:
+        _run("work_queue_pika.py", "send", task, broker_url)
+    with _start("work_queue_pika.py", "worker", broker_url) as worker:
         assert worker.stdout is not None
         lines = [worker.stdout.readline() for _ in range(3)]
         worker.send_signal(signal.SIGINT)
