@@ -26,6 +26,16 @@ _LINK = re.compile(r"(?<!!)\[([^]]+)\]\(([^)#:\s]+)(#[^)\s]*)?\)")
 _FENCES = re.compile(r"(^```.*?^```$)", re.MULTILINE | re.DOTALL)
 
 
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Have pages that the navigation does not name at its end, so that none is missing."""
+    named = set(re.findall(r"'([^']+\.md)'", repr(config.nav)))
+    docs = Path(config.docs_dir)
+    more = [path.name for path in sorted(docs.glob("*.md")) if path.name not in named]
+    assert config.nav is not None
+    config.nav += [{"More": more}] if more else []
+    return config
+
+
 def on_files(files: Files, *, config: MkDocsConfig) -> Files:
     """Add the pages that are made here."""
     made = {"reference/commands.md": "".join(commands(main, "rabbitish", None)), "examples/index.md": examples_index()}

@@ -141,16 +141,7 @@ def test_the_configuration_of_a_service_is_one(tmp_path: Path) -> None:
     assert settings.audit_log
 
 
-# --- The site ---------------------------------------------------------------------------------------------------------
-
-SITE = (REPOSITORY / ".mkdocs.yml").read_text()
-
-
-def test_every_page_is_in_the_sites_navigation() -> None:
-    listed = re.findall(r"^ +- (?:[^:\n]+: )?(\S+\.md)$", SITE, re.MULTILINE)
-    assert len(listed) == len(set(listed))
-    pages = {path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")}
-    assert set(listed) - {"examples/index.md", "reference/commands.md"} == pages
+# --- The reference ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("module", [rabbitish.client, rabbitish.testing], ids=lambda module: module.__name__)
