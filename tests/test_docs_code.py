@@ -45,29 +45,45 @@ PROGRAMS = [param for param in FOUND if not any(word in str(param.values[0]) for
 TESTS = [param for param in FOUND if "def test_" in str(param.values[0])]
 
 
+def run(code: str, vhost: Vhost) -> None:
+    assert LOCAL in code
+    exec(compile(code.replace(LOCAL, vhost.url), "a program of docs/", "exec"), {"__name__": "__main__"})
+
+
 @pytest.mark.parametrize(("code", "output"), PROGRAMS)
 def test_a_program_prints_what_the_page_says(
-    rabbitish_vhost: Vhost, capsys: pytest.CaptureFixture[str], tmp_path: Path, code: str, output: str
+    rabbitish_vhost: Vhost,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    code: str,
+    output: str,
 ) -> None:
-    assert LOCAL in code
-    program = code.replace(LOCAL, rabbitish_vhost.url)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(tmp_path)
-        exec(compile(program, "a program of docs/", "exec"), {"__name__": "__main__"})
+    monkeypatch.chdir(tmp_path)
+    run(code, rabbitish_vhost)
     assert capsys.readouterr().out == output
     assert output
+
+
+def test_programs_can_be_run_one_after_the_other_and_again(
+    rabbitish_vhost: Vhost, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for param in (*PROGRAMS, *PROGRAMS):
+        code, output = param.values
+        run(str(code), rabbitish_vhost)
+        assert capsys.readouterr().out == output, param.id
 
 
 def test_the_program_that_moves_messages(rabbitish_broker: RunningBroker, capsys: pytest.CaptureFixture[str]) -> None:
     [code] = [str(param.values[0]) for param in FOUND if OTHER in str(param.values[0])]
     with rabbitish_broker.fresh_vhost() as old, rabbitish_broker.fresh_vhost() as new:
-        code = code.replace(OTHER, old.url).replace(LOCAL, new.url)
         for vhost in (old, new):
-            exec(compile(DECLARE.replace(LOCAL, vhost.url), "declares", "exec"), {})
+            run(DECLARE, vhost)
         for number in range(1500):
             old.publish(f"order {number}", "orders", content_type="text/plain", headers={"n": number}, user_id="guest")
         before = old.queue("orders").messages
-        exec(compile(code, "a program of docs/MIGRATING.md", "exec"), {"__name__": "__main__"})
+        run(code.replace(OTHER, old.url), new)
         after = new.queue("orders").messages
         assert (old.queue("orders").ready, old.queue("orders").unacked) == (0, 0)
     assert capsys.readouterr().out == "orders 1500\n"
@@ -81,8 +97,8 @@ def test_the_program_that_moves_messages(rabbitish_broker: RunningBroker, capsys
 def test_a_test_passes(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, code: str, output: str) -> None:
     pytester.makepyfile(code)
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
-    run = pytester.runpytest("-p", "rabbitish.testing.plugin", "-W", "error", "-W", "default::ResourceWarning")
-    run.assert_outcomes(passed=code.count("def test_"))
+    result = pytester.runpytest("-p", "rabbitish.testing.plugin", "-W", "error", "-W", "default::ResourceWarning")
+    result.assert_outcomes(passed=code.count("def test_"))
 
 
 def test_pictures_are_what_the_script_draws() -> None:
