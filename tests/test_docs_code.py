@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import re
 import shlex
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,6 +31,7 @@ DOCS = REPOSITORY / "docs"
 PAGES = ("GETTING_STARTED", "CONCEPTS", "GUARANTEES", "MIGRATING", "OPERATIONS")
 LOCAL = "amqp://guest:guest@localhost:5672/"
 OTHER = "amqp://guest:guest@old.example.org:5672/"
+PATIENCE_SECONDS = 20
 DECLARE = f"""
 import pika
 with pika.BlockingConnection(pika.URLParameters("{LOCAL}")) as connection:
@@ -46,8 +48,19 @@ TESTS = [param for param in FOUND if "def test_" in str(param.values[0])]
 
 
 def run(code: str, vhost: Vhost) -> None:
+    """Run a program as one; TimeoutError, or trio's way to say it: it does not end."""
     assert LOCAL in code
-    exec(compile(code.replace(LOCAL, vhost.url), "a program of docs/", "exec"), {"__name__": "__main__"})
+
+    def tired(*_: object) -> None:
+        raise TimeoutError("the program does not end")
+
+    before = signal.signal(signal.SIGALRM, tired)
+    signal.alarm(PATIENCE_SECONDS)
+    try:
+        exec(compile(code.replace(LOCAL, vhost.url), "a program of docs/", "exec"), {"__name__": "__main__"})
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 @pytest.mark.parametrize(("code", "output"), PROGRAMS)
