@@ -40,7 +40,12 @@ _TRIES = 3  # of an operation during which the connection was lost
 
 
 class Channel:
-    """A channel; see the module."""
+    """A channel: where a program declares, publishes and consumes. Made by `Connection.channel`.
+
+    A connection has as many as it likes; they are cheap, and what goes wrong on one leaves the others alone. An
+    operation that the broker refuses raises and closes its channel for good, as AMQP has it: go on with another one.
+    Any number of tasks may use one channel.
+    """
 
     def __init__(self, connection: Connection, state: ChannelState, *, confirms: bool) -> None:
         self.connection = connection
@@ -48,7 +53,7 @@ class Channel:
         self.state = state
         self.consumers: weakref.WeakSet[Consumer] = weakref.WeakSet()
         self.on_return: Callable[[PublishReturned, IncomingMessage], None] | None = None
-        """Called for a message that came back without a publish that waits for it: on a channel without confirms."""
+        """Called with the error and the message when one comes back that nobody waits for: without confirms."""
         self.on_restored: Callable[[], None] | None = None
         """Called when it is there again on another connection; what was on its way on the old one is lost."""
         self._tags = itertools.count(1)
@@ -92,7 +97,7 @@ class Channel:
         return None if error is None or self.connection.comes_back(error) else error
 
     def close(self) -> Any:
-        """Close it at once, without waiting for the broker."""
+        """Close it at once, without waiting for the broker; what it held unsettled goes back into the queues."""
         before, error = self.state.error, ChannelClosed(200, "the program closed the channel")
         closed = self.state.close()
         self.lose(error)
@@ -161,11 +166,11 @@ class Channel:
     # ---- exchanges and queues
 
     def queue(self, queue: str) -> Queue:
-        """A queue that is there already."""
+        """A queue that is there already; nothing is asked of the broker."""
         return Queue(self, queue)
 
     def exchange(self, exchange: str, type: str = "direct") -> Exchange:  # noqa: A002 (AMQP's word)
-        """An exchange that is there already; "" is the default exchange."""
+        """An exchange that is there already; nothing is asked of the broker. "" is the default exchange."""
         return Exchange(self, exchange, type)
 
     async def declare_queue(
@@ -247,7 +252,10 @@ class Channel:
         return result
 
     async def qos(self, prefetch_count: int) -> None:
-        """Limit what all consumers of the channel together hold unsettled; 0: no limit. `consume` limits its own."""
+        """Limit how many messages all consumers of the channel together hold unsettled; 0: no limit.
+
+        Each consumer has a limit of its own besides, the `prefetch` of `Queue.consume`.
+        """
         method = methods.BasicQos(prefetch_count=prefetch_count, global_=True)
         await self.ask(method, methods.BasicQosOk)
         self.limit = method
@@ -303,10 +311,11 @@ class Channel:
         window: int = WINDOW,
         **properties: Unpack[MessageProperties],
     ) -> int:
-        """Publish bodies or `Message`s, with up to `window` on their way and not confirmed; how many there were.
+        """Publish bodies or `Message`s, with up to `window` of them not confirmed; returns how many there were.
 
         A `Message` may have an exchange and a routing key of its own. Returns when all are confirmed. After a message
         that failed no more are sent, the others in the window are waited for, and PublishManyFailed tells which failed.
+        `mandatory` and the properties are those of `publish`. ValueError: `window` is less than 1.
         """
         return await Many(self, exchange, routing_key, mandatory, window, properties).publish(messages)
 

@@ -77,7 +77,11 @@ class Reconnect:
 
 
 class Connection:
-    """A connection to a broker; made by `connect`."""
+    """A connection to a broker. Made by `connect`, and closed at the end of its block.
+
+    Any number of tasks may use it. Without `reconnect` it is over when it is lost, and everything that waits for it
+    raises ConnectionLost; with it, what waits goes on when it is back.
+    """
 
     def __init__(
         self,
@@ -115,7 +119,7 @@ class Connection:
 
     @contextlib.asynccontextmanager
     async def subscribe(self, *routing_keys: str, **options: Unpack[SubscribeOptions]) -> AsyncIterator[Consumer]:
-        """`Channel.subscribe`, on a channel of its own."""
+        """`Channel.subscribe`, on a channel of its own: a block with the messages for these patterns."""
         async with self.channel() as channel, channel.subscribe(*routing_keys, **options) as messages:
             yield messages
 
@@ -152,12 +156,15 @@ class Connection:
         return self._error
 
     async def update_secret(self, new_secret: str, reason: str = "") -> None:
-        """Give the broker a fresh token in place of the one that is about to expire."""
+        """Give the broker a fresh token in place of the one that is about to expire; later connections use it too.
+
+        `reason` is for the broker's log. ConnectionClosed: there is no connection right now.
+        """
         await wait(self.protocol().update_secret(new_secret, reason))
         self._hosts = [replace(host, password=new_secret) if host.password else host for host in self._hosts]
 
     async def aclose(self) -> None:
-        """Close it, as the end of the block does."""
+        """Close it, as the end of the block does, and wait until it is. Whoever still uses it gets ConnectionClosed."""
         self._closing = True
         if self._link is None:
             self._give_up(ConnectionClosed("the program closed the connection", 200))

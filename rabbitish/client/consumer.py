@@ -33,7 +33,12 @@ _TURN_SECONDS = 0.001
 
 
 class Consumer:
-    """See the module; made by `Queue.consume`. One task at a time may iterate."""
+    """A consumer: a block (`async with`) and an iterator (`async for`) over its messages. Made by `Queue.consume`.
+
+    Without the block it starts with the first message and ends with the loop. When it ends, what was not handed out
+    goes back into the queue; what the program has in its hands stays its own until it is settled or the channel closes.
+    One task at a time may iterate.
+    """
 
     def __init__(self, channel: Channel, queue: Queue, prefetch: int, consume: methods.BasicConsume) -> None:
         self._channel = channel
@@ -51,7 +56,7 @@ class Consumer:
 
     @property
     def waiting(self) -> int:
-        """How many messages are here and not handed out yet."""
+        """How many messages have come and are not handed out yet."""
         return 0 if self._state is None else len(self._state.buffer)
 
     @property
@@ -172,7 +177,10 @@ class Consumer:
                 raise state.error.again()
 
     def batches(self, size: int, seconds: float | None = None) -> Batches:
-        """The messages in lists of `size`; `seconds` after its first message a list goes out as it is."""
+        """The messages in lists: of `size`, or of fewer when `seconds` have passed since the first; None: wait for all.
+
+        To iterate over: `async for batch in consumer.batches(100, 0.5)`. ValueError: `size` is less than 1.
+        """
         return Batches(self, size, seconds)
 
 
@@ -224,7 +232,7 @@ class Batches:
 
 
 class Batch(list[IncomingMessage]):
-    """Some messages, to be settled together."""
+    """A list of messages that are to be settled together; see `Consumer.batches`."""
 
     def ack(self) -> None:
         """Acknowledge all that are not settled yet; as few acknowledgements as possible go out."""

@@ -15,7 +15,7 @@ from rabbitish.errors import ReplyCode
 
 
 class ClientError(Exception):
-    """Anything that the client raises by itself, except for wrong arguments (ValueError, TypeError)."""
+    """Anything that the client raises by itself; what is wrong with arguments is a ValueError or a TypeError."""
 
     def again(self) -> Self:
         """The same error for one more who is to see it: an exception object belongs to one stack."""
@@ -45,7 +45,10 @@ class ConnectionClosed(ClientError):
 
 
 class ConnectionLost(ConnectionClosed):
-    """The connection ended without a word: a broken network, a broker that went away, or missed heartbeats."""
+    """The connection ended without a word: a broken network, a broker that went away, or missed heartbeats.
+
+    The one error after which a connection with `reconnect` comes back.
+    """
 
 
 class ConnectFailed(ConnectionClosed):

@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 class SeenStore(Protocol):
-    """Where ids are kept. A store of your own needs these two."""
+    """Where the ids of what is done are kept. A store of your own has these two methods; what they raise goes on."""
 
     async def seen(self, message_id: str) -> bool:
         """Whether the id was added, and not forgotten since."""
@@ -36,7 +36,7 @@ class SeenStore(Protocol):
 
 
 class MemoryStore:
-    """The last `size` ids of this process."""
+    """A `SeenStore` in memory: the last `size` ids, forgotten with the process."""
 
     def __init__(self, size: int = 100_000) -> None:
         self._size = size

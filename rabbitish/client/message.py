@@ -33,7 +33,13 @@ class _Property(Generic[T]):
 
 
 class IncomingMessage(Delivery):
-    """A message from a queue, to be settled exactly once unless its consumer has no_ack."""
+    """A message from a queue, to be settled exactly once unless its consumer has no_ack.
+
+    Settled by `process`, `ack`, `reject` or `nack`, of which none waits. It has all content properties as attributes by
+    AMQP's names (`message_id`, `correlation_id`, `content_type`, `priority`, `timestamp` …, None where there is none),
+    and `body` (bytes), `exchange`, `routing_key`, `redelivered`, `delivery_tag`, `consumer_tag`, and `message_count`:
+    how many more were ready, for a message of `Queue.get`.
+    """
 
     __slots__ = ()
 

@@ -30,7 +30,11 @@ _followers: weakref.WeakKeyDictionary[Connection, weakref.WeakSet[Queue]] = weak
 
 
 class Queue:
-    """A queue by its name; `message_count` and `consumer_count` are what it had when it was declared."""
+    """A queue by its name, `queue`. Made by `Channel.declare_queue`, or `Channel.queue` for one that is there.
+
+    `message_count` and `consumer_count` are what it had when it was declared. The object owns nothing: when it is gone,
+    the queue is not.
+    """
 
     def __init__(self, channel: Channel, queue: str, message_count: int = 0, consumer_count: int = 0) -> None:
         self.channel = channel
@@ -60,18 +64,22 @@ class Queue:
         await self.channel.change(method, methods.QueueBindOk)
 
     async def unbind(self, exchange: Exchange | str, routing_key: str = "", *, arguments: Table | None = None) -> None:
-        """Remove a binding, which is the one with the same routing key and arguments."""
+        """Remove the binding with this routing key and these arguments; it is no error if there is no such binding."""
         method = methods.QueueUnbind(
             queue=self.queue, exchange=name_of(exchange), routing_key=routing_key, arguments=arguments or {}
         )
         await self.channel.change(method, methods.QueueUnbindOk)
 
     async def purge(self) -> int:
-        """Drop all messages that are ready; how many there were."""
+        """Drop all messages that are ready; returns how many there were. NotFound: there is no such queue."""
         return (await self.channel.ask(methods.QueuePurge(queue=self.queue), methods.QueuePurgeOk)).message_count
 
     async def delete(self, *, if_unused: bool = False, if_empty: bool = False) -> int:
-        """Delete it; how many messages went with it. PreconditionFailed: it has consumers, or messages."""
+        """Delete it; returns how many messages went with it. It is no error if there is none.
+
+        `if_unused`, `if_empty`: PreconditionFailed, if it has consumers or messages. ResourceLocked: it is exclusive to
+        another connection.
+        """
         method = methods.QueueDelete(queue=self.queue, if_unused=if_unused, if_empty=if_empty)
         return (await self.channel.change(method, methods.QueueDeleteOk)).message_count
 
@@ -86,7 +94,10 @@ class Queue:
         await self.channel.publish(body, routing_key=self.queue, **properties)
 
     async def get(self, *, no_ack: bool = False) -> IncomingMessage | None:
-        """Take one message, to be settled unless `no_ack`; None: it is empty. To get all messages, consume."""
+        """Take one message, to be settled unless `no_ack`; None: it is empty. NotFound: there is no such queue.
+
+        Each call is a round trip to the broker. To get all messages, consume.
+        """
         state = await self.channel.ready()
         promise = state.get(methods.BasicGet(queue=self.queue, no_ack=no_ack))
         delivery = await wait(promise, _give_back)
@@ -107,6 +118,8 @@ class Queue:
 
         `prefetch`: how many may be here unsettled; 0: any number. `no_ack`: the broker forgets a message when it has
         sent it. `exclusive`: nobody else may consume. `priority`: consumers with a higher one get messages first.
+        `consumer_tag`: its name, made up unless given. Nothing is asked of the broker before the block, or the loop,
+        begins; then NotFound: there is no such queue; AccessRefused: somebody consumes it exclusively.
         """
         arguments = consumer_arguments(priority=priority, more=arguments)
         consume = methods.BasicConsume(
@@ -122,7 +135,7 @@ def _give_back(promise: Promise[Delivery | None]) -> None:
 
 
 class Exchange:
-    """An exchange by its name."""
+    """An exchange by its name, `exchange`. Made by `Channel.declare_exchange`, or by `Channel.exchange`."""
 
     def __init__(self, channel: Channel, exchange: str, type: str = "direct") -> None:  # noqa: A002 (AMQP's word)
         self.channel = channel
@@ -160,14 +173,17 @@ class Exchange:
         await self.channel.change(method, methods.ExchangeBindOk)
 
     async def unbind(self, source: Exchange | str, routing_key: str = "", *, arguments: Table | None = None) -> None:
-        """Remove such a binding."""
+        """Remove the binding with this routing key and these arguments; it is no error if there is none."""
         method = methods.ExchangeUnbind(
             destination=self.exchange, source=name_of(source), routing_key=routing_key, arguments=arguments or {}
         )
         await self.channel.change(method, methods.ExchangeUnbindOk)
 
     async def delete(self, *, if_unused: bool = False) -> None:
-        """Delete it, with its bindings. PreconditionFailed: something is bound to it, and `if_unused`."""
+        """Delete it, with its bindings; it is no error if there is none.
+
+        `if_unused`: PreconditionFailed, if anything is bound to it.
+        """
         method = methods.ExchangeDelete(exchange=self.exchange, if_unused=if_unused)
         await self.channel.change(method, methods.ExchangeDeleteOk)
 

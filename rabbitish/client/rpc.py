@@ -207,7 +207,8 @@ class RpcServer:
         """Serve calls of `name` with `handler(payload)`, or with `pass_message` `handler(payload, message)`.
 
         The handler may be asynchronous; what it returns is the reply, what it raises the error that the caller gets.
-        `concurrency`: how many calls of this one at the same time. The other options are those of its queue.
+        `concurrency`: how many calls of this one at the same time. The other options are those of its queue, `name`,
+        which all servers that register it must agree on. PreconditionFailed: it is there and different.
         """
         queue = await self._replies.declare_queue(name, durable=durable, auto_delete=auto_delete, arguments=arguments)
 

@@ -104,11 +104,14 @@ class WorkQueue:
         return self._channel.queue(self.parked_name)
 
     async def put(self, job: Any, **properties: Unpack[MessageProperties]) -> None:
-        """Add a job; it is safe with the broker when this returns. Raises as `Channel.publish`."""
+        """Add a job, which is a body or a `Message`; it is safe with the broker when this returns.
+
+        Raises as `Channel.publish`.
+        """
         await self._channel.publish(job, routing_key=self.name, **properties)
 
     async def put_many(self, jobs: Iterable[Any] | AsyncIterable[Any], **properties: Unpack[MessageProperties]) -> int:
-        """Add many; how many there were. Raises as `Channel.publish_many`."""
+        """Add many; returns how many there were. Raises as `Channel.publish_many`."""
         return await self._channel.publish_many(jobs, routing_key=self.name, **properties)
 
     @contextlib.asynccontextmanager
@@ -126,7 +129,8 @@ class WorkQueue:
         With `pass_message` it is `handler(job, message)`. It may be asynchronous. An exception has the job tried again
         later, or parked when that was often enough or it is `Poison`. `prefetch`: jobs that are fetched ahead, `count`
         unless given, so that they go to whichever program has a hand free. At the end of the block no more jobs are
-        taken, and those in work have `drain_seconds` to end; others, and those of a cancelled block, go back.
+        taken, and those in work have `drain_seconds` to end; others, and those of a cancelled block, go back. What the
+        block is given says how many are in work: `working`.
         """
 
         async def handle(message: IncomingMessage) -> None:
@@ -173,7 +177,7 @@ class WorkQueue:
         await wait(publish)
 
     async def redrive(self, limit: int | None = None) -> int:
-        """Have parked jobs done again, from the start; how many. `limit`: so many at the most."""
+        """Have parked jobs done again, with all their retries; returns how many. `limit`: so many at the most."""
         there = (await self._channel.declare_queue(self.parked_name, passive=True)).message_count
         most = there if limit is None else min(limit, there)
         count = 0

@@ -38,7 +38,10 @@ Watcher: TypeAlias = Callable[[str, WireMessage], None]
 
 @dataclass(slots=True)
 class Fault:
-    """Something that goes wrong with the next publishes that fit: None fits all."""
+    """Something that goes wrong with the next `times` publishes that fit: None fits all.
+
+    ValueError: there is no such `how`, `times` is less than 1, or `reply_code` does not close a channel.
+    """
 
     how: How = "nack"
     times: int = 1

@@ -35,7 +35,7 @@ _SETTINGS = {"shutdown_grace_ms": 0, "refused_linger_ms": 0, "disk_free_limit_by
 
 
 class Handle:
-    """What a test does with a broker; of both kinds."""
+    """What a test does with a broker, of both kinds: it looks at it, and has things go wrong."""
 
     def __init__(self, reach: Reach, settings: Settings) -> None:
         self._reach = reach
@@ -100,7 +100,7 @@ class Handle:
     # ---- what goes wrong
 
     def drop_connections(self, reason: str | None = None) -> int:
-        """Break every connection without a word, or close it with 320 and this reason; how many there were."""
+        """Break every connection without a word, or close it with 320 and this reason; returns how many."""
         return self._reach(lambda bench: drop(bench, bench.sessions(), reason))
 
     def refuse_connections(self) -> None:
@@ -141,7 +141,7 @@ class Handle:
 
 
 class Broker(Handle):
-    """A broker in this event loop."""
+    """A broker in this event loop; made by `broker`. All of `RunningBroker`, of which two are asynchronous here."""
 
     def __init__(self, reach: _Here, settings: Settings) -> None:
         super().__init__(reach, settings)

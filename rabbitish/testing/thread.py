@@ -31,7 +31,10 @@ _SURE_SECONDS = 1.0
 
 
 class RunningBroker(Handle):
-    """A broker in a thread of its own."""
+    """A broker in a thread of its own, to be used from any thread; made by `running_broker`.
+
+    RuntimeError from anything that is asked of it: it has stopped, or this is a fork of its process.
+    """
 
     _reach: _Across
 

@@ -44,7 +44,7 @@ class Reach(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A message in a queue, or one that was published."""
+    """A copy of a message in a queue, or of one that was published."""
 
     body: bytes
     properties: Properties
@@ -54,7 +54,7 @@ class Message:
     redelivered: bool = False
     """Whether it was with a consumer before."""
     expires_in: float | None = None
-    """Seconds; None: it does not."""
+    """Seconds until it expires; None: it does not."""
 
     @property
     def headers(self) -> Table:
@@ -96,7 +96,10 @@ class Connection:
 
 
 class Queue:
-    """A queue by its name. LookupError: what is asked of it, and it does not exist."""
+    """A queue by its name, whether it exists or not; looking at it consumes nothing. Made by `Vhost.queue`.
+
+    Whatever but `exists` is asked of it raises LookupError if it does not exist.
+    """
 
     def __init__(self, reach: Reach, vhost: str, name: str) -> None:
         self._reach = reach
@@ -143,12 +146,12 @@ class Queue:
 
     @property
     def durable(self) -> bool:
-        """As declared."""
+        """Whether it is declared to survive the broker."""
         return self._ask(lambda queue, _: queue.durable)
 
     @property
     def arguments(self) -> Table:
-        """As declared."""
+        """Its arguments (`x-…`), as declared."""
         return self._ask(lambda queue, _: dict(queue.arguments))
 
     @property
@@ -164,16 +167,19 @@ class Queue:
         )
 
     def purge(self) -> int:
-        """Drop what is ready; how many that were."""
+        """Drop what is ready; returns how many that were."""
         return self._ask(lambda queue, bench: _settled(queue.purge(), bench))
 
     def delete(self) -> int:
-        """Delete it, as when somebody else does: its consumers are told. How many messages were ready."""
+        """Delete it, as when somebody else does: its consumers are told. Returns how many messages were ready."""
         return self._ask(lambda queue, bench: _settled(bench.vhost(self.vhost).drop_queue(queue), bench))
 
 
 class Exchange:
-    """An exchange by its name. LookupError: what is asked of it, and it does not exist."""
+    """An exchange by its name, whether it exists or not. Made by `Vhost.exchange`.
+
+    Whatever but `exists` is asked of it raises LookupError if it does not exist.
+    """
 
     def __init__(self, reach: Reach, vhost: str, name: str) -> None:
         self._reach = reach
@@ -205,12 +211,12 @@ class Exchange:
 
     @property
     def durable(self) -> bool:
-        """As declared."""
+        """Whether it is declared to survive the broker."""
         return self._ask(lambda exchange: exchange.durable)
 
     @property
     def arguments(self) -> Table:
-        """As declared."""
+        """Its arguments (`x-…`), as declared."""
         return self._ask(lambda exchange: dict(exchange.arguments))
 
     @property
@@ -235,7 +241,7 @@ class Exchange:
 
 
 class Vhost:
-    """A virtual host by its name. LookupError: what is asked of it, and it does not exist."""
+    """A virtual host by its name. Whatever is asked of it raises LookupError if it does not exist."""
 
     def __init__(self, reach: Reach, name: str) -> None:
         self._reach = reach
@@ -278,7 +284,7 @@ class Vhost:
         return self._reach(lambda bench: connections(bench, self.name))
 
     def publish(self, body: bytes | str, routing_key: str, exchange: str = "", **properties: Any) -> int:
-        """Publish a message as if a client did, with properties by their names; how many queues took it.
+        """Publish a message as if a client did, with AMQP's properties by name; returns how many queues took it.
 
         LookupError: there is no such exchange. ValueError, TypeError, AMQPError: such properties cannot be.
         """
@@ -298,13 +304,14 @@ class Vhost:
     ) -> None:
         """Have the next publish here, or the next `times`, go wrong; only those with this exchange and routing key.
 
-        `how`: see `rabbitish.testing.faults.How`. ValueError: that cannot be.
+        `how`: "nack", "close-channel" (with `reply_code` and `reply_text`), "drop-connection" or "lose-confirm"; see
+        `rabbitish.testing.faults.How`. ValueError: that cannot be.
         """
         fault = Fault(how, times, self.name, exchange, routing_key, reply_code, reply_text)
         self._reach(lambda bench: bench.publishes.plan(fault))
 
     def drop_connections(self, reason: str | None = None) -> int:
-        """Break every connection here without a word, or close it with 320 and this reason; how many there were."""
+        """Break every connection here without a word, or close it with 320 and this reason; returns how many."""
         return self._reach(lambda bench: drop(bench, bench.sessions(self.name), reason))
 
     def delete(self) -> None:

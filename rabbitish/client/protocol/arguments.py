@@ -41,11 +41,14 @@ def queue_arguments(
 ) -> Table:
     """Arguments for queue.declare.
 
+    Times are milliseconds or timedeltas.
+
     message_ttl: how long a message lives in the queue. expires: how long the queue lives unused. max_length,
     max_length_bytes: what it holds at most, and overflow: what happens to what is more. dead_letter_exchange, with
     dead_letter_routing_key instead of the message's own: where what is rejected, expires or is dropped goes; "" with a
     queue's name as the key is straight to that queue. max_priority: the highest priority (1 to 255, better few).
-    single_active_consumer: one at a time, the others wait. delivery_limit: how often a message may come back.
+    single_active_consumer: one at a time, the others wait. delivery_limit: how often a message may come back (with
+    RabbitMQ only in quorum queues). more: others by their full names.
     """
     return _table(
         {
@@ -67,12 +70,12 @@ def queue_arguments(
 
 
 def exchange_arguments(*, alternate_exchange: str | None = None, more: Table | None = None) -> Table:
-    """Arguments for exchange.declare. alternate_exchange: where messages go that no binding takes."""
+    """Arguments for exchange.declare. alternate_exchange: where messages go that no binding takes. more: others."""
     # It alone has no x- in front.
     named: Table = {} if alternate_exchange is None else {"alternate-exchange": alternate_exchange}
     return {**named, **(more or {})}
 
 
 def consumer_arguments(*, priority: int | None = None, more: Table | None = None) -> Table:
-    """Arguments for basic.consume. priority: who has a higher one gets messages first."""
+    """Arguments for basic.consume. priority: who has a higher one gets messages first. more: others."""
     return _table({"priority": priority}, more)

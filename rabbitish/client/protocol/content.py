@@ -16,7 +16,9 @@ from rabbitish.values import Table
 from rabbitish.wire.properties import Properties
 
 PERSISTENT = 2
+"""`delivery_mode` of a message that outlives the broker in a durable queue."""
 TRANSIENT = 1
+"""`delivery_mode` of a message that does not."""
 
 
 class Serialiser(Protocol):
@@ -75,7 +77,12 @@ class JsonSerialiser:
         return json.loads(body)
 
 
-BYTES, TEXT, JSON = BytesSerialiser(), TextSerialiser(), JsonSerialiser()
+BYTES = BytesSerialiser()
+"""The serialiser for `application/octet-stream`."""
+TEXT = TextSerialiser()
+"""The serialiser for `text/plain`."""
+JSON = JsonSerialiser()
+"""The serialiser for `application/json`."""
 
 
 class Serialisers:
@@ -134,10 +141,11 @@ class MessageProperties(TypedDict, total=False):
 
 @dataclass(slots=True)
 class Message:
-    """A message to publish.
+    """A message to publish, with its content properties by AMQP's names; None, as not given, is one that is not there.
 
-    `delivery_mode`: 2 (persistent) unless said otherwise. `expiration`: milliseconds or a timedelta. `timestamp`: a
-    datetime or seconds since the epoch. `exchange` and `routing_key` say where it goes if it is not where all go.
+    `body`: bytes, text or what a serialiser takes. `delivery_mode`: 2 (persistent) unless said otherwise. `expiration`:
+    milliseconds or a timedelta. `timestamp`: a datetime or seconds since the epoch. `priority`: 0 to 255. `exchange`
+    and `routing_key` say where it goes if it is not where all go.
     """
 
     body: Any

@@ -34,7 +34,7 @@ class TlsOptions:
 
 @dataclass(frozen=True)
 class Parameters:
-    """Where a broker is, who to be there, and the limits to ask for."""
+    """Where a broker is, who to be there, and the limits to ask for: what `parse_uri` gives, and `connect` takes."""
 
     host: str = "localhost"
     port: int = 5672
@@ -49,6 +49,7 @@ class Parameters:
     connection_timeout: float = 10.0
     """Seconds for connecting and logging in."""
     channel_max: int = 0
+    """The most channels to ask for; 0: what the broker suggests."""
 
     @property
     def address(self) -> str:
