@@ -117,6 +117,11 @@ class Holdings:
 
     # ---- memory
 
+    def messages_in_memory(self) -> int:
+        """How many messages are objects here, ready or not."""
+        count = self.ready + self.unacked
+        return count - sum(lane.pages.messages for lane in self.lanes.values()) if self._paged else count
+
     def _memory_cost(self) -> int:
         """What the messages that are in memory cost, about."""
         count, size = self.ready + self.unacked, self.bytes - self.away_bytes

@@ -454,5 +454,5 @@ class Session:
             self.login.abandoned = True
         self.patience.end()
         self.hub.sessions.discard(self)
-        self.outbox.waiters.clear()
         self.touch()
+        self.outbox.end()
