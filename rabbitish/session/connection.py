@@ -456,3 +456,4 @@ class Session:
         self.hub.sessions.discard(self)
         self.touch()
         self.outbox.end()
+        self.template = None  # which leads to queues, and they to their owners
