@@ -26,7 +26,8 @@ def _table(options: Options) -> Any:
 
 
 def _growth(options: Options) -> Any:
-    found = {}
+    before = options.out / "growth.json"
+    found = json.loads(before.read_text())["found"] if options.only and before.exists() else {}
     for name in options.only.split(",") if options.only else growth.AXES:
         axis = growth.AXES[name]
         points = [(size, axis.measure(size)) for size in axis.sizes]

@@ -60,7 +60,10 @@ def _table(found: dict[str, Any], folder: Path) -> str:
             drawn.append((name, better, shown))
     if drawn:
         (folder / "table.svg").write_text(charts.bars("rabbitish by RabbitMQ", drawn, mark=1.0), encoding="utf-8")
-    return _lines("profile | what | rabbitish | RabbitMQ 3.10 | ratio", rows)
+        drawing = "\n\n![rabbitish by RabbitMQ](performance/table.svg)"
+    else:
+        drawing = ""
+    return _lines("profile | what | rabbitish | RabbitMQ 3.10 | ratio", rows) + drawing
 
 
 def _growth(found: dict[str, Any], folder: Path) -> str:
