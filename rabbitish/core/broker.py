@@ -103,6 +103,10 @@ class Broker:
             for queue in vhost.queues.values():
                 queue.fit_window()
 
+    def messages_in_memory(self) -> int:
+        """How many messages all queues hold in memory, with or without their content."""
+        return sum(queue.messages_in_memory() for vhost in self.vhosts.values() for queue in vhost.queues.values())
+
     @property
     def restless(self) -> bool:
         """Whether something is left to be done now."""

@@ -8,7 +8,7 @@ that has any ready (RabbitMQ: rabbit_queue_consumers); with single active consum
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
@@ -41,8 +41,9 @@ class Consumers:
     __slots__ = ("_all", "_single_active", "_turns", "active")
 
     def __init__(self, *, single_active: bool) -> None:
-        self._all: list[Consumer] = []
-        self._turns: dict[int, deque[Consumer]] = {}  # by priority, highest first; no empty ones
+        self._all: dict[Consumer, None] = {}
+        # by priority, highest first; no empty ones
+        self._turns: dict[int, OrderedDict[Consumer, None]] = {}
         self._single_active = single_active
         self.active: Consumer | None = None  # with single_active: the one that gets everything
 
@@ -54,7 +55,7 @@ class Consumers:
 
     def add(self, consumer: Consumer) -> None:
         """Register a consumer; its first turn comes after those already ready."""
-        self._all.append(consumer)
+        self._all[consumer] = None
         if self._single_active:
             if self.active is not None:
                 consumer.waiting = False
@@ -64,7 +65,7 @@ class Consumers:
 
     def remove(self, consumer: Consumer) -> None:
         """Take a consumer out; with single active consumer the next of the highest priority takes over."""
-        self._all.remove(consumer)
+        del self._all[consumer]
         self._leave(consumer)
         consumer.waiting = False  # whoever makes room for it later must not bring it back
         if consumer is self.active:
@@ -83,11 +84,11 @@ class Consumers:
         """Whose turn it is and how much room that consumer has; those without room are set aside on the way."""
         while self._turns:
             priority, turns = next(iter(self._turns.items()))
-            consumer = turns[0]
+            consumer = next(iter(turns))
             room = consumer.room()
             if room > 0:
                 return consumer, room
-            turns.popleft()
+            del turns[consumer]
             consumer.waiting = True
             if not turns:
                 del self._turns[priority]
@@ -99,22 +100,23 @@ class Consumers:
 
     def rotate(self) -> None:
         """The one whose turn it was goes to the end of the line."""
-        next(iter(self._turns.values())).rotate(-1)
+        turns = next(iter(self._turns.values()))
+        turns.move_to_end(next(iter(turns)))
 
     def _join(self, consumer: Consumer) -> None:
         consumer.waiting = False
         turns = self._turns.get(consumer.priority)
         if turns is not None:
-            turns.append(consumer)
+            turns[consumer] = None
             return
-        self._turns[consumer.priority] = deque((consumer,))
+        self._turns[consumer.priority] = OrderedDict({consumer: None})
         if len(self._turns) > 1:
             self._turns = dict(sorted(self._turns.items(), reverse=True))
 
     def _leave(self, consumer: Consumer) -> None:
         turns = self._turns.get(consumer.priority)
         if turns is not None and consumer in turns:
-            turns.remove(consumer)
+            del turns[consumer]
             if not turns:
                 del self._turns[consumer.priority]
 

@@ -99,22 +99,28 @@ class Direct:
 
 
 class Fanout:
-    """Every binding matches."""
+    """Every binding matches, so all that counts is who has any."""
 
-    __slots__ = ("_bindings",)
+    __slots__ = ("_bound", "_in_order")
     uses_headers = False
 
     def __init__(self) -> None:
-        self._bindings: dict[Binding, None] = {}
+        self._bound: dict[Destination, Entries[Binding]] = {}
+        self._in_order = True  # whether these are in the order of the first bindings that they have
 
     def add(self, binding: Binding) -> None:
-        self._bindings[binding] = None
+        file_entry(self._bound, binding.destination, binding)
 
     def remove(self, binding: Binding) -> None:
-        del self._bindings[binding]
+        if next(iter(self._bound[binding.destination])) is binding:
+            self._in_order = False
+        unfile_entry(self._bound, binding.destination, binding)
 
     def matches(self, routing_key: str, headers: Table) -> Iterable[Destination]:
-        return [binding.destination for binding in self._bindings]
+        if not self._in_order:
+            self._bound = dict(sorted(self._bound.items(), key=lambda bound: next(iter(bound[1])).serial))
+            self._in_order = True
+        return list(self._bound)
 
 
 class Topic:

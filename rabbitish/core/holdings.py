@@ -117,6 +117,11 @@ class Holdings:
 
     # ---- memory
 
+    def messages_in_memory(self) -> int:
+        """How many messages are objects here, ready or not."""
+        count = self.ready + self.unacked
+        return count - sum(lane.pages.messages for lane in self.lanes.values()) if self._paged else count
+
     def _memory_cost(self) -> int:
         """What the messages that are in memory cost, about."""
         count, size = self.ready + self.unacked, self.bytes - self.away_bytes
@@ -129,18 +134,24 @@ class Holdings:
             self._paged = pages > 0
         return size + count * MESSAGE_OVERHEAD_BYTES + pages * PAGE_OVERHEAD_BYTES
 
-    def _put_away(self, shelf: Shelf, window_bytes: int, cost: int) -> int:
-        """Bring what is in memory below `window_bytes` as far as can be; what it costs afterwards."""
+    def _put_away(self, shelf: Shelf, window_bytes: int, cost: int) -> tuple[int, bool]:
+        """Bring what is in memory below `window_bytes` as far as can be at a stretch.
+
+        What it costs afterwards, and whether another call would bring it further.
+        """
+        if cost < self._put_away_at:
+            return cost, False
         average = max(
             1, cost // max(1, self.ready + self.unacked - sum(lane.pages.messages for lane in self.lanes.values()))
         )
         keep = window_bytes // 2 // average
+        more = False
         for level in sorted(self.lanes):
-            self.lanes[level].put_away(shelf, keep, max(1, keep // 4), recorded=self.durable)
+            more |= self.lanes[level].put_away(shelf, keep, max(1, keep // 4), recorded=self.durable)
         self._paged = True
         cost = self._memory_cost()
-        self._put_away_at = max(window_bytes, cost + window_bytes // 8)
-        return cost
+        self._put_away_at = 0 if more else max(window_bytes, cost + window_bytes // 8)
+        return cost, more and cost > window_bytes
 
     # ---- a restart
 

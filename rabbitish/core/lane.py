@@ -22,10 +22,12 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 
 from rabbitish.core.message import Message
-from rabbitish.core.paging import NEVER, Page, Pages, Shelf
+from rabbitish.core.paging import NEVER, PAGE_MESSAGES, Page, Pages, Shelf
 
 # To let go of so many messages takes a few milliseconds.
 FREED_AT_ONCE = 10_000
+# So does putting so many away.
+PUT_AWAY_AT_ONCE = 2 * PAGE_MESSAGES
 
 
 class Lane:
@@ -342,20 +344,20 @@ class Lane:
 
     # ---- pages
 
-    def put_away(self, shelf: Shelf, keep: int, at_once: int, *, recorded: bool) -> None:
+    def put_away(self, shelf: Shelf, keep: int, at_once: int, *, recorded: bool) -> bool:
         """Have messages kept outside of memory, but for about the first `keep`, unless `at_once` would not be reached.
 
-        `recorded`: see Shelf.
+        True: there are more than can be at a stretch. `recorded`: see Shelf.
         """
         if self._holes:
             self._close_ranks()
         skip = 0 if self.pages else max(1, keep)
         if len(self.last) - skip < at_once:
-            return
-        pages = shelf.put_away(islice(self.last, skip, None), recorded=recorded)
+            return False
+        pages = shelf.put_away(islice(self.last, skip, skip + PUT_AWAY_AT_ONCE), recorded=recorded)
         count = sum(page.count for page in pages)
         if not count:
-            return
+            return False
         first = (self._last_at if self.pages else self.head) + skip
         if self._late:
             self._forget_late(first, first + count)
@@ -367,6 +369,7 @@ class Lane:
         self._last_at = first + count
         for page in pages:
             self.pages.add(page)
+        return count == PUT_AWAY_AT_ONCE
 
     def _forget_late(self, first: int, end: int) -> None:
         """The messages at these positions are in pages."""

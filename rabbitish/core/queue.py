@@ -219,8 +219,8 @@ class Queue(Leaving):
         usage = self._host.usage
         cost = self._memory_cost()
         if cost > usage.window_bytes and usage.shelf is not None:
-            if cost >= self._put_away_at:
-                cost = self._put_away(usage.shelf, usage.window_bytes, cost)
+            cost, more_to_put = self._put_away(usage.shelf, usage.window_bytes, cost)
+            more |= more_to_put
         elif self._put_away_at:
             self._put_away_at = 0
         self.crowded = self.durable and self.unacked_bytes > usage.window_bytes and usage.shelf is not None

@@ -6,7 +6,6 @@ it when a deadline comes and while the core says that work is left. Nothing else
 
 from __future__ import annotations
 
-import gc
 import os
 import resource
 import secrets
@@ -26,6 +25,7 @@ from rabbitish.server.allocator import keep_freed_blocks
 from rabbitish.server.audit import AuditLog
 from rabbitish.server.certificates import Certificates
 from rabbitish.server.clock import WallClock
+from rabbitish.server.collector import Collector
 from rabbitish.server.control import ControlSocket
 from rabbitish.server.disk_watch import DiskWatch
 from rabbitish.server.keeper import JournalError, Keeper
@@ -43,9 +43,6 @@ from rabbitish.store.files import DataDirInUse, Disk, RealDisk
 _NARROWEST_WINDOW_BYTES = 64 * 1024
 # So many descriptors are kept from connections, for the journal above all, which must not do without.
 _RESERVED_FILES = 64
-# The cyclic collector walks every live object, and queued messages are many, none of them in a cycle: let it run
-# rarely.
-_GC_THRESHOLDS = (50_000, 20, 100)
 
 
 class DataDirError(JournalError):
@@ -364,8 +361,7 @@ async def serve(settings: Settings, ready: Callable[[list[str]], None]) -> None:
     With TLS, SIGHUP has the certificates read again; without, it ends the process as any that a terminal leaves behind.
     """
     keep_freed_blocks()
-    gc.freeze()
-    gc.set_threshold(*_GC_THRESHOLDS)
+    Collector.begin()
     stop = trio.Event()
     nodes: list[Node] = []
 
@@ -379,6 +375,8 @@ async def serve(settings: Settings, ready: Callable[[list[str]], None]) -> None:
 
     def is_ready(node: Node, urls: list[str]) -> None:
         nodes.append(node)
+        Collector.settle_down()
+        nursery.start_soon(Collector(node).run)
         ready(urls)
 
     heeded = (signal.SIGTERM, signal.SIGINT, *([signal.SIGHUP] if settings.uses_tls else []))

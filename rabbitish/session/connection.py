@@ -454,5 +454,6 @@ class Session:
             self.login.abandoned = True
         self.patience.end()
         self.hub.sessions.discard(self)
-        self.outbox.waiters.clear()
         self.touch()
+        self.outbox.end()
+        self.template = None  # which leads to queues, and they to their owners

@@ -17,6 +17,10 @@ class Waiter(Protocol):
         """There is room again."""
 
 
+def _touch_nobody() -> None:
+    pass
+
+
 class Outbox:
     """Bytes on their way to one peer."""
 
@@ -31,6 +35,11 @@ class Outbox:
         self.waiters: list[Waiter] = []
         self.held_until = 0  # nothing goes out before the journal is on disk up to here
         self.last_sent = 0  # when bytes last went out, wall milliseconds: heartbeats are due only on an idle line
+
+    def end(self) -> None:
+        """The session is over, and the server knows. Without this the two would hold each other in memory."""
+        self._touch = _touch_nobody
+        self.waiters.clear()
 
     def write(self, data: bytes) -> None:
         """Append bytes that go out with this batch."""

@@ -20,7 +20,7 @@ class Patience:
     __slots__ = ("_deadlines", "_handshake_ends", "_hang_up_at", "_session", "due_at")
 
     def __init__(self, session: Session, now: int) -> None:
-        self._session = session
+        self._session: Session | None = session  # None when it is over: the two would hold each other in memory
         self._deadlines = session.broker.deadlines
         self.due_at: int | None = None
         self._hang_up_at: int | None = None
@@ -30,7 +30,7 @@ class Patience:
     def begin_heartbeats(self, now: int) -> None:
         """The handshake is over."""
         self._deadlines.forget(self)
-        if self._session.heartbeat_ms:
+        if self._session is not None and self._session.heartbeat_ms:
             self._deadlines.ask(self, now + self._session.heartbeat_ms // 2)
 
     def hang_up(self, at: int) -> None:
@@ -42,28 +42,29 @@ class Patience:
     def end(self) -> None:
         """Nothing is waited for any more."""
         self._deadlines.forget(self)
+        self._session = None
 
     def due(self, now: int) -> None:
         """Hang up where it is time; send a heartbeat on an idle line; give up a peer that missed two."""
         session = self._session
-        session.now = now
-        if session.ended:
+        if session is None:
             return
+        session.now = now
         if self._hang_up_at is not None:
             if now >= self._hang_up_at:
                 session.end("gave up waiting")
             else:
                 self._deadlines.ask(self, self._hang_up_at)
         elif session.state == "running":
-            self._heartbeat(now)
+            self._heartbeat(session, now)
         elif now >= self._handshake_ends:
             session.log.warning("handshake took too long", state=session.state)
             session.end("handshake took too long")
         else:
             self._deadlines.ask(self, self._handshake_ends)
 
-    def _heartbeat(self, now: int) -> None:
-        session, interval = self._session, self._session.heartbeat_ms
+    def _heartbeat(self, session: Session, now: int) -> None:
+        interval = session.heartbeat_ms
         if not interval:
             return
         if now - session.heard > 2 * interval and session.reading and not (session.paused or session.busy):
@@ -80,8 +81,9 @@ class Patience:
 
         It is to be asked for `due` again, at any moment from now on.
         """
-        self._session.heard += ms
-        self._session.outbox.last_sent += ms
+        if self._session is not None:
+            self._session.heard += ms
+            self._session.outbox.last_sent += ms
         self._handshake_ends += ms
         if self._hang_up_at is not None:
             self._hang_up_at += ms

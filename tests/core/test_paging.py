@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from itertools import pairwise
 
 import pytest
 
@@ -336,6 +337,24 @@ def test_memory_stays_bounded_however_many_there_are() -> None:
         world.get(no_ack=True)
         assert costs(world)[0] <= 21
     assert world.shelf.counts["loaded"] >= 280 // PAGE
+
+
+def test_very_many_are_put_away_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that no settle takes long: a window that is narrowed may make very many too many."""
+    monkeypatch.setattr("rabbitish.core.lane.PUT_AWAY_AT_ONCE", 2 * PAGE)
+    world = World(window_bytes=1000 * COST)
+    queue = world.queue()
+    world.publish_all("x" * 100)
+    world.broker.narrow_windows(20 * COST)
+    settles, in_memory = 0, [costs(world)[0]]
+    while world.broker.restless:
+        world.broker.settle(world.now)
+        settles += 1
+        in_memory.append(costs(world)[0])
+    assert all(before - after <= 2 * PAGE for before, after in pairwise(in_memory))
+    assert settles > 10 and in_memory[-1] <= 20
+    assert queue.ready == 100
+    queue.check()
 
 
 def test_it_is_not_tried_again_and_again() -> None:
