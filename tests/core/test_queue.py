@@ -368,7 +368,7 @@ def test_what_is_dead_lettered_goes_in_smaller_pieces() -> None:
             world.publish_all(["x"] * 500)
             world.now += 11
             world.broker.settle(world.now)
-            assert 0 < queue.ready and 0 < dead.ready <= 2 * SWEEP_MESSAGES // BURIED_COST
+            assert queue.ready > 0 and 0 < dead.ready <= 2 * SWEEP_MESSAGES // BURIED_COST
         assert (queue.ready, dead.ready) == (0, 500)
 
 
