@@ -136,7 +136,7 @@ class RealFile:
         try:
             self._write_at(offset, data + _ZEROES)
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise
             self._little = 0
             self._write_at(offset, data)  # there may be room for that
