@@ -94,6 +94,8 @@ def write_checkpoint(journal: Journal, recorder: JournalRecorder, shelf: Journal
     if journal.waiting:
         raise Unusable("the journal is not all on disk")
     journal.delete(journal.synced(journal.last_lsn))  # whoever wrote it may not have come to say so
+    for name in unfinished(journal.disk.names()):  # whoever was writing segments anew has been stopped
+        journal.disk.unlink(name)
     writer = _Writer()
     writer.declared(recorder)
     for segment in journal.segments.all:

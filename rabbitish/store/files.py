@@ -20,11 +20,10 @@ from typing import Protocol, cast
 _MUCH_BYTES = 64 * 1024
 _ROOM_BYTES = 16 * 1024 * 1024
 _KEEP_SIZE = 1  # FALLOC_FL_KEEP_SIZE: the file gets no longer
-# Where little is synced so many times in a row, zeroes are written ahead: as much as there is already, within limits.
+# Where little is synced so many times in a row, zeroes are written ahead: so few that to sync them is not slow either.
 _LITTLE_BYTES = 16 * 1024
 _LITTLE_SYNCS = 8
-_LEAST_ZEROES = 64 * 1024
-_MOST_ZEROES = 1024 * 1024
+_ZEROES = bytes(128 * 1024)
 # So many segments are kept open to read bodies back from. Queues are read in order, so a few are in use at a time.
 _OPEN_FILES = 32
 
@@ -133,12 +132,11 @@ class RealFile:
 
     def _write_with_zeroes(self, offset: int, data: bytes) -> None:
         """At once: what is synced next is both."""
-        more = min(max(self._size, _LEAST_ZEROES), _MOST_ZEROES)
-        self._end = self._size + more
+        self._end = self._size + len(_ZEROES)
         try:
-            self._write_at(offset, data + bytes(more))
+            self._write_at(offset, data + _ZEROES)
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise
             self._little = 0
             self._write_at(offset, data)  # there may be room for that

@@ -329,7 +329,7 @@ class Journal:
             if batch.first:
                 if self._file is not None:
                     self._file.sync()
-                    self._file.close()
+                    self.close()
                 self._file = self.disk.create(batch.segment)
                 self._file.write(parts[0])
                 self._file.sync()
@@ -350,7 +350,7 @@ class Journal:
             self._there.pop(name, None)  # the one thing that both threads change, in one step of the interpreter
 
     def close(self) -> None:
-        """Close the file that is being written."""
+        """Close the file that is being written. OSError: it may end later than what was written."""
         if self._file is not None:
-            self._file.close()
-            self._file = None
+            file, self._file = self._file, None  # whatever comes of it: its number may be another's then
+            file.close()

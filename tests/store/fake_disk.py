@@ -66,7 +66,9 @@ class FakeFile:
         assert not self.closed
         self.closed = True
         contents = self._disk.files.get(self._name)
-        if contents is not None:
+        if contents is not None and contents.zeroes:
+            if self._disk.fails(SYNC):
+                raise self._disk.error()
             contents.zeroes = 0
 
 

@@ -145,6 +145,13 @@ def test_segments_that_were_being_written_anew(life: Life) -> None:
     assert not [name for name in started.disk.names() if name.endswith(NEW_SUFFIX)]
 
 
+def test_a_clean_stop_leaves_none_of_them(life: Life) -> None:
+    life.disk.files["journal-000000000002-000000000003-1.log" + NEW_SUFFIX] = Contents(b"half of it")
+    disk = life.stop()
+    assert NAME in disk.names()
+    assert not [name for name in disk.names() if name.endswith(NEW_SUFFIX)]
+
+
 # ---- a checkpoint that does not count
 
 
