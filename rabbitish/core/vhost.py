@@ -21,6 +21,7 @@ from rabbitish.core.chores import Chores
 from rabbitish.core.consumer import Consumer
 from rabbitish.core.deadlines import Deadlines
 from rabbitish.core.exchange import Binding, DefaultExchange, Exchange, Target
+from rabbitish.core.governor import Governor
 from rabbitish.core.handle import QueueHandle
 from rabbitish.core.host import Usage
 from rabbitish.core.message import Message
@@ -63,6 +64,7 @@ class Vhost:
     ) -> None:
         self.name = name
         self.record = VhostRecord(name)
+        self.governor = Governor(self)
         self.dirty = dirty
         self.deadlines = deadlines
         self.chores = chores
@@ -157,6 +159,7 @@ class Vhost:
             name, kind, durable=durable, auto_delete=auto_delete, internal=internal, arguments=arguments
         )
         self.exchanges[name] = exchange
+        self.governor.govern_exchange(exchange)
         if durable and self.recorder is not None:
             self.recorder.exchange_declared(self.name, exchange)
         self._rerouted()
@@ -284,6 +287,7 @@ class Vhost:
             self._owned.setdefault(owner, {})[queue] = None
         if durable and self.recorder is not None:
             self.recorder.queue_declared(self.name, queue)
+        self.governor.govern_queue(queue, now)
         queue.touch(now)
         self._rerouted()
         return queue

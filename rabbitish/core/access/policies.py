@@ -58,7 +58,10 @@ def read_policy(name: str, value: Mapping[str, object], *, operator: bool = Fals
         terms = ",".join(f"{{{shown(key)},{shown(given[key])}}}" for key in unknown)
         faults.append(f"Unrecognised terms [{terms}] in {name}")
     for key, check in _PARTS.items():  # the last one first, as RabbitMQ tells them
-        fault = check(given[key], operator) if key in given else f'Key "{key}" not found in {name}'
+        try:
+            fault = check(given[key], operator) if key in given else f'Key "{key}" not found in {name}'
+        except RecursionError:
+            fault = f"{key} is nested too deeply"
         if fault is not None:
             faults.append(fault)
     if faults:

@@ -168,11 +168,21 @@ class Roster:
 
     def policies_of(self, vhost: str, *, operator: bool = False) -> list[Policy]:
         """The policies of a virtual host, the one that comes first where several match first."""
-        found = [policy for (where, _), policy in self._policies(operator).items() if where == vhost]
-        return sorted(found, key=lambda policy: (-policy.priority, policy.name))
+        return _in_order(policy for (where, _), policy in self._policies(operator).items() if where == vhost)
+
+    def all_policies(self, *, operator: bool = False) -> dict[str, list[Policy]]:
+        """The same for each virtual host that has any."""
+        found: dict[str, list[Policy]] = {}
+        for (vhost, _), policy in self._policies(operator).items():
+            found.setdefault(vhost, []).append(policy)
+        return {vhost: _in_order(policies) for vhost, policies in found.items()}
 
     def _policies(self, operator: bool) -> dict[tuple[str, str], Policy]:
         return self.operator_policies if operator else self.policies
+
+
+def _in_order(policies: Iterable[Policy]) -> list[Policy]:
+    return sorted(policies, key=lambda policy: (-policy.priority, policy.name))
 
 
 def _tags(tags: Iterable[str]) -> frozenset[str]:
