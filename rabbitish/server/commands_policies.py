@@ -39,7 +39,7 @@ async def _clear(call: Call, vhost: str, name: str, operator: bool) -> None:
 def _list(call: Call, vhost: str, operator: bool) -> list[dict[str, object]]:
     call.roster.vhost(vhost)
     policies = call.roster.policies_of(vhost, operator=operator)
-    return [{"vhost": vhost, "name": policy.name, **policy.value} for policy in policies]
+    return [{"vhost": vhost, "name": policy.name, **policy.value} for policy in reversed(policies)]
 
 
 @command
@@ -64,7 +64,7 @@ async def clear_policy(call: Call, name: str, vhost: str = "/") -> None:
 
 @command
 async def list_policies(call: Call, vhost: str = "/") -> list[dict[str, object]]:
-    """Of a virtual host, those that go before others first."""
+    """Of a virtual host, those that go before others last."""
     return _list(call, vhost, False)
 
 
@@ -90,5 +90,5 @@ async def clear_operator_policy(call: Call, name: str, vhost: str = "/") -> None
 
 @command
 async def list_operator_policies(call: Call, vhost: str = "/") -> list[dict[str, object]]:
-    """Of a virtual host, those that go before others first."""
+    """Of a virtual host, those that go before others last."""
     return _list(call, vhost, True)

@@ -129,7 +129,7 @@ class _Parser:
     def parse(self) -> Node:
         node = self._choice()
         if self._at < len(self._data):
-            self._fail("unmatched )")
+            self._fail("unmatched parentheses")
         return node
 
     def _fail(self, why: str) -> NoReturn:

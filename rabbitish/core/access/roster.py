@@ -162,7 +162,6 @@ class Roster:
 
     def clear_policy(self, vhost: str, name: str, *, operator: bool = False) -> None:
         """There is no such policy any more. AccessError: there was none."""
-        self.vhost(vhost)
         if self._policies(operator).pop((vhost, name), None) is None:
             raise AccessError("Parameter does not exist")
 
