@@ -4,6 +4,7 @@
 #
 #   .ci/rabbitmq.sh start HOME    start it with its data in HOME (made by us), wait until it answers, print its port
 #   .ci/rabbitmq.sh stop HOME     stop it and remove HOME
+#   .ci/rabbitmq.sh ctl HOME ...  rabbitmqctl for it
 set -euo pipefail
 
 command=$1
@@ -87,8 +88,13 @@ stop() {
 case $command in
 start) start ;;
 stop) stop ;;
+ctl)
+  settings
+  shift 2
+  exec rabbitmqctl -n "$node" "$@"
+  ;;
 *)
-  echo "usage: $0 start|stop HOME" >&2
+  echo "usage: $0 start|stop|ctl HOME" >&2
   exit 2
   ;;
 esac

@@ -24,6 +24,7 @@ import pytest
 from pamqp import commands
 from pika.adapters.blocking_connection import BlockingChannel
 
+from conformance.operating import Operator, Socket, Typed
 from conformance.rawpeer import RawPeer, decode, raw_method, short, shortstr
 from conformance.slow import running
 from conformance.support import Broker, Names, parse_url
@@ -36,6 +37,7 @@ _counts = pytest.StashKey[tuple[int, int]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--rabbitmqctl", help="how to give the broker of --broker commands: rabbitmqctl -n rabbit@host")
     parser.addoption("--broker", help="judge this broker: amqp://user:password@host:port/vhost (default: rabbitish)")
 
 
@@ -102,7 +104,8 @@ def _address(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, cwd=HERE.parent)
     try:
         line = _read_ready_line(process, log)
-        yield parse_url(line.split(" listening on ")[1].split(",")[0].strip())
+        address = parse_url(line.split(" listening on ")[1].split(",")[0].strip())
+        yield {**address, "control": folder / "data/control.sock"}
         assert process.poll() is None, f"rabbitish ended by itself with {process.returncode}:\n{log.read_text()}"
         process.send_signal(signal.SIGTERM)
         assert process.wait(STOP_SECONDS) == 0
@@ -123,7 +126,23 @@ def broker(_address: dict[str, Any]) -> Broker:
         start = peer.handshake("start")
     finally:
         peer.drop()
-    return Broker(**_address, is_rabbitmq="rabbitish_version" not in start.server_properties)
+    given = {key: value for key, value in _address.items() if key != "control"}
+    return Broker(**given, is_rabbitmq="rabbitish_version" not in start.server_properties)
+
+
+@pytest.fixture
+def operator(_address: dict[str, Any], request: pytest.FixtureRequest) -> Iterator[Operator]:
+    """Gives the broker an operator's commands; policies that were set are cleared after the case."""
+    typed = request.config.getoption("--rabbitmqctl")
+    if "control" in _address:
+        operator: Operator = Socket(_address["control"])
+    elif typed:
+        operator = Typed(typed.split())
+    else:
+        assert not os.environ.get("RABBITISH_REQUIRE_ALL"), "nobody says how the broker is given commands"
+        pytest.skip("how the broker is given commands takes --rabbitmqctl")
+    yield operator
+    operator.undo()
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,7 @@ import click
 
 from rabbitish import __version__
 from rabbitish.config import DEFAULT_PORT, LOG_LEVELS, Address
+from rabbitish.tools import operator_policies  # noqa: F401 (enters its commands)
 from rabbitish.tools.journal import journal
 from rabbitish.tools.operator import COMMANDS
 

@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from server.crash import Process
 
 from rabbitish.cli import main
-from rabbitish.server.commands import COMMANDS as KNOWN
+from rabbitish.server.control import COMMANDS as KNOWN
 from rabbitish.tools.control import table
 from rabbitish.tools.operator import COMMANDS
 

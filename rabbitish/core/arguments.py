@@ -45,7 +45,7 @@ class QueueOptions:
     expires_ms: int | None = None
     max_length: int | None = None
     max_length_bytes: int | None = None
-    overflow: str = "drop-head"
+    overflow: str | None = None
     dead_letter_exchange: str | None = None
     dead_letter_routing_key: str | None = None
     max_priority: int | None = None
@@ -53,6 +53,11 @@ class QueueOptions:
     delivery_limit: int | None = None
     consumer_timeout_ms: int | None = None
     queue_type: str = "classic"
+
+    @property
+    def drops_head(self) -> bool:
+        """Whether what is too much goes from the head, rather than not being let in."""
+        return self.overflow is None or self.overflow == "drop-head"
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,7 +253,7 @@ def queue_options(
         expires_ms=_int(arguments, "x-expires"),
         max_length=_int(arguments, "x-max-length"),
         max_length_bytes=_int(arguments, "x-max-length-bytes"),
-        overflow=_str(arguments, "x-overflow") or "drop-head",
+        overflow=_str(arguments, "x-overflow"),
         dead_letter_exchange=exchange,
         dead_letter_routing_key=_str(arguments, "x-dead-letter-routing-key"),
         max_priority=_int(arguments, "x-max-priority"),

@@ -7,12 +7,13 @@ Nothing else makes time pass.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from rabbitish.core.changes import Recorder
 from rabbitish.core.chores import Chores
 from rabbitish.core.deadlines import Deadlines
 from rabbitish.core.host import Usage
+from rabbitish.core.policing import NO_POLICIES, Policies
 from rabbitish.core.queue import Queue
 from rabbitish.core.vhost import Vhost
 
@@ -34,6 +35,7 @@ class Broker:
         self.chores = Chores()
         self.usage = Usage()
         self.vhosts: dict[str, Vhost] = {}
+        self._policies: dict[str, Policies] = {}  # by virtual host, where there are any
         self.recorder: Recorder | None = None
         self._dirty: list[Queue] = []
         self._settle_budget = settle_budget
@@ -52,6 +54,8 @@ class Broker:
                 token=self.token,
             )
             vhost.recorder = self.recorder
+            if name in self._policies:
+                vhost.governor.adopt(self._policies[name], self.now)
             if self.recorder is not None:
                 self.recorder.vhost_added(name)
         return vhost
@@ -63,6 +67,19 @@ class Broker:
         vhost.tell_consumers()
         if self.recorder is not None:
             self.recorder.vhost_removed(name)
+
+    def govern(self, policies: Mapping[str, Policies], now: int) -> None:
+        """These policies hold from now on, by virtual host, and no others; for virtual hosts that are to come too."""
+        self._policies = {name: each for name, each in policies.items() if each}
+        for name, vhost in self.vhosts.items():
+            new = self._policies.get(name, NO_POLICIES)
+            if not new.same(vhost.governor.policies):
+                vhost.governor.adopt(new, now)
+
+    @property
+    def policing(self) -> bool:
+        """Whether policies have not reached everything that they are for yet."""
+        return any(vhost.governor.busy for vhost in self.vhosts.values())
 
     def settle(self, now: int) -> int | None:
         """Do what is due and hand out messages; the moment of the next call at the latest (`now` if work is left)."""

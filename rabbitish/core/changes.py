@@ -40,6 +40,10 @@ class Recorder(Protocol):
     declared: int
     """The number of the last change to vhosts, exchanges, queues or bindings."""
 
+    @property
+    def oldest(self) -> int:
+        """No message with a lower number is in any queue."""
+
     def vhost_added(self, vhost: str) -> None:
         """A virtual host is there."""
 
@@ -54,6 +58,9 @@ class Recorder(Protocol):
 
     def queue_declared(self, vhost: str, queue: Queue) -> None:
         """A durable queue is there."""
+
+    def queue_changed(self, vhost: str, queue: Queue) -> None:
+        """Messages that come into a durable queue are given another TTL from now on; see Holdings.note_ttl."""
 
     def queue_deleted(self, queue: Queue) -> None:
         """It has gone, with its bindings and messages."""

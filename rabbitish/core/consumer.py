@@ -31,6 +31,9 @@ class Consumer(Protocol):
     def deliver(self, lane: Lane, first: int, messages: Sequence[Message], returns: int) -> int:
         """Take messages of consecutive positions from `first`, which came back `returns` times before; their bytes."""
 
+    def options_changed(self, now: int) -> None:
+        """The queue has another consumer timeout."""
+
     def queue_gone(self) -> None:
         """The queue is deleted (or moved away); nothing more will come."""
 

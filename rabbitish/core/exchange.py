@@ -15,6 +15,7 @@ from typing import Protocol, TypeAlias
 
 from rabbitish.core.headers import Demand, demand_of, offer_of, typed_table
 from rabbitish.core.message import Message
+from rabbitish.core.policing import UNGOVERNED, Governing
 from rabbitish.core.topic import Entries, TopicTrie, file_entry, unfile_entry
 from rabbitish.values import Table
 
@@ -202,6 +203,7 @@ class Exchange:
         "auto_delete",
         "durable",
         "ever_bound",
+        "governing",
         "internal",
         "name",
         "type",
@@ -224,14 +226,28 @@ class Exchange:
         self.auto_delete = auto_delete
         self.internal = internal
         self.arguments: Table = {} if arguments is None else arguments
-        alternate = self.arguments.get("alternate-exchange")
-        self.alternate: str | None = alternate if isinstance(alternate, str) else None
+        self.alternate = self._own_alternate
+        self.governing = UNGOVERNED
         self.ever_bound = False
         self._kind = KINDS[type_]()
         self.uses_headers = self._kind.uses_headers
         self._by_destination: dict[Destination, dict[Hashable, Binding]] = {}
         self._exchanges: dict[Exchange, None] = {}
         self._serial = 0
+
+    @property
+    def _own_alternate(self) -> str | None:
+        alternate = self.arguments.get("alternate-exchange")
+        return alternate if isinstance(alternate, str) else None
+
+    def govern(self, governing: Governing) -> None:
+        """These policies hold from now on, beside what the exchange was declared with."""
+        self.governing = governing
+        alternate = self._own_alternate
+        if alternate is None:
+            value = governing.definition.get("alternate-exchange")
+            alternate = value if isinstance(value, str) else None
+        self.alternate = alternate
 
     def __repr__(self) -> str:
         return f"<Exchange {self.name!r} {self.type}>"

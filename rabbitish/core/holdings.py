@@ -27,6 +27,13 @@ def counted(message: Message, returns: int) -> Message:
     return told
 
 
+def _deadline(ttl: int | None, stamp: Stamp, now: int) -> int | None:
+    expiration = stamp.expiration_ms
+    if ttl is None:
+        return None if expiration is None else now + expiration
+    return now + (ttl if expiration is None else min(ttl, expiration))
+
+
 class Holdings:
     """Messages by priority and position."""
 
@@ -37,14 +44,19 @@ class Holdings:
         "_put_away_at",
         "away_bytes",
         "bytes",
+        "declared",
         "lanes",
         "options",
         "ready",
+        "ttls",
         "unacked",
         "unacked_bytes",
     )
 
+    declared: QueueOptions
+    """What it was declared with."""
     options: QueueOptions
+    """What holds, policies included."""
     durable: bool
 
     def __init__(self) -> None:
@@ -58,6 +70,8 @@ class Holdings:
         self.away_bytes = 0  # of these, bodies of husks
         self._paged = False  # whether anything may be put away
         self._put_away_at = 0  # bytes in memory at which that is worth trying again
+        # From which number on messages were given another TTL than `declared` says, and which; see `note_ttl`.
+        self.ttls: tuple[tuple[int, int | None], ...] = ()
 
     @property
     def ready_bytes(self) -> int:
@@ -95,10 +109,29 @@ class Holdings:
 
     def deadline_of(self, stamp: Stamp, now: int) -> int | None:
         """When a message that comes in at `now` expires here."""
-        ttl, expiration = self.options.message_ttl_ms, stamp.expiration_ms
-        if ttl is None:
-            return None if expiration is None else now + expiration
-        return now + (ttl if expiration is None else min(ttl, expiration))
+        return _deadline(self.options.message_ttl_ms, stamp, now)
+
+    def deadline_then(self, stamp: Stamp, published: int, lsn: int) -> int | None:
+        """When a message expires here that came in at that time, with that number; what held then counts."""
+        ttl = self.declared.message_ttl_ms
+        for since, other in self.ttls:
+            if lsn <= since:
+                break
+            ttl = other
+        return _deadline(ttl, stamp, published)
+
+    def note_ttl(self, position: int, oldest: int) -> bool:
+        """Remember that messages with higher numbers than `position` are given the TTL that holds now.
+
+        Those with lower numbers than `oldest` are not there any more. False: that is known.
+        """
+        ttl, known = self.options.message_ttl_ms, self.ttls
+        if ttl == (known[-1][1] if known else self.declared.message_ttl_ms):
+            return False
+        ends = [*[since for since, _ in known[1:]], position]  # with which number what was known ended
+        kept = tuple(entry for entry, end in zip(known, ends, strict=False) if end >= oldest)
+        self.ttls = (*kept, (position, ttl))
+        return True
 
     @property
     def _may_expire(self) -> bool:
@@ -160,7 +193,7 @@ class Holdings:
 
         Oldest first, and before any page of its lane.
         """
-        message.deadline = self.deadline_of(message.stamp, now)
+        message.deadline = self.deadline_then(message.stamp, now, message.lsn)
         self.lane_of(message.stamp).restore(message, returns)
         if message.away:
             self.away_bytes += message.size

@@ -195,14 +195,14 @@ class Lane:
         self.head += 1
         self.give_back(self.head - 1, message, returns)
 
-    def take_returned(self, more_than: int) -> list[Message]:
-        """Take those that came back more often than so many times, in order."""
-        positions = [position for position in sorted(self._back) if self._back[position][1] > more_than]
-        taken = [self._back[position][0] for position in positions]
-        for position in positions:
-            self._drop_back(position)
-        self._let_go(positions)
-        return taken
+    def take_returned(self, more_than: int) -> Iterator[Message]:
+        """Take those that came back more often than so many times by now, in order, each when it is asked for."""
+        for position in sorted(self._back):
+            message, returns = self._back.get(position, (None, 0))
+            if message is not None and returns > more_than:
+                self._drop_back(position)
+                self._let_go((position,))
+                yield message
 
     def next_deadline(self) -> int | None:
         """The earliest moment at which a message here may expire, or None."""

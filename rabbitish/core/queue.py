@@ -10,7 +10,8 @@ never knows connections: exclusive ownership and deletion are the virtual host's
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 
 from rabbitish.core.arguments import QueueOptions
 from rabbitish.core.changes import Reason
@@ -18,8 +19,9 @@ from rabbitish.core.consumer import Consumer, Consumers
 from rabbitish.core.holdings import counted
 from rabbitish.core.host import Host
 from rabbitish.core.lane import FREED_AT_ONCE, Lane
-from rabbitish.core.leaving import DELIVERY_LIMIT, MAXLEN, Leaving
+from rabbitish.core.leaving import DELIVERY_LIMIT, MAXLEN, SWEEP_MESSAGES, Leaving
 from rabbitish.core.message import Message
+from rabbitish.core.policing import UNGOVERNED, Governing, governed
 from rabbitish.values import Table
 
 # At most so many messages, and about so many bytes, go to a consumer before it is asked for its room again, which
@@ -46,6 +48,7 @@ class Queue(Leaving):
         "due_at",
         "durable",
         "exclusive",
+        "governing",
         "had_consumer",
         "last_used",
         "name",
@@ -84,13 +87,31 @@ class Queue(Leaving):
         self._accounted = 0
         self._host = host
         self._dirty = host.dirty
-        self.apply(options)
+        self.declared = options
+        self.governing = UNGOVERNED
+        self._apply(options)
 
-    def apply(self, options: QueueOptions) -> None:
-        """Take these options from now on."""
+    def _apply(self, options: QueueOptions) -> None:
         self.options = options
         self._special = bool(options.message_ttl_ms is not None or options.max_priority or self.may_refuse)
         self.mark()
+
+    def govern(self, governing: Governing, now: int) -> None:
+        """These policies hold from now on, beside what the queue was declared with.
+
+        Messages that are here keep their deadlines. Those that came back too often already do not get another turn.
+        """
+        before, options = self.options, governed(self.declared, governing.definition)
+        self.governing = governing
+        self._apply(options)
+        self.touch(now)
+        if options.consumer_timeout_ms != before.consumer_timeout_ms:
+            for consumer in self.consumers:
+                consumer.options_changed(now)
+        if options.delivery_limit is not None and (
+            before.delivery_limit is None or options.delivery_limit < before.delivery_limit
+        ):
+            self._host.chores.add(self.bury_returned(now))
 
     @property
     def _limited(self) -> bool:
@@ -149,7 +170,7 @@ class Queue(Leaving):
     @property
     def may_refuse(self) -> bool:
         """Whether `enqueue` may say no."""
-        return self.options.overflow != "drop-head" and self._limited
+        return not self.options.drops_head and self._limited
 
     def _enqueue_special(self, message: Message, now: int) -> bool:
         if self.deleted:
@@ -186,12 +207,21 @@ class Queue(Leaving):
             message = counted(self._recalled(message), told)
         super().restore(message, now, returns)
 
-    def bury_returned(self, now: int) -> None:
-        """After a restart: what has passed the delivery limit by that is dead-lettered, as `requeue` does it."""
+    def bury_returned(self, now: int) -> Iterator[None]:
+        """What has come back more often than it may is dead-lettered, as `requeue` does it; a piece at each step.
+
+        That may be so after a restart, and when a policy brings another limit.
+        """
         limit = self.options.delivery_limit
         if limit is not None:
             for lane in list(self.lanes.values()):
-                self._drop(list(lane.take_returned(limit)), DELIVERY_LIMIT, now)
+                returned = lane.take_returned(limit)
+                while piece := list(islice(returned, SWEEP_MESSAGES)):
+                    self._drop(piece, DELIVERY_LIMIT, now)
+                    self.mark()
+                    yield
+                    if self.deleted or self.options.delivery_limit != limit:
+                        return
 
     def _restored(self, count: int, size: int) -> None:
         super()._restored(count, size)
@@ -214,7 +244,7 @@ class Queue(Leaving):
         if self._may_expire:
             more |= self._expire(now + 1, now)
             self._ask_for_expiry()
-        if self._limited and not more and self.options.overflow == "drop-head":
+        if self._limited and not more and self.options.drops_head:
             more = self._drop_head(now)
         usage = self._host.usage
         cost = self._memory_cost()

@@ -9,19 +9,19 @@ Anything that could change where a message goes ends in `_rerouted`, which empti
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from rabbitish.core import arguments as args
 from rabbitish.core import equivalence, naming
 from rabbitish.core.access.records import VhostRecord
+from rabbitish.core.burials import Burials
 from rabbitish.core.changes import Reason, Recorder
 from rabbitish.core.chores import Chores
 from rabbitish.core.consumer import Consumer
-from rabbitish.core.deadletter import dead_letter, is_cycle
 from rabbitish.core.deadlines import Deadlines
 from rabbitish.core.exchange import Binding, DefaultExchange, Exchange, Target
+from rabbitish.core.governor import Governor
 from rabbitish.core.handle import QueueHandle
 from rabbitish.core.host import Usage
 from rabbitish.core.message import Message
@@ -64,6 +64,7 @@ class Vhost:
     ) -> None:
         self.name = name
         self.record = VhostRecord(name)
+        self.governor = Governor(self)
         self.dirty = dirty
         self.deadlines = deadlines
         self.chores = chores
@@ -76,8 +77,7 @@ class Vhost:
         self._sources: dict[Queue | Exchange, dict[Exchange, int]] = {}  # which exchanges have bindings to it
         self._owned: dict[object, dict[Queue, None]] = {}  # exclusive queues by their connection
         self._gone: list[Consumer] = []
-        self._dying: deque[tuple[Queue, Message, Reason]] = deque()
-        self._burying = False
+        self._burials = Burials(self)
         self.default_exchange: Exchange = DefaultExchange(self.find_target)
         self.exchanges: dict[str, Exchange] = {"": self.default_exchange}
         for exchange_name, kind, internal in _PREDECLARED:
@@ -159,6 +159,7 @@ class Vhost:
             name, kind, durable=durable, auto_delete=auto_delete, internal=internal, arguments=arguments
         )
         self.exchanges[name] = exchange
+        self.governor.govern_exchange(exchange)
         if durable and self.recorder is not None:
             self.recorder.exchange_declared(self.name, exchange)
         self._rerouted()
@@ -286,6 +287,7 @@ class Vhost:
             self._owned.setdefault(owner, {})[queue] = None
         if durable and self.recorder is not None:
             self.recorder.queue_declared(self.name, queue)
+        self.governor.govern_queue(queue, now)
         queue.touch(now)
         self._rerouted()
         return queue
@@ -431,35 +433,8 @@ class Vhost:
         return list(collect(exchange, routing_keys, headers, self.exchanges.get))
 
     def bury(self, queue: Queue, message: Message, reason: Reason, now: int) -> None:
-        """Send a message that left `queue` to its dead-letter exchange, if that exists.
-
-        One death may cause another (a full queue behind the dead-letter exchange), so they wait in line here rather
-        than on the stack.
-        """
-        self._dying.append((queue, message, reason))
-        if self._burying:
-            return
-        self._burying = True
-        try:
-            while self._dying:
-                self._bury(*self._dying.popleft(), now)
-        finally:
-            self._burying = False
-
-    def _bury(self, queue: Queue, message: Message, reason: Reason, now: int) -> None:
-        name, key = queue.options.dead_letter_exchange, queue.options.dead_letter_routing_key
-        exchange = self.exchanges.get(name) if name is not None else None
-        if name is not None and exchange is not None:
-            counted = queue.options.delivery_limit is not None
-            dead = dead_letter(message, queue.name, reason.value, name, key, now, counted=counted)
-            headers = dead.headers()
-            targets = self.route(exchange, dead.address.routing_keys, headers)
-            targets = [target for target in targets if not is_cycle(headers, target.name, reason.value)]
-            self.record_published(targets, dead, now)
-            for target in targets:
-                target.enqueue(dead, now)
-        # Only now, so that no end of the process finds it in neither queue.
-        queue.record_removed([message], reason)
+        """Send a message that left `queue` to its dead-letter exchange, if that exists."""
+        self._burials.bury(queue, message, reason, now)
 
     def record_published(self, targets: Iterable[Target], message: Message, now: int) -> None:
         """Have it recorded that a message is about to go to these targets, where that must survive."""

@@ -55,6 +55,7 @@ _KINDS: dict[str, Callable[[object], bool]] = {
     "list[str] | None": lambda value: value is None or _KINDS["list[str]"](value),
     "dict[str, object]": lambda value: isinstance(value, dict),
     "bool": lambda value: isinstance(value, bool),
+    "object": lambda value: True,
 }
 
 

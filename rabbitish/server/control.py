@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from rabbitish.core.access.records import AccessError
+from rabbitish.server import commands_policies  # noqa: F401 (enters its commands)
 from rabbitish.server.commands import COMMANDS, Call, check_arguments
 from rabbitish.server.keeper import JournalError
 from rabbitish.server.log import get_log

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from rabbitish import __version__
 from rabbitish.core.exchange import Exchange
+from rabbitish.core.policing import Governing
 from rabbitish.session.connection import Session
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ def queues(node: Node, vhost: str) -> list[Row]:
             "consumers": len(queue.consumers),
             "state": "running",
             "type": "classic",
+            **_governing(queue.governing),
         }
         for queue in node.broker.vhosts[vhost].queues.values()
     ]
@@ -49,9 +51,19 @@ def exchanges(node: Node, vhost: str) -> list[Row]:
             "auto_delete": exchange.auto_delete,
             "internal": exchange.internal,
             "arguments": exchange.arguments,
+            **_governing(exchange.governing),
         }
         for exchange in node.broker.vhosts[vhost].exchanges.values()
     ]
+
+
+def _governing(governing: Governing) -> Row:
+    policy, operator = governing
+    return {
+        "policy": policy.name if policy is not None else "",
+        "operator_policy": operator.name if operator is not None else "",
+        "effective_policy_definition": dict(governing.definition),
+    }
 
 
 def bindings(node: Node, vhost: str) -> list[Row]:

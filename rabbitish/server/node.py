@@ -103,6 +103,7 @@ class Node:
 
         JournalError: it is damaged, or cannot be read.
         """
+        self.registrar.read(disk)
         self.keeper = Keeper(self, disk, self._journal_failed)
         self.registrar.open(disk)
         self.nursery.start_soon(self.keeper.compact)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
@@ -19,6 +19,7 @@ from rabbitish.core.access.logins import Attempt
 from rabbitish.core.access.passwords import SALT_BYTES, Hashed, hash_password
 from rabbitish.core.access.records import AccessError, VhostRecord
 from rabbitish.core.access.roster import Roster
+from rabbitish.core.policing import policies_by_vhost
 from rabbitish.server.keeper import JournalError
 from rabbitish.server.log import get_log
 from rabbitish.store.access_file import AccessDamaged, Unsure, read_roster, write_roster
@@ -26,6 +27,8 @@ from rabbitish.store.files import Disk
 
 if TYPE_CHECKING:
     from rabbitish.server.node import Node
+
+T = TypeVar("T")
 
 # Each hash takes its memory, and a core for as long as it lasts.
 _MOST_THREADS = 4
@@ -46,22 +49,31 @@ class Registrar:
         if node.settings.password_migration:
             node.hub.rehash = self._rehash
 
+    def read(self, disk: Disk) -> None:
+        """Read what is on disk, so that the journal is read with the policies that hold. JournalError: see `open`."""
+        roster = self._on_disk(lambda: read_roster(disk))
+        if roster is not None:
+            self._node.broker.govern(policies_by_vhost(roster), self._node.now())
+
     def open(self, disk: Disk) -> None:
         """Bring back what is on disk, before anybody may connect; make it at the first start.
 
         JournalError: it cannot be read, or used.
         """
+        roster = self._on_disk(lambda: read_roster(disk))
+        if roster is None:
+            roster = first = self._first()
+            self._on_disk(lambda: write_roster(disk, first))
+        self._disk = disk
+        self._node.hub.adopt(roster, self._node.now())
+
+    def _on_disk(self, work: Callable[[], T]) -> T:
         try:
-            roster = read_roster(disk)
-            if roster is None:
-                roster = self._first()
-                write_roster(disk, roster)
+            return work()
         except (AccessDamaged, Unsure) as error:
             raise JournalError(str(error)) from error
         except OSError as error:
             raise JournalError(f"users and permissions cannot be read or written: {error}") from error
-        self._disk = disk
-        self._node.hub.adopt(roster, self._node.now())
 
     def _first(self) -> Roster:
         """What there is at first: the default user, who may do everything in every virtual host there is."""
@@ -105,6 +117,9 @@ class Registrar:
             self._log.info(event, actor=actor, **fields)
             node.hub.audit(event, actor=actor, **fields)
             node.pump(node.now())
+            while node.broker.policing:
+                await trio.lowlevel.checkpoint()
+                node.pump(node.now())
             if node.keeper is not None:
                 await node.keeper.reached(node.keeper.recovered.recorder.declared)
 

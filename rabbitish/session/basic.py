@@ -48,7 +48,6 @@ def consume(channel: Channel, method: methods.BasicConsume) -> None:
     permit(session, methods.BasicConsume, "queue", name)
     queue = channel.queue(name)
     options = consumer_options(queue.name, vhost.name, method.arguments)
-    timeout = options.consumer_timeout_ms or queue.options.consumer_timeout_ms
     consumer = ChannelConsumer(
         channel,
         queue,
@@ -56,7 +55,7 @@ def consume(channel: Channel, method: methods.BasicConsume) -> None:
         no_ack=method.no_ack,
         exclusive=method.exclusive,
         priority=options.priority,
-        timeout_ms=timeout or session.settings.default_consumer_timeout_ms,
+        timeout_ms=options.consumer_timeout_ms,
     )
     vhost.consume(queue, consumer)
     channel.consumers[tag] = consumer

@@ -35,6 +35,7 @@ class ChannelConsumer:
 
     __slots__ = (
         "_outbox",
+        "_own_timeout_ms",
         "_prefix",
         "_prefixed",
         "cancelled",
@@ -72,7 +73,8 @@ class ChannelConsumer:
         self.waiting = False
         self.unacked = 0
         self.cancelled = False
-        self.timeout_ms = timeout_ms
+        self._own_timeout_ms = timeout_ms
+        self.timeout_ms = self._timeout()
         self.due_at: int | None = None
         self._outbox = channel.session.outbox
         self._prefix = b""
@@ -144,6 +146,18 @@ class ChannelConsumer:
         size = _FIXED_SIZE + len(tag) + suffix_size
         self._prefix = HEAD.pack(FRAME_METHOD, self.channel.number, size) + _DELIVER + tag
         self._prefixed = suffix_size
+
+    def options_changed(self, now: int) -> None:
+        """See core.consumer.Consumer. What it holds that was delivered without a timeout counts from now."""
+        self.timeout_ms = self._timeout()
+        if self.timeout_ms is not None and self.unacked:
+            for run in self.channel.unacked:
+                run.when = run.when or now
+            self.channel.session.broker.deadlines.ask(self, now)
+
+    def _timeout(self) -> int | None:
+        default = self.channel.session.settings.default_consumer_timeout_ms
+        return self._own_timeout_ms or self.queue.options.consumer_timeout_ms or default
 
     def queue_gone(self) -> None:
         """The queue was deleted."""

@@ -15,6 +15,7 @@ from rabbitish.core.access.logins import Attempt
 from rabbitish.core.access.roster import Roster
 from rabbitish.core.broker import Broker
 from rabbitish.core.exchange import Target
+from rabbitish.core.policing import policies_by_vhost
 from rabbitish.errors import ConnectionFailure, ReplyCode
 from rabbitish.session.content import PropertyCache, WireMessage
 from rabbitish.session.tally import Tally
@@ -93,8 +94,8 @@ class Hub:
 
         Connections of users and to virtual hosts that are gone are closed, in RabbitMQ's words.
         """
+        before, broker = self.access.roster, self.broker
         self.access.adopt(roster)
-        broker = self.broker
         for session in list(self.sessions):
             name = session.user.name
             if name and name not in roster.users:
@@ -111,6 +112,8 @@ class Hub:
             vhost = broker.add_vhost(name)
             vhost.record = record
             vhost.forget_routes()
+        if (roster.policies, roster.operator_policies) != (before.policies, before.operator_policies):
+            broker.govern(policies_by_vhost(roster), now)
 
     def set_alarm(self, resource: Resource) -> None:
         """Hold publishers back, since this has run short. Those who are held back already hear nothing of it."""

@@ -16,6 +16,8 @@ from rabbitish.values import Table
 
 _U32 = Struct(">I")
 _QUEUE = Struct(">IB")
+_AUTO_DELETE, _HAS_TTLS = 1, 2
+_TTL = Struct(">Qq")  # the number, and the TTL or -1
 _ROUTE = Struct(">HII")
 _RANGE_BYTES = 12
 _RETURNED = Struct(">IQI")
@@ -119,18 +121,26 @@ class DeclaredQueue(NamedTuple):
     name: str
     auto_delete: bool
     arguments: Table
+    ttls: tuple[tuple[int, int | None], ...] = ()
+    """See core.holdings. With these it was told of before, and is told of anew since they have changed."""
 
     def encode(self, codec: Codec) -> bytes:
         """The body."""
-        head = _QUEUE.pack(self.number, self.auto_delete)
-        return head + encode_name(self.vhost) + encode_name(self.name) + codec.encode_table(self.arguments)
+        head = _QUEUE.pack(self.number, self.auto_delete * _AUTO_DELETE | bool(self.ttls) * _HAS_TTLS)
+        names = encode_name(self.vhost) + encode_name(self.name)
+        ttls = b"".join(_TTL.pack(since, -1 if ttl is None else ttl) for since, ttl in self.ttls)
+        return head + names + codec.encode_table(self.arguments) + ttls
 
     @classmethod
     def decode(cls, body: bytes, codec: Codec) -> DeclaredQueue:
         """The other way."""
         reader = Reader(body, codec)
         number, flags = reader.take(_QUEUE)
-        return cls(number, reader.name(), reader.name(), bool(flags), reader.table())
+        declared = cls(number, reader.name(), reader.name(), bool(flags & _AUTO_DELETE), reader.table())
+        if not flags & _HAS_TTLS:
+            return declared
+        ttls = _TTL.iter_unpack(reader.rest())
+        return declared._replace(ttls=tuple((since, None if ttl < 0 else ttl) for since, ttl in ttls))
 
 
 class Bound(NamedTuple):

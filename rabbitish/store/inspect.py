@@ -196,7 +196,8 @@ def describe(details: Details, names: Names) -> dict[str, object]:
 def _describe_declaration(details: Details, names: Names) -> dict[str, object]:
     if isinstance(details, DeclaredQueue):
         queue = {"number": details.number, "vhost": details.vhost, "name": details.name}
-        return {"queue": queue, "auto_delete": details.auto_delete, "arguments": details.arguments}
+        about = {"queue": queue, "auto_delete": details.auto_delete, "arguments": details.arguments}
+        return {**about, "ttls": details.ttls} if details.ttls else about
     if isinstance(details, Gone):
         return {"queue": names[details.number]}
     if isinstance(details, DeclaredExchange):

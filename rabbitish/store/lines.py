@@ -86,7 +86,7 @@ class Replayed:
                 handed_out.append(live._replace(length=out) if out < length else live)
                 first, length = first + out, length - out
             if length:
-                never.add(first, length, length * size, queue.deadline_of(live.stamp, live.now))
+                never.add(first, length, length * size, queue.deadline_then(live.stamp, live.now, live.first))
         for lane, (handed_out, never) in lanes.items():
             yield Line(lane, self._returned(handed_out, returns, reader), never.pages)
 

@@ -101,7 +101,7 @@ class Losses:
                     index -= 1
         elif record.type is Type.SNAPSHOT_END:
             self._in_snapshot = False
-        elif isinstance(details, DeclaredQueue) and not self._in_snapshot:
+        elif isinstance(details, DeclaredQueue) and not details.ttls and not self._in_snapshot:
             self._born.setdefault(details.number, record.lsn)
 
     def found(self) -> Iterator[Lost]:

@@ -88,6 +88,11 @@ class JournalRecorder:
         self._journal.close_gathering()
         return self._journal.last_lsn
 
+    @property
+    def oldest(self) -> int:
+        """See Recorder."""
+        return self._journal.segments.all[0].head.first_lsn
+
     # ---- declarations
 
     def vhost_added(self, vhost: str) -> None:
@@ -109,6 +114,10 @@ class JournalRecorder:
     def queue_declared(self, vhost: str, queue: Queue) -> None:
         """See Recorder."""
         self.know(queue, self._next_number)
+        self.declared = self._journal.append(Type.QUEUE_NEW, self._queue(vhost, queue))
+
+    def queue_changed(self, vhost: str, queue: Queue) -> None:
+        """See Recorder."""
         self.declared = self._journal.append(Type.QUEUE_NEW, self._queue(vhost, queue))
 
     def queue_deleted(self, queue: Queue) -> None:
@@ -133,7 +142,9 @@ class JournalRecorder:
 
     def _queue(self, vhost: str, queue: Queue) -> bytes:
         number = self._numbers[queue]
-        return DeclaredQueue(number, vhost, queue.name, queue.auto_delete, queue.arguments).encode(self._codec)
+        return DeclaredQueue(number, vhost, queue.name, queue.auto_delete, queue.arguments, queue.ttls).encode(
+            self._codec
+        )
 
     def _binding(self, vhost: str, binding: Binding) -> bytes:
         to = binding.destination

@@ -2,9 +2,9 @@
 
 What there was comes from the records, read in order into what they add up to (replay.py), or from the checkpoint that a
 clean stop left (checkpoint.py). Either goes through the core's own methods while nobody records: there is no second way
-for a queue to come into being or a message to come into it. A message keeps the time of its publish, so time that
-passed while the broker was down counts for its TTL. Most messages stay where they are, on disk, and only pages that
-name them are put into the queues.
+for a queue to come into being or a message to come into it. A message keeps the time of its publish, and the TTL that
+its queue had then, so time that passed while the broker was down counts. Most messages stay where they are, on disk,
+and only pages that name them are put into the queues.
 
 A journal that is quick to read is read even if there is a checkpoint, so that damage is found before anything is built
 on it; but with the checkpoint it is known that nothing can be torn.
@@ -96,8 +96,12 @@ def recover(
     recorder.attach(journal)
     journal.begin()
     broker.record(recorder)
+    for vhost in broker.vhosts.values():  # policies may have changed that the journal does not know of
+        for queue in vhost.queues.values():
+            vhost.governor.note_ttl(queue)
     for queue in queues.values():
-        queue.bury_returned(now)
+        for _ in queue.bury_returned(now):
+            pass
     messages = sum(queue.ready for queue in queues.values())
     checkpointed = isinstance(source, Checkpoint)
     return Recovered(journal, recorder, shelf, len(queues), messages, scanned.cut, checkpointed, doubt)
@@ -147,6 +151,7 @@ def _declare(all_declared: Declared, broker: Broker, recorder: JournalRecorder, 
             now=now,
         )
         recorder.know(queues[number], number)
+        queues[number].ttls = declared.ttls
     for bound in all_declared.bindings.values():
         vhost = broker.add_vhost(bound.vhost)
         destination = _destination(vhost, bound)

@@ -238,14 +238,16 @@ def list_vhost_limits() -> dict[str, object]:
 @_command(_vhost, columns="name messages")
 def list_queues(vhost: str) -> dict[str, object]:
     """List queues; columns: name durable auto_delete exclusive arguments messages_ready messages_unacknowledged
-    messages message_bytes consumers state type.
+    messages message_bytes consumers state type policy operator_policy effective_policy_definition.
     """
     return {"vhost": vhost}
 
 
 @_command(_vhost, columns="name type")
 def list_exchanges(vhost: str) -> dict[str, object]:
-    """List exchanges; columns: name type durable auto_delete internal arguments."""
+    """List exchanges; columns: name type durable auto_delete internal arguments policy operator_policy
+    effective_policy_definition.
+    """
     return {"vhost": vhost}
 
 

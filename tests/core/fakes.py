@@ -172,6 +172,9 @@ class ListConsumer:
             ]
         return sum(message.size for message in messages)
 
+    def options_changed(self, now: int) -> None:
+        """See Consumer."""
+
     def queue_gone(self) -> None:
         """See Consumer."""
         self.told += 1

@@ -70,6 +70,15 @@ class Ledger:
         self.contents[queue] = {}
         self.out[queue] = set()
 
+    @property
+    def oldest(self) -> int:
+        """See Recorder."""
+        return min((lsn for contents in self.contents.values() for lsn in contents), default=self.position + 1)
+
+    def queue_changed(self, vhost: str, queue: Queue) -> None:
+        """See Recorder."""
+        assert self.queues[vhost, queue.name] is queue
+
     def queue_deleted(self, queue: Queue) -> None:
         """See Recorder."""
         self.queues = {key: known for key, known in self.queues.items() if known is not queue}

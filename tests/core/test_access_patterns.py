@@ -65,7 +65,7 @@ def test_what_matches(text: str, matching: str, others: str) -> None:
     ("text", "why"),
     [
         ("(", "missing ) at offset 1"),
-        ("a)", "unmatched ) at offset 1"),
+        ("a)", "unmatched parentheses at offset 1"),
         ("*a", "nothing to repeat at offset 0"),
         ("a|+", "nothing to repeat at offset 2"),
         ("[a", "missing terminating ] for character class at offset 2"),

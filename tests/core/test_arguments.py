@@ -50,7 +50,7 @@ def test_without_arguments_everything_is_at_its_default() -> None:
         expires_ms=None,
         max_length=None,
         max_length_bytes=None,
-        overflow="drop-head",
+        overflow=None,
         dead_letter_exchange=None,
         dead_letter_routing_key=None,
         max_priority=None,
@@ -106,7 +106,6 @@ def test_options_do_not_change() -> None:
         {"x-queue-master-locator": 5},
         {"x-nonsense": [1, {"a": None}], "whatever": Decimal(5)},
         {"x-single-active-consumer": False},
-        {"x-overflow": "drop-head"},
     ],
 )
 def test_some_arguments_are_accepted_and_change_nothing(arguments: Table) -> None:

@@ -260,7 +260,8 @@ class PagedQueueAgainstList(QueueAgainstList):
             for page in self.world.shelf.put_away(messages):
                 self.queue.restore_page(self.queue.lane_of(messages[0].stamp), page)
             self.queue.check()
-        self.queue.bury_returned(now)
+        for _ in self.queue.bury_returned(now):
+            pass
         if self.delivery_limit is not None:
             for entry in [entry for entry in self.inside if entry.returns > self.delivery_limit]:
                 self.inside.remove(entry)

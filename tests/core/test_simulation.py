@@ -573,7 +573,7 @@ class Simulation:
         assert queue.ready_bytes == sum(message.size for message in ready)
         assert queue.unacked_bytes == sum(held.message.size for held in unacked)
         assert all(message.deadline is None or message.deadline > self.now for message in ready)
-        if options.overflow == "drop-head":
+        if options.drops_head:
             assert options.max_length is None or queue.ready <= options.max_length
             assert options.max_length_bytes is None or queue.ready_bytes <= options.max_length_bytes
         consumers = list(queue.consumers)
@@ -642,7 +642,7 @@ class Simulation:
         options = queue.options
         return (
             options.delivery_limit is None
-            and (options.max_length is options.max_length_bytes is None or options.overflow != "drop-head")
+            and (options.max_length is options.max_length_bytes is None or not options.drops_head)
             and all(message.deadline is None for message in queue)
             and all(held.message.deadline is None for held in self.held() if held.queue is queue)
         )

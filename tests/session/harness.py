@@ -87,6 +87,7 @@ class Journal:
     def __init__(self) -> None:
         self.position = 0
         self.declared = 0
+        self.oldest = 0
 
     def published(self, queues: Sequence[Queue], messages: Sequence[Message], now: int) -> None:
         for message in messages:
@@ -101,7 +102,7 @@ class Journal:
         self.declared = self.position
 
     vhost_added = vhost_removed = exchange_declared = exchange_deleted = queue_declared = queue_deleted = _declared
-    bound = unbound = _declared
+    queue_changed = bound = unbound = _declared
     removed = page_removed = delivered = returned = _told
 
 

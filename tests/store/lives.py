@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from rabbitish.core.access.roster import Roster
 from rabbitish.core.exchange import Exchange
 from rabbitish.core.paging import Page
+from rabbitish.core.policing import policies_by_vhost
 from rabbitish.core.queue import Queue
 from rabbitish.session.content import WireCodec, WireMessage
 from rabbitish.store.checkpoint import write_checkpoint
@@ -43,8 +45,12 @@ class MemoryDisk(FakeDisk):
 class Life(World):
     """A broker from its start to its end. Checkpoints count however small the journal is, unless told otherwise."""
 
-    def __init__(self, disk: MemoryDisk, *, now: int = START, trusted_above: int = 0) -> None:
+    def __init__(
+        self, disk: MemoryDisk, *, now: int = START, trusted_above: int = 0, roster: Roster | None = None
+    ) -> None:
         super().__init__()
+        if roster is not None:  # known first, as in the server
+            self.broker.govern(policies_by_vhost(roster), now)
         self.disk = disk
         self.now = now
         self.failures: list[Exception] = []
@@ -63,6 +69,8 @@ class Life(World):
         self.journal = self.recovered.journal
         self.broker.usage.window_bytes = WINDOW_BYTES
         self.hub.durable = self.journal.durable_lsn
+        if roster is not None:
+            self.hub.adopt(roster, now)
 
     def settle(self) -> None:
         """See World."""

@@ -77,7 +77,8 @@ class Memory(World):
         for source, name in moment.bindings:
             self.vhost.bind(source, self.vhost.queues[name], "", {})
         for queue in list(self.vhost.queues.values()):
-            queue.bury_returned(now)
+            for _ in queue.bury_returned(now):
+                pass
         self.settle()
 
 

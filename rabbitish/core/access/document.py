@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from rabbitish.core.access.passwords import SHA256, read_hash
+from rabbitish.core.access.policies import Policy, read_policy
 from rabbitish.core.access.records import AccessError, Permission, TopicPermission, User, VhostRecord
 from rabbitish.core.access.roster import Roster
 
@@ -30,7 +31,13 @@ def to_document(roster: Roster) -> dict[str, object]:
             {"user": user, "vhost": vhost, "exchange": exchange, **permission._asdict()}
             for (user, vhost, exchange), permission in roster.topic_permissions.items()
         ],
+        "policies": _policies(roster.policies),
+        "operator_policies": _policies(roster.operator_policies),
     }
+
+
+def _policies(policies: dict[tuple[str, str], Policy]) -> list[dict[str, object]]:
+    return [{"vhost": vhost, "name": name, **policy.value} for (vhost, name), policy in policies.items()]
 
 
 def limits_of(thing: User | VhostRecord) -> dict[str, int]:
@@ -80,6 +87,10 @@ def from_document(document: object) -> Roster:
         with_place(where, _read_permission, roster, fields)
     for where, fields in _entries(document, "topic_permissions"):
         with_place(where, _read_topic_permission, roster, fields)
+    for where, fields in _entries(document, "policies"):
+        with_place(where, _read_policy, roster, fields)
+    for where, fields in _entries(document, "operator_policies"):
+        with_place(where, _read_operator_policy, roster, fields)
     return roster
 
 
@@ -152,3 +163,13 @@ def _read_permission(roster: Roster, fields: dict[str, Any]) -> None:
 def _read_topic_permission(roster: Roster, fields: dict[str, Any]) -> None:
     permission = TopicPermission(_text(fields, "write"), _text(fields, "read"))
     roster.set_topic_permissions(_text(fields, "user"), _text(fields, "vhost"), _text(fields, "exchange"), permission)
+
+
+def _read_policy(roster: Roster, fields: dict[str, Any], *, operator: bool = False) -> None:
+    value = {key: item for key, item in fields.items() if key not in ("vhost", "name")}
+    policy = read_policy(_text(fields, "name"), value, operator=operator)
+    roster.set_policy(_text(fields, "vhost"), policy, operator=operator)
+
+
+def _read_operator_policy(roster: Roster, fields: dict[str, Any]) -> None:
+    _read_policy(roster, fields, operator=True)

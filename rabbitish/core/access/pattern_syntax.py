@@ -17,6 +17,11 @@ _MOST_REPEATS = 65_535  # PCRE's
 class PatternError(ValueError):
     """A regular expression that cannot be used; the text says why, and where."""
 
+    def __init__(self, why: str, at: int | None = None) -> None:
+        super().__init__(why if at is None else f"{why} at offset {at}")
+        self.why = why.rstrip(",")
+        self.at = at or 0
+
 
 class Chars(NamedTuple):
     """One byte of a set: a byte of 256 is 1 where it is in it."""
@@ -124,11 +129,11 @@ class _Parser:
     def parse(self) -> Node:
         node = self._choice()
         if self._at < len(self._data):
-            self._fail("unmatched )")
+            self._fail("unmatched parentheses")
         return node
 
     def _fail(self, why: str) -> NoReturn:
-        raise PatternError(f"{why} at offset {self._at}")
+        raise PatternError(why, self._at)
 
     def _peek(self, what: bytes) -> bool:
         return self._data.startswith(what, self._at)

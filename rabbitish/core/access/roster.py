@@ -13,6 +13,7 @@ from dataclasses import replace
 from rabbitish.core.access.passwords import Hashed
 from rabbitish.core.access.pattern_syntax import PatternError
 from rabbitish.core.access.patterns import Pattern
+from rabbitish.core.access.policies import Policy
 from rabbitish.core.access.records import (
     QUEUE_TYPES,
     USER_LIMITS,
@@ -28,21 +29,27 @@ from rabbitish.core.access.records import (
 
 
 class Roster:
-    """Users by name, permissions by user and virtual host, topic permissions by exchange too, virtual hosts by name."""
+    """Users by name, permissions by user and virtual host, topic permissions by exchange too, virtual hosts by name.
 
-    __slots__ = ("permissions", "topic_permissions", "users", "vhosts")
+    Policies and operator policies by virtual host and name.
+    """
+
+    __slots__ = ("operator_policies", "permissions", "policies", "topic_permissions", "users", "vhosts")
 
     def __init__(self) -> None:
         self.users: dict[str, User] = {}
         self.vhosts: dict[str, VhostRecord] = {}
         self.permissions: dict[tuple[str, str], Permission] = {}
         self.topic_permissions: dict[tuple[str, str, str], TopicPermission] = {}
+        self.policies: dict[tuple[str, str], Policy] = {}
+        self.operator_policies: dict[tuple[str, str], Policy] = {}
 
     def draft(self) -> Roster:
         """A copy to make changes to."""
         copy = Roster()
         copy.users, copy.vhosts = dict(self.users), dict(self.vhosts)
         copy.permissions, copy.topic_permissions = dict(self.permissions), dict(self.topic_permissions)
+        copy.policies, copy.operator_policies = dict(self.policies), dict(self.operator_policies)
         return copy
 
     # ---- users
@@ -134,6 +141,8 @@ class Roster:
         del self.vhosts[self.vhost(name).name]
         self.permissions = {key: value for key, value in self.permissions.items() if key[1] != name}
         self.topic_permissions = {key: value for key, value in self.topic_permissions.items() if key[1] != name}
+        self.policies = {key: value for key, value in self.policies.items() if key[0] != name}
+        self.operator_policies = {key: value for key, value in self.operator_policies.items() if key[0] != name}
 
     def set_vhost_limits(self, name: str, limits: dict[str, object]) -> None:
         """Set these limits, and leave others as they are."""
@@ -143,6 +152,36 @@ class Roster:
     def set_tracing(self, name: str, *, on: bool) -> None:
         """Whether messages are to be traced."""
         self.vhosts[name] = replace(self.vhost(name), tracing=on)
+
+    # ---- policies: `read_policy` has checked them
+
+    def set_policy(self, vhost: str, policy: Policy, *, operator: bool = False) -> None:
+        """Add a policy to a virtual host, or replace the one of its name."""
+        self.vhost(vhost)
+        self._policies(operator)[vhost, policy.name] = policy
+
+    def clear_policy(self, vhost: str, name: str, *, operator: bool = False) -> None:
+        """There is no such policy any more. AccessError: there was none."""
+        if self._policies(operator).pop((vhost, name), None) is None:
+            raise AccessError("Parameter does not exist")
+
+    def policies_of(self, vhost: str, *, operator: bool = False) -> list[Policy]:
+        """The policies of a virtual host, the one that comes first where several match first."""
+        return _in_order(policy for (where, _), policy in self._policies(operator).items() if where == vhost)
+
+    def all_policies(self, *, operator: bool = False) -> dict[str, list[Policy]]:
+        """The same for each virtual host that has any."""
+        found: dict[str, list[Policy]] = {}
+        for (vhost, _), policy in self._policies(operator).items():
+            found.setdefault(vhost, []).append(policy)
+        return {vhost: _in_order(policies) for vhost, policies in found.items()}
+
+    def _policies(self, operator: bool) -> dict[tuple[str, str], Policy]:
+        return self.operator_policies if operator else self.policies
+
+
+def _in_order(policies: Iterable[Policy]) -> list[Policy]:
+    return sorted(policies, key=lambda policy: (-policy.priority, policy.name))
 
 
 def _tags(tags: Iterable[str]) -> frozenset[str]:

@@ -1,0 +1,95 @@
+"""The policies of a virtual host, brought to everything that is in it.
+
+What is declared gets its policies at once. When policies change all that there is gets others; where that is very much
+it takes some settles, so that nobody waits long, and whoever made the change can wait until it is `busy` no more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from rabbitish.core.changes import Recorder
+from rabbitish.core.chores import Chores
+from rabbitish.core.exchange import Exchange
+from rabbitish.core.policing import NO_POLICIES, Policies
+from rabbitish.core.queue import Queue
+
+# So many names are matched with expressions at a time, which takes some milliseconds.
+MATCHES_AT_ONCE = 200
+
+
+class Governed(Protocol):
+    """What is asked of the virtual host."""
+
+    name: str
+    queues: dict[str, Queue]
+    exchanges: dict[str, Exchange]
+    chores: Chores
+    recorder: Recorder | None
+
+    def forget_routes(self) -> None:
+        """What sessions remember of routes may be wrong now."""
+
+
+class Governor:
+    """Knows the policies that hold."""
+
+    __slots__ = ("_pending", "_vhost", "policies")
+
+    def __init__(self, vhost: Governed) -> None:
+        self.policies = NO_POLICIES
+        self._vhost = vhost
+        self._pending = 0
+
+    @property
+    def busy(self) -> bool:
+        """Whether a change has not reached everything yet."""
+        return self._pending > 0
+
+    def adopt(self, policies: Policies, now: int) -> None:
+        """These hold from now on."""
+        self.policies = policies
+        self._pending += 1
+        work = self._govern_all(now)
+        if next(work, self) is not self:
+            self._vhost.chores.add(work)
+
+    def _govern_all(self, now: int) -> Iterator[None]:
+        vhost, policies = self._vhost, self.policies
+        at_once = max(1, MATCHES_AT_ONCE // max(1, len(policies)))
+        things: list[Queue | Exchange] = [*vhost.queues.values(), *vhost.exchanges.values()]
+        try:
+            for start in range(0, len(things), at_once):
+                if start:
+                    yield
+                if self.policies is not policies:  # there are others by now
+                    return
+                for thing in things[start : start + at_once]:
+                    if isinstance(thing, Exchange):
+                        self.govern_exchange(thing)
+                    elif not thing.deleted:
+                        self.govern_queue(thing, now)
+                vhost.forget_routes()
+        finally:
+            self._pending -= 1
+
+    def govern_exchange(self, exchange: Exchange) -> None:
+        """Give an exchange the policies that it should have. The default one has none, as with RabbitMQ."""
+        if exchange.name:
+            governing = self.policies.of_exchange(exchange.name)
+            if governing != exchange.governing:
+                exchange.govern(governing)
+
+    def govern_queue(self, queue: Queue, now: int) -> None:
+        """Give a queue the policies that it should have."""
+        governing = self.policies.of_queue(queue.name, queue.options.queue_type)
+        if governing != queue.governing:
+            queue.govern(governing, now)
+            self.note_ttl(queue)
+
+    def note_ttl(self, queue: Queue) -> None:
+        """Have it recorded which TTL messages are given in a queue, if that is another than before."""
+        recorder = self._vhost.recorder
+        if recorder is not None and queue.durable and queue.note_ttl(recorder.position, recorder.oldest):
+            recorder.queue_changed(self._vhost.name, queue)
