@@ -19,7 +19,7 @@ from rabbitish.core.consumer import Consumer, Consumers
 from rabbitish.core.holdings import counted
 from rabbitish.core.host import Host
 from rabbitish.core.lane import FREED_AT_ONCE, Lane
-from rabbitish.core.leaving import DELIVERY_LIMIT, MAXLEN, SWEEP_MESSAGES, Leaving
+from rabbitish.core.leaving import BURIED_COST, DELIVERY_LIMIT, MAXLEN, SWEEP_MESSAGES, Leaving
 from rabbitish.core.message import Message
 from rabbitish.core.policing import UNGOVERNED, Governing, governed
 from rabbitish.values import Table
@@ -216,7 +216,7 @@ class Queue(Leaving):
         if limit is not None:
             for lane in list(self.lanes.values()):
                 returned = lane.take_returned(limit)
-                while piece := list(islice(returned, SWEEP_MESSAGES)):
+                while piece := list(islice(returned, SWEEP_MESSAGES // BURIED_COST)):
                     self._drop(piece, DELIVERY_LIMIT, now)
                     self.mark()
                     yield

@@ -70,7 +70,7 @@ class Replayed:
         """See Source."""
         returns = self._replay.returns(number)
         last = self._last_returned(number, queue, returns)
-        if not queue.options.max_priority:
+        if not queue.options.max_priority and not queue.ttls:  # else each record may have a TTL of its own
             yield self._only_line(number, queue, last[queue.lane_at(0)], returns, reader)
             return
         lanes: dict[Lane, tuple[list[Live], Stretches]] = {}
@@ -102,7 +102,7 @@ class Replayed:
             self.segments.of(out.first).live(number, out.length, weight)
         never = Stretches(reader)
         for alike in self._replay.alike(number, last):
-            weight = never.extend(alike, queue.options.message_ttl_ms) + alike.length * WEIGHT_BYTES
+            weight = never.extend(alike, queue.declared.message_ttl_ms) + alike.length * WEIGHT_BYTES
             self.segments.of(alike.firsts[0]).live(number, alike.length, weight)
         return Line(queue.lane_at(0), self._returned(handed_out, returns, reader), never.pages)
 

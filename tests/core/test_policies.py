@@ -11,7 +11,7 @@ from rabbitish.core.access.policies import Definition, Policy, read_policy
 from rabbitish.core.access.records import VhostRecord
 from rabbitish.core.access.roster import Roster
 from rabbitish.core.governor import MATCHES_AT_ONCE
-from rabbitish.core.leaving import SWEEP_MESSAGES
+from rabbitish.core.leaving import BURIED_COST, SWEEP_MESSAGES
 from rabbitish.core.policing import policies_by_vhost
 from rabbitish.core.queue import Queue
 from rabbitish.values import Value
@@ -272,32 +272,35 @@ def test_a_lower_delivery_limit_buries_what_has_come_back_too_often(world: Gover
     assert (world.ready(), world.ready("dead")) == ("ac", "bd")
 
 
+PIECE = SWEEP_MESSAGES // BURIED_COST
+
+
 def test_many_that_came_back_too_often_are_buried_in_pieces(world: Governed) -> None:
     queue = world.with_dead()
-    count = 2 * SWEEP_MESSAGES + 5
+    count = 2 * PIECE + 5
     world.publish_all(["x"] * count)
     for _ in range(2):
         world.die(world.consume())
     with world.batch():
         world.policy({"delivery-limit": 1}, pattern="^q")
         world.broker.settle(world.now)
-        assert queue.ready == count - SWEEP_MESSAGES
+        assert queue.ready == count - PIECE
         world.clear()  # which leaves the rest alone
-    assert queue.ready == count - SWEEP_MESSAGES
+    assert queue.ready == count - PIECE
     world.policy({"delivery-limit": 1}, pattern="^q")
     assert (queue.ready, world.vhost.queues["dead"].ready) == (0, count)
 
 
 def test_a_queue_that_goes_while_its_returned_messages_are_buried(world: Governed) -> None:
     queue = world.with_dead()
-    world.publish_all(["x"] * (2 * SWEEP_MESSAGES))
+    world.publish_all(["x"] * (2 * PIECE))
     for _ in range(2):
         world.die(world.consume())
     with world.batch():
         world.policy({"delivery-limit": 1}, pattern="^q")
         world.broker.settle(world.now)
         world.delete()
-    assert queue.ready == 0 and world.vhost.queues["dead"].ready == SWEEP_MESSAGES
+    assert queue.ready == 0 and world.vhost.queues["dead"].ready == PIECE
 
 
 def test_consumers_hear_of_another_timeout(world: Governed) -> None:
