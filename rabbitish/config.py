@@ -214,6 +214,14 @@ class Settings:
 
     # --- Access ------------------------------------------------------------------------------------------------------
 
+    # A file of definitions in RabbitMQ's JSON, imported at every start before anybody may connect; empty: none. As with
+    # RabbitMQ it is in the place of the user and the vhost that exist at first otherwise.
+    load_definitions: str = ""
+
+    # The largest file of definitions. Ten thousand queues with three bindings each are some 6 MiB; an import holds the
+    # file and what it says in memory, about ten times its size.
+    definitions_max_bytes: int = within(1 * KIB, 1 * GIB, 64 * MIB)
+
     # The user and the vhost that exist at first, as in RabbitMQ: every client's default login.
     default_user: str = "guest"
     default_pass: str = field(default="guest", repr=False)
