@@ -29,6 +29,11 @@ DEFAULT_PORTS = {"amqp": DEFAULT_PORT, "amqps": 5671}
 TLS_VERSIONS = ("tlsv1.2", "tlsv1.3")
 LOGIN_NAMES = ("distinguished_name", "common_name", "subject_alternative_name", "subject_alt_name")
 SAN_TYPES = ("dns", "ip", "email", "uri")
+PASSWORD_HASHES = (
+    "rabbitish_password_scrypt",
+    "rabbit_password_hashing_sha256",
+    "rabbit_password_hashing_sha512",
+)
 
 _LISTEN_URL = re.compile(
     r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?:\[(?P<v6>[\w:.%]+)\]|(?P<host>[^\s/:@\[\]]+))(?::(?P<port>\d+))?/?"
@@ -243,6 +248,10 @@ class Settings:
     # 14. Each user's password is verified once in the life of the process, when all clients come back after a restart.
     password_cost: int = within(4, 20, 14)
 
+    # How new passwords are hashed: our own way, or as RabbitMQ does, which is quick for whoever steals the hashes but
+    # good there too, where definitions go to a RabbitMQ. RabbitMQ's name for the setting.
+    password_hashing_module: str = PASSWORD_HASHES[0]
+
     # When somebody logs in whose password was hashed by RabbitMQ, hash it anew our way. Off: RabbitMQ cannot verify our
     # hashes, so a file that is exported would be of less use there.
     password_migration: bool = False
@@ -302,6 +311,7 @@ class Settings:
         for key in ("product", "product_version", "cluster_name", "default_user", "default_vhost"):
             _check_name(key, getattr(self, key))
         _check_choice("log_level", self.log_level, LOG_LEVELS)
+        _check_choice("password_hashing_module", self.password_hashing_module, PASSWORD_HASHES)
         _check_tls(self)
         if self.ephemeral and self.data_dir:
             raise SettingError(f"must be false with a data_dir ({self.data_dir!r})", "ephemeral", "data_dir")

@@ -91,12 +91,10 @@ async def import_definitions(node: Node, actor: str, data: bytes, vhost: str | N
         imported.notes += topology.notes
         counts = {name: len(document.section(name)) for name in SECTIONS}
         imported.objects = {name: count for name, count in counts.items() if count}
-        made = ("exchanges", "queues", "bindings")
-        imported.made = {name: len(getattr(topology, name)) for name in made}
         fields.update(imported.objects)
 
     async def follow() -> None:
-        await _by_pieces(node, make(topology, node.broker, node.now), pump=True)
+        imported.made = await _by_pieces(node, make(topology, node.broker, node.now), pump=True)
 
     await node.registrar.revise(actor, "definitions imported", prepare, follow, fields)
     return imported

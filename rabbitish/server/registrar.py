@@ -16,7 +16,7 @@ import trio
 
 from rabbitish.core.access import EVERYTHING
 from rabbitish.core.access.logins import Attempt
-from rabbitish.core.access.passwords import SALT_BYTES, Hashed, hash_password, matches
+from rabbitish.core.access.passwords import SALT_BYTES, SCRYPT, Hashed, hash_as_rabbitmq, hash_password, matches
 from rabbitish.core.access.records import AccessError, VhostRecord
 from rabbitish.core.access.roster import Roster
 from rabbitish.core.policing import policies_by_vhost
@@ -47,7 +47,7 @@ class Registrar:
         self._threads = trio.CapacityLimiter(min(_MOST_THREADS, os.cpu_count() or 1))
         self._waiting: dict[tuple[str, bytes], list[tuple[Attempt, Callable[[bool, int], None]]]] = {}
         node.hub.verify = self.verify
-        if node.settings.password_migration:
+        if node.settings.password_migration and node.settings.password_hashing_module == SCRYPT:
             node.hub.rehash = self._rehash
 
     def read(self, disk: Disk) -> None:
@@ -159,8 +159,11 @@ class Registrar:
     # ---- passwords
 
     def hashed(self, password: bytes) -> Hashed:
-        """Our hash of a password; slow."""
-        return hash_password(password, secrets.token_bytes(SALT_BYTES), self._node.settings.password_cost)
+        """The hash that a new password gets; slow."""
+        settings, salt = self._node.settings, secrets.token_bytes(SALT_BYTES)
+        if settings.password_hashing_module != SCRYPT:
+            return hash_as_rabbitmq(password, salt, settings.password_hashing_module)
+        return hash_password(password, salt, settings.password_cost)
 
     async def hash_in_thread(self, password: bytes) -> Hashed:
         """The same, while others go on."""

@@ -242,8 +242,12 @@ def _predeclared() -> dict[str, str]:
     return {name: kind for name, kind, _ in PREDECLARED}
 
 
-def make(topology: Topology, broker: Broker, now: Callable[[], int]) -> Generator[None, None, None]:
-    """Make what is not there by now. What has been deleted meanwhile, or with its virtual host, is not missed."""
+def make(topology: Topology, broker: Broker, now: Callable[[], int]) -> Generator[None, None, dict[str, int]]:
+    """Make what is not there by now; how many there were of each.
+
+    What has been deleted meanwhile, or with its virtual host, is not missed.
+    """
+    made = {"exchanges": 0, "queues": 0, "bindings": 0}
     for exchange in topology.exchanges:
         vhost = broker.vhosts.get(exchange.vhost)
         if vhost is not None and exchange.name not in vhost.exchanges:
@@ -255,6 +259,7 @@ def make(topology: Topology, broker: Broker, now: Callable[[], int]) -> Generato
                 internal=exchange.internal,
                 arguments=exchange.arguments,
             )
+            made["exchanges"] += 1
         yield
     for queue in topology.queues:
         vhost = broker.vhosts.get(queue.vhost)
@@ -267,24 +272,28 @@ def make(topology: Topology, broker: Broker, now: Callable[[], int]) -> Generato
                 owner=None,
                 now=now(),
             )
+            made["queues"] += 1
         yield
     for binding in topology.bindings:
         vhost = broker.vhosts.get(binding.vhost)
         if vhost is not None:
-            _bind(vhost, binding)
+            made["bindings"] += _bind(vhost, binding)
         yield
+    return made
 
 
-def _bind(vhost: Vhost, new: NewBinding) -> None:
+def _bind(vhost: Vhost, new: NewBinding) -> bool:
+    """False: it is there, or cannot be any more."""
     source = vhost.exchanges.get(new.source)
     destination: Queue | Exchange | None
     destination = vhost.queues.get(new.destination) if new.to_queue else vhost.exchanges.get(new.destination)
     if source is None or destination is None or _is_bound(source, destination, new):
-        return
+        return False
     try:
         vhost.bind(source.name, destination, new.routing_key, new.arguments)
     except ChannelError:  # the exchange has been declared anew meanwhile, with another type
-        return
+        return False
+    return True
 
 
 def _is_bound(source: Exchange, destination: Queue | Exchange, new: NewBinding) -> bool:
