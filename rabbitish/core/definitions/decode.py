@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from rabbitish.core.access.records import AccessError
+from rabbitish.core.definitions.entry import printable
 
 SECTIONS = (
     "users",
@@ -105,7 +106,7 @@ class _Reader:
 
     def fail(self, problem: str) -> NoReturn:
         line = self._text.count("\n", 0, self._at) + 1
-        raise AccessError(f"line {line}: {problem}") from None
+        raise AccessError(printable(f"line {line}: {problem}")) from None
 
     def _next(self) -> str:
         """The character that comes next, if any."""
