@@ -28,28 +28,19 @@ import trio
 from rabbitish.core.access.records import AccessError
 from rabbitish.server import commands_definitions, commands_policies  # noqa: F401 (enter their commands)
 from rabbitish.server.commands import COMMANDS, Call, check_arguments
+from rabbitish.server.control_path import CONTROL_FILE, reachable
 from rabbitish.server.keeper import JournalError
 from rabbitish.server.log import get_log
 
 if TYPE_CHECKING:
     from rabbitish.server.node import Node
 
-CONTROL_FILE = "control.sock"
 _LONGEST_LINE = 1 << 20
 _READ_BYTES = 65_536
-# What the kernel lets the name of a socket have, on the systems that let it have least.
-_LONGEST_PATH = 103
 
 
 class ControlError(JournalError):
     """The socket cannot be opened; the message says why, for people."""
-
-
-def reachable(path: Path, folder: int | None = None) -> str:
-    """A name for a socket's path that is short enough for the kernel; `folder` is open on the directory it is in."""
-    if len(os.fsencode(path)) <= _LONGEST_PATH or folder is None:
-        return str(path)
-    return f"/proc/self/fd/{folder}/{path.name}"
 
 
 class ControlSocket:

@@ -49,7 +49,7 @@ def request(
 
 
 def _find(socket: str | None, data_dir: str | None, config_file: Path | None) -> Path:
-    from rabbitish.server.control import CONTROL_FILE
+    from rabbitish.server.control_path import CONTROL_FILE
     from rabbitish.server.settings_file import ConfigError, Given, load, with_data_dir
 
     given = {}
@@ -68,7 +68,7 @@ def _find(socket: str | None, data_dir: str | None, config_file: Path | None) ->
 
 def _exchange(path: Path, data: bytes) -> tuple[dict[str, Any], bytes]:
     """The answer, and the file that follows it. OSError: nobody is there. ValueError: it is not all."""
-    from rabbitish.server.control import reachable
+    from rabbitish.server.control_path import reachable
 
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
