@@ -126,6 +126,9 @@ class Settings:
     # TLS 1.0 and 1.1 are broken and cannot be had.
     ssl_options_versions: tuple[str, ...] = TLS_VERSIONS
 
+    # Ciphers for TLS 1.2, best first, by OpenSSL's names; empty: OpenSSL's own choice. Those of 1.3 are all good.
+    ssl_options_ciphers: tuple[str, ...] = ()
+
     # Whether a client may log in by its certificate, with EXTERNAL. RabbitMQ has a plugin for it, which is off too:
     # py-amqp takes EXTERNAL wherever it is offered, and then its password counts for nothing.
     ssl_cert_login: bool = False
