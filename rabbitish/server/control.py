@@ -174,7 +174,8 @@ class _Reader:
         return bool(data)
 
     def _take(self, size: int) -> bytes:
-        taken = bytes(self._buffer[:size])
+        with memoryview(self._buffer) as view:
+            taken = bytes(view[:size])
         del self._buffer[:size]
         self._seen = 0
         return taken

@@ -61,6 +61,8 @@ async def load_definitions(node: Node, path: Path) -> None:
         raise DefinitionsError(f"cannot use the definitions in {path}: {error}") from error
     for note in imported.notes[:_NOTES_SHOWN]:
         node.log.warning("definitions", note=note)
+    if len(imported.notes) > _NOTES_SHOWN:
+        node.log.warning("definitions", more_notes=len(imported.notes) - _NOTES_SHOWN)
 
 
 def _read(path: Path, most: int) -> bytes:

@@ -509,6 +509,71 @@ def test_hashes_without_an_algorithm_are_those_of_their_version(
     assert store.roster.users["u"].password == hashed
 
 
+ODD = [
+    None,
+    True,
+    0,
+    -1,
+    2**70,
+    1.5,
+    "",
+    "x",
+    "\ud800",
+    "a" * 300,
+    [],
+    [1],
+    [["a", 1]],
+    [["a", 1], ["a", 2]],
+    {},
+    {"": None},
+]
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Every place in a document where there could be something else."""
+    yield path
+    for key, item in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        yield from places(item, (*path, key))
+
+
+def replaced(value: Any, path: tuple[Any, ...], other: Any) -> Any:
+    if not path:
+        return other
+    copy = list(value) if isinstance(value, list) else dict(value)
+    copy[path[0]] = replaced(value[path[0]], path[1:], other)
+    return copy
+
+
+PLACES = list(places(ALL))
+
+
+@pytest.mark.parametrize("number", range(len(ODD)))
+def test_anything_anywhere_is_taken_or_refused(number: int) -> None:
+    """Whatever stands somewhere in a good file, nothing happens but an import or a refusal that changes nothing."""
+    refusals = 0
+    for path in PLACES[number::4]:
+        store = Store()
+        try:
+            store.load(replaced(ALL, path, ODD[number]))
+        except AccessError:
+            refusals += 1
+            assert (store.broker.vhosts, store.roster.same_as(Roster())) == ({}, True)
+        else:
+            again = Store()
+            again.load(store.text().encode())
+            assert again.text() == store.text()
+    assert refusals
+
+
+def test_anything_cut_off_or_garbled_is_refused(store: Store) -> None:
+    data = json.dumps(ALL).encode()
+    for size in range(0, len(data), 7):
+        with pytest.raises(AccessError):
+            store.load(data[:size])
+        with pytest.raises(AccessError):
+            store.load(data[:size] + b"\xff" + data[size:])
+
+
 # --- arguments and names ---------------------------------------------------------------------------------------------
 
 VALUES = st.recursive(

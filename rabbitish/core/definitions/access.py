@@ -93,9 +93,9 @@ class _Reader:
         self._hashes = hashes
         self._vhost = vhost
         self._md5 = document.version.startswith(_MD5_VERSIONS)
-        self._limited = {
+        self._limited = [
             fields.get("vhost") for fields in document.section("parameters") if fields.get("component") == VHOST_LIMITS
-        }
+        ]
         self._granted: list[dict[str, Any]] = []
         self.notes: list[str] = []
 
