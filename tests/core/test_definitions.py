@@ -269,6 +269,19 @@ def test_what_somebody_deletes_meanwhile_is_not_missed(store: Store) -> None:
     assert done(work) == {"exchanges": 2, "queues": 3, "bindings": 1}
 
 
+def test_what_somebody_declares_meanwhile_stays(store: Store) -> None:
+    here = store.broker.add_vhost("/")
+    read = done(decode.read(json.dumps({**ALL, "vhosts": [{"name": "/"}, {"name": "team"}]}).encode()))
+    draft = store.roster.draft()
+    done(read_access(read, draft, {}))
+    work = make(done(read_topology(read, draft, store.broker)), store.broker, lambda: 0)
+    flags = {"durable": False, "auto_delete": False, "arguments": {}}
+    queue = here.declare_queue("q", exclusive=False, owner=None, now=0, **flags)
+    exchange = here.declare_exchange("e", "fanout", internal=False, **flags)
+    assert done(work) == {"exchanges": 1, "queues": 1, "bindings": 3}
+    assert (here.queues["q"], here.exchanges["e"]) == (queue, exchange)
+
+
 def test_not_exported(store: Store) -> None:
     store.load(ALL)
     text = store.text()
