@@ -589,16 +589,17 @@ def test_anything_cut_off_or_garbled_is_refused(store: Store) -> None:
 
 # --- arguments and names ---------------------------------------------------------------------------------------------
 
-VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(st.characters(exclude_categories=["Cs"])),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner, max_size=3),
-    max_leaves=8,
-)  # fmt: skip
+NAMES = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
+LEAVES = st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False)
+LEAVES |= NAMES
+
+
+def nested(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return inner | st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=3)
 
 
 @settings(max_examples=60, derandomize=True, deadline=None)
-@given(st.dictionaries(st.text(st.characters(exclude_categories=["Cs"]), max_size=60), VALUES, max_size=4))
+@given(st.dictionaries(NAMES, nested(nested(LEAVES)), max_size=4))
 def test_tables_there_and_back(fields: dict[str, object]) -> None:
     table = from_json(json.loads(json.dumps(fields)))
     assert to_json(table) == fields
