@@ -5,6 +5,8 @@
 #   .ci/rabbitmq.sh start HOME    start it with its data in HOME (made by us), wait until it answers, print its port
 #   .ci/rabbitmq.sh stop HOME     stop it and remove HOME
 #   .ci/rabbitmq.sh ctl HOME ...  rabbitmqctl for it
+#
+# It is started with the users that conformance/test_access.py logs in with, or the definitions in RABBITISH_DEFINITIONS.
 set -euo pipefail
 
 command=$1
@@ -42,9 +44,8 @@ start() {
   settings
   echo "[]." >"$home/enabled_plugins"
   : >"$home/rabbitmq-env.conf"
-  # The users that conformance/test_access.py logs in with
-  cp "$(dirname "$0")/../conformance/users.json" "$home/users.json"
-  echo "load_definitions = $home/users.json" >"$home/rabbitmq.conf"
+  cp "${RABBITISH_DEFINITIONS:-$(dirname "$0")/../conformance/users.json}" "$home/definitions.json"
+  echo "load_definitions = $home/definitions.json" >"$home/rabbitmq.conf"
   # Debian's wrapper runs the broker as the user rabbitmq when root starts it
   if [ "$(id -u)" = 0 ]; then
     chmod 755 "$home"

@@ -7,7 +7,6 @@ started with its data in a temporary folder and watched until its end: exit code
 
 from __future__ import annotations
 
-import json
 import os
 import select
 import signal
@@ -80,14 +79,6 @@ def _read_ready_line(process: subprocess.Popen[bytes], log: Path) -> str:
     return line.decode()
 
 
-def _access(definitions: dict[str, Any]) -> dict[str, Any]:
-    """What rabbitish keeps of users and virtual hosts, from RabbitMQ's definitions."""
-    limits = {each["vhost"]: each["value"] for each in definitions["parameters"]}
-    vhosts = [{"name": each["name"], "limits": limits.get(each["name"], {})} for each in definitions["vhosts"]]
-    kept = {key: definitions[key] for key in ("users", "permissions", "topic_permissions")}
-    return {"rabbitish_access": 1, "vhosts": vhosts, **kept}
-
-
 @pytest.fixture(scope="session")
 def _address(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     given = request.config.getoption("--broker")
@@ -96,10 +87,8 @@ def _address(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
         return
     folder = tmp_path_factory.mktemp("rabbitish")
     log = folder / "stderr"
-    (folder / "data").mkdir()
-    (folder / "data/access.json").write_text(json.dumps(_access(json.loads((HERE / "users.json").read_text()))))
     command = [sys.executable, "-m", "rabbitish", "serve", "--listen", "amqp://127.0.0.1:0"]
-    command += ["--data-dir", str(folder / "data")]
+    command += ["--data-dir", str(folder / "data"), "--definitions", str(HERE / "users.json")]
     with log.open("wb") as stderr:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, cwd=HERE.parent)
     try:

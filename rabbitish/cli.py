@@ -21,6 +21,7 @@ from rabbitish.config import DEFAULT_PORT, LOG_LEVELS, Address
 from rabbitish.tools import operator_policies  # noqa: F401 (enters its commands)
 from rabbitish.tools.journal import journal
 from rabbitish.tools.operator import COMMANDS
+from rabbitish.tools.operator_definitions import definitions
 
 if TYPE_CHECKING:
     from rabbitish.server.settings_file import Given, Loaded
@@ -60,6 +61,7 @@ def with_settings(command: Callable[[Loaded], None]) -> Callable[..., None]:
         click.option("--cacertfile", help="PEM file of the authorities of clients' certificates."),
         click.option("--data-dir", help="Folder for what is durable.  [default: ~/.local/state/rabbitish]"),
         click.option("--ephemeral", is_flag=True, help="Keep nothing on disk: nothing survives the process."),
+        click.option("--definitions", metavar="FILE", help="RabbitMQ's JSON, imported before anybody may connect."),
         click.option("--log-level", type=click.Choice(LOG_LEVELS)),
         click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Any setting by its key."),
         click.option(
@@ -113,6 +115,7 @@ def serve(loaded: Loaded) -> None:
 
 
 main.add_command(journal)
+main.add_command(definitions)
 for _command in COMMANDS:
     main.add_command(_command)
 
@@ -140,6 +143,7 @@ def _from_options(
     cacertfile: str | None,
     data_dir: str | None,
     ephemeral: bool,
+    definitions: str | None,
     log_level: str | None,
     assignments: tuple[str, ...],
 ) -> dict[str, Given]:
@@ -172,6 +176,8 @@ def _from_options(
         given["ephemeral"] = Given(True, "--ephemeral")
     if data_dir is not None:
         given["data_dir"] = Given(data_dir, "--data-dir")
+    if definitions is not None:
+        given["load_definitions"] = Given(definitions, "--definitions")
     if log_level is not None:
         given["log_level"] = Given(log_level, "--log-level")
     return given

@@ -29,6 +29,11 @@ DEFAULT_PORTS = {"amqp": DEFAULT_PORT, "amqps": 5671}
 TLS_VERSIONS = ("tlsv1.2", "tlsv1.3")
 LOGIN_NAMES = ("distinguished_name", "common_name", "subject_alternative_name", "subject_alt_name")
 SAN_TYPES = ("dns", "ip", "email", "uri")
+PASSWORD_HASHES = (
+    "rabbitish_password_scrypt",
+    "rabbit_password_hashing_sha256",
+    "rabbit_password_hashing_sha512",
+)
 
 _LISTEN_URL = re.compile(
     r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?:\[(?P<v6>[\w:.%]+)\]|(?P<host>[^\s/:@\[\]]+))(?::(?P<port>\d+))?/?"
@@ -120,6 +125,9 @@ class Settings:
 
     # TLS 1.0 and 1.1 are broken and cannot be had.
     ssl_options_versions: tuple[str, ...] = TLS_VERSIONS
+
+    # Ciphers for TLS 1.2, best first, by OpenSSL's names; empty: OpenSSL's own choice. Those of 1.3 are all good.
+    ssl_options_ciphers: tuple[str, ...] = ()
 
     # Whether a client may log in by its certificate, with EXTERNAL. RabbitMQ has a plugin for it, which is off too:
     # py-amqp takes EXTERNAL wherever it is offered, and then its password counts for nothing.
@@ -214,6 +222,14 @@ class Settings:
 
     # --- Access ------------------------------------------------------------------------------------------------------
 
+    # A file of definitions in RabbitMQ's JSON, imported at every start before anybody may connect; empty: none. As with
+    # RabbitMQ it is in the place of the user and the vhost that exist at first otherwise.
+    load_definitions: str = ""
+
+    # The largest file of definitions. Ten thousand queues with three bindings each are some 6 MiB; an import holds the
+    # file and what it says in memory, about ten times its size.
+    definitions_max_bytes: int = within(1 * KIB, 1 * GIB, 64 * MIB)
+
     # The user and the vhost that exist at first, as in RabbitMQ: every client's default login.
     default_user: str = "guest"
     default_pass: str = field(default="guest", repr=False)
@@ -234,6 +250,10 @@ class Settings:
     # What verifying a password of our own costs: 2 to this power KiB of memory, and time in proportion, some 50 ms for
     # 14. Each user's password is verified once in the life of the process, when all clients come back after a restart.
     password_cost: int = within(4, 20, 14)
+
+    # How new passwords are hashed: our own way, or as RabbitMQ does, which is quick for whoever steals the hashes but
+    # good there too, where definitions go to a RabbitMQ. RabbitMQ's name for the setting.
+    password_hashing_module: str = PASSWORD_HASHES[0]
 
     # When somebody logs in whose password was hashed by RabbitMQ, hash it anew our way. Off: RabbitMQ cannot verify our
     # hashes, so a file that is exported would be of less use there.
@@ -294,6 +314,7 @@ class Settings:
         for key in ("product", "product_version", "cluster_name", "default_user", "default_vhost"):
             _check_name(key, getattr(self, key))
         _check_choice("log_level", self.log_level, LOG_LEVELS)
+        _check_choice("password_hashing_module", self.password_hashing_module, PASSWORD_HASHES)
         _check_tls(self)
         if self.ephemeral and self.data_dir:
             raise SettingError(f"must be false with a data_dir ({self.data_dir!r})", "ephemeral", "data_dir")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -94,6 +95,75 @@ def test_the_guides_session(data_dir: Path) -> None:
 def test_what_cannot_be_done(data_dir: Path, arguments: list[str], code: int, why: str) -> None:
     result = run(data_dir, *arguments)
     assert (result.exit_code, why in result.output) == (code, True), result.output
+
+
+def test_definitions_go_to_a_file_and_come_from_one(data_dir: Path, tmp_path: Path) -> None:
+    path = tmp_path / "definitions.json"
+    for command in (["export_definitions"], ["definitions", "export"]):
+        assert lines(run(data_dir, *command, str(path))) == []
+        exported = json.loads(path.read_text())
+        assert exported["users"][0]["name"] == "guest"
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600, "there are password hashes in it"
+    assert run(data_dir, "export_definitions", "-").output == path.read_text()
+    exported["queues"] = [{"vhost": "/", "name": "imported"}, {"vhost": "/", "name": "amq.x"}]
+    path.write_text(json.dumps(exported))
+    result = run(data_dir, "definitions", "import", str(path))
+    assert result.stderr == "rabbitish: queue 'amq.x' in vhost '/': left out, its name is reserved\n"
+    assert result.stdout.endswith("2 queues (1 new)\n")
+    again = run(data_dir, "import_definitions", stdin=path.read_text())
+    assert again.stdout.endswith("2 queues (0 new)\n")
+    assert run(data_dir, "import_definitions", stdin="{}").stdout == "imported: nothing\n"
+    assert "imported" in run(data_dir, "list_queues").output
+    assert lines(run(data_dir, "add_vhost", "of_its_own")) == []
+    assert lines(run(data_dir, "export_definitions", "-p", "/", str(path))) == []
+    assert run(data_dir, "import_definitions", "-p", "of_its_own", str(path)).exit_code == 0
+    assert "imported" in run(data_dir, "list_queues", "-p", "of_its_own").output
+    assert lines(run(data_dir, "delete_vhost", "of_its_own")) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdin", "why"),
+    [
+        (["import_definitions", "/nosuch"], "", "rabbitish: cannot read /nosuch: No such file or directory\n"),
+        (["import_definitions", "/"], "", "rabbitish: cannot read /: Is a directory\n"),
+        (["export_definitions", "/nosuch/x"], "", "rabbitish: cannot write /nosuch/x: No such file or directory\n"),
+        (["import_definitions"], "", "rabbitish: line 1: definitions must be a JSON object\n"),
+        (
+            ["import_definitions"],
+            '{"queues": [{"name": "q\\u001b[31m", "vhost": "x"}]}',
+            "rabbitish: queue 'q\\x1b[31m' in vhost 'x': virtual host 'x' does not exist\n",
+        ),
+        (["export_definitions", "-p", "x", "-"], "", "rabbitish: Virtual host 'x' does not exist\n"),
+        (["authenticate_user", "guest"], "wrong\n", 'rabbitish: failed to authenticate user "guest"\n'),
+    ],
+)
+def test_files_that_cannot_be_had(data_dir: Path, arguments: list[str], stdin: str, why: str) -> None:
+    result = run(data_dir, *arguments, stdin=stdin)
+    assert (result.exit_code, result.stderr) == (1, why)
+
+
+def test_parameters_and_tracing_are_typed(data_dir: Path) -> None:
+    note = "kept, but nothing here knows the component 'c'"
+    assert lines(run(data_dir, "set_parameter", "c", "n", '{"a": 1}')) == [note]
+    assert lines(run(data_dir, "list_parameters")) == ["component  name  value", 'c          n     {"a": 1}']
+    assert lines(run(data_dir, "clear_parameter", "c", "n")) == []
+    assert lines(run(data_dir, "set_global_parameter", "g", '"x"')) == []
+    assert lines(run(data_dir, "list_global_parameters")) == ["name  value", "g     x"]
+    assert lines(run(data_dir, "clear_global_parameter", "g")) == []
+    assert run(data_dir, "set_parameter", "c", "n", "x").exit_code == 2
+    assert lines(run(data_dir, "set_cluster_name", "bunny")) == []
+    assert lines(run(data_dir, "trace_on")) == ["Trace enabled for vhost /"]
+    assert lines(run(data_dir, "list_vhosts", "name", "tracing")) == ["name  tracing", "/     true"]
+    assert lines(run(data_dir, "trace_off")) == ["Trace disabled for vhost /"]
+    assert lines(run(data_dir, "set_vhost_tags", "/", "a", "b")) == []
+    assert (
+        lines(run(data_dir, "update_vhost_metadata", "/", "--description", "d", "--default-queue-type", "classic"))
+        == []
+    )
+    listed = json.loads(run(data_dir, "list_vhosts", "--json").output)[0]
+    assert (listed["description"], listed["tags"], listed["default_queue_type"]) == ("d", ["a", "b"], "classic")
+    assert lines(run(data_dir, "authenticate_user", "guest", stdin="guest\n")) == ["Success"]
+    assert lines(run(data_dir, "list_user_topic_permissions", "guest")) == ["vhost  exchange  write  read"]
 
 
 def test_no_broker(tmp_path: Path) -> None:

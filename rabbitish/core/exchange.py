@@ -303,6 +303,10 @@ class Exchange:
         """All bindings in the order they were made."""
         return sorted(chain.from_iterable(map(dict.values, self._by_destination.values())), key=_in_order)
 
+    def bindings_to(self, destination: Destination) -> Iterable[Binding]:
+        """The bindings to one destination."""
+        return self._by_destination.get(destination, {}).values()
+
     def exchanges(self) -> Iterator[Exchange]:
         """The exchanges that this one is bound to send to."""
         return iter(self._exchanges)

@@ -32,7 +32,7 @@ from rabbitish.values import Table
 
 REPLY_TO = "amq.rabbitmq.reply-to"
 
-_PREDECLARED = (
+PREDECLARED = (
     ("amq.direct", "direct", False),
     ("amq.fanout", "fanout", False),
     ("amq.topic", "topic", False),
@@ -80,7 +80,7 @@ class Vhost:
         self._burials = Burials(self)
         self.default_exchange: Exchange = DefaultExchange(self.find_target)
         self.exchanges: dict[str, Exchange] = {"": self.default_exchange}
-        for exchange_name, kind, internal in _PREDECLARED:
+        for exchange_name, kind, internal in PREDECLARED:
             self.exchanges[exchange_name] = Exchange(
                 exchange_name, kind, durable=True, auto_delete=False, internal=internal, arguments={}
             )

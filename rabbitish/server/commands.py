@@ -56,6 +56,7 @@ _KINDS: dict[str, Callable[[object], bool]] = {
     "dict[str, object]": lambda value: isinstance(value, dict),
     "bool": lambda value: isinstance(value, bool),
     "object": lambda value: True,
+    "bytes": lambda value: isinstance(value, bytes),  # the content that follows a request
 }
 
 

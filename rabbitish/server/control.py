@@ -3,6 +3,8 @@
     {"command": "add_user", "arguments": {"name": "joe", "password": "..."}}
     {"ok": true, "result": null}                   {"ok": false, "error": "User \"joe\" already exists"}
 
+A request or an answer that has "content_bytes" is followed by so many bytes: a file, whose lines are its own affair.
+
 The socket's file permissions are the guard: whoever may open it may do everything, so only its owner can. It is made
 under another name, restricted, and renamed, so there is no moment in which others could open it. What commands there
 are stands in commands.py. A line that is no request is answered with an error; one that is too long ends the
@@ -24,30 +26,21 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from rabbitish.core.access.records import AccessError
-from rabbitish.server import commands_policies  # noqa: F401 (enters its commands)
+from rabbitish.server import commands_definitions, commands_policies  # noqa: F401 (enter their commands)
 from rabbitish.server.commands import COMMANDS, Call, check_arguments
+from rabbitish.server.control_path import CONTROL_FILE, reachable
 from rabbitish.server.keeper import JournalError
 from rabbitish.server.log import get_log
 
 if TYPE_CHECKING:
     from rabbitish.server.node import Node
 
-CONTROL_FILE = "control.sock"
 _LONGEST_LINE = 1 << 20
 _READ_BYTES = 65_536
-# What the kernel lets the name of a socket have, on the systems that let it have least.
-_LONGEST_PATH = 103
 
 
 class ControlError(JournalError):
     """The socket cannot be opened; the message says why, for people."""
-
-
-def reachable(path: Path, folder: int | None = None) -> str:
-    """A name for a socket's path that is short enough for the kernel; `folder` is open on the directory it is in."""
-    if len(os.fsencode(path)) <= _LONGEST_PATH or folder is None:
-        return str(path)
-    return f"/proc/self/fd/{folder}/{path.name}"
 
 
 class ControlSocket:
@@ -119,39 +112,99 @@ class ControlSocket:
 
     async def _converse(self, peer: trio.socket.SocketType) -> None:
         actor = _who(peer)
-        stream = trio.SocketStream(peer)
-        buffer = bytearray()
+        reader = _Reader(trio.SocketStream(peer))
         try:
-            async with stream:
-                while data := await stream.receive_some(_READ_BYTES):
-                    buffer += data
-                    *lines, rest = buffer.split(b"\n")
-                    buffer = rest
-                    for line in lines:
-                        answer = await self._answer(bytes(line), actor)
-                        await stream.send_all(json.dumps(answer, default=_plain).encode() + b"\n")
-                    if len(buffer) > _LONGEST_LINE:
-                        return
+            async with reader.stream as stream:
+                while (line := await reader.line()) is not None:
+                    answer, content = await self._answer(line, reader, actor)
+                    await stream.send_all(json.dumps(answer, default=_plain).encode() + b"\n")
+                    if content:
+                        await stream.send_all(content)
         except (trio.BrokenResourceError, trio.ClosedResourceError):  # nobody waits for the answer
             pass
 
-    async def _answer(self, line: bytes, actor: str) -> dict[str, object]:
+    async def _answer(self, line: bytes, reader: _Reader, actor: str) -> tuple[dict[str, object], bytes]:
         try:
             request = json.loads(line)
-            name = request["command"]
-            command = COMMANDS[name]
-            arguments = check_arguments(command, request.get("arguments", {}))
+            arguments = request.get("arguments", {})
+            content = await self._content(request.get("content_bytes"), reader)
+            if content is not None:
+                arguments = {**arguments, "content": content}
+            command = COMMANDS[request["command"]]
+            arguments = check_arguments(command, arguments)
         except AccessError as error:
-            return {"ok": False, "error": str(error)}
+            return _no(str(error))
         except (ValueError, RecursionError, LookupError, TypeError, AttributeError):
-            return {"ok": False, "error": "no such command"}
+            return _no("no such command")
         try:
-            return {"ok": True, "result": await command.run(Call(self._node, actor), **arguments)}
+            result = await command.run(Call(self._node, actor), **arguments)
         except AccessError as error:
-            return {"ok": False, "error": str(error)}
+            return _no(str(error))
         except Exception as error:  # noqa: BLE001 (a bug of ours costs this command, not the broker)
-            self._log.exception("internal error", error, command=name)
-            return {"ok": False, "error": "internal error; see the broker's log"}
+            self._log.exception("internal error", error, command=request["command"])
+            return _no("internal error; see the broker's log")
+        if isinstance(result, bytes):
+            return {"ok": True, "result": None, "content_bytes": len(result)}, result
+        return {"ok": True, "result": result}, b""
+
+    async def _content(self, size: object, reader: _Reader) -> bytes | None:
+        """What follows a request. AccessError: it is too much, and has been left unread."""
+        if size is None:
+            return None
+        if not isinstance(size, int) or isinstance(size, bool) or size < 0:
+            raise AccessError("content_bytes must be a number")
+        most = self._node.settings.definitions_max_bytes
+        if size > most:
+            await reader.skip(size)
+            raise AccessError(f"it has {size} bytes, and {most} are the most (definitions_max_bytes)")
+        return await reader.exactly(size)
+
+
+class _Reader:
+    """Lines and contents from a stream."""
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self.stream = stream
+        self._buffer = bytearray()
+        self._seen = 0  # so far there is no end of a line
+
+    async def _more(self) -> bool:
+        data = await self.stream.receive_some(_READ_BYTES)
+        self._buffer += data
+        return bool(data)
+
+    def _take(self, size: int) -> bytes:
+        with memoryview(self._buffer) as view:
+            taken = bytes(view[:size])
+        del self._buffer[:size]
+        self._seen = 0
+        return taken
+
+    async def line(self) -> bytes | None:
+        """The next line; None: there is none, or it is too long."""
+        while (end := self._buffer.find(b"\n", self._seen)) < 0:
+            self._seen = len(self._buffer)
+            if self._seen > _LONGEST_LINE or not await self._more():
+                return None
+        return self._take(end + 1)[:-1]
+
+    async def exactly(self, size: int) -> bytes:
+        """The next so many bytes. BrokenResourceError: there are no more."""
+        while len(self._buffer) < size:
+            if not await self._more():
+                raise trio.BrokenResourceError
+        return self._take(size)
+
+    async def skip(self, size: int) -> None:
+        """Leave so many bytes out."""
+        while size:
+            if not self._buffer and not await self._more():
+                raise trio.BrokenResourceError
+            size -= len(self._take(size))
+
+
+def _no(error: str) -> tuple[dict[str, object], bytes]:
+    return {"ok": False, "error": error}, b""
 
 
 def _plain(value: Any) -> object:

@@ -164,7 +164,7 @@ def status(node: Node) -> Row:
         "version": __version__,
         "product": node.settings.product,
         "product_version": node.settings.product_version,
-        "cluster_name": node.settings.cluster_name,
+        "cluster_name": node.hub.cluster_name,
         "pid": os.getpid(),
         "uptime_ms": node.now() - node.started_at,
         "listeners": list(node.urls),

@@ -27,6 +27,7 @@ from rabbitish.server.certificates import Certificates
 from rabbitish.server.clock import WallClock
 from rabbitish.server.collector import Collector
 from rabbitish.server.control import ControlSocket
+from rabbitish.server.definitions import load_definitions
 from rabbitish.server.disk_watch import DiskWatch
 from rabbitish.server.keeper import JournalError, Keeper
 from rabbitish.server.link import Link, Socket
@@ -70,16 +71,17 @@ class Node:
             settle_budget=settings.settle_budget_messages,
             on_fault=lambda fault: self.log.exception("internal error", fault),
         )
-        self.broker.add_vhost(settings.default_vhost)
         access = Access(
             frozenset(settings.loopback_users),
             key=secrets.token_bytes(32),
             most_failures=settings.login_failures_max,
             cost=settings.password_cost,
         )
-        access.add_known_user(
-            settings.default_user, settings.default_pass, frozenset({"administrator"}), settings.default_vhost
-        )
+        if not settings.load_definitions:
+            self.broker.add_vhost(settings.default_vhost)
+            access.add_known_user(
+                settings.default_user, settings.default_pass, frozenset({"administrator"}), settings.default_vhost
+            )
         self.hub = Hub(self.broker, access, settings)
         self.hub.audit = self.audit = AuditLog(settings.audit_log)
         self.registrar = Registrar(self, self._journal_failed)
@@ -312,6 +314,8 @@ async def run(
                 node.tls = TlsDoor(node, certificates)
             if disk is not None:
                 node.open_journal(disk)
+            if settings.load_definitions:
+                await load_definitions(node, Path(settings.load_definitions))
             control = ControlSocket.open(node)
             if control is not None:
                 nursery.start_soon(control.run)

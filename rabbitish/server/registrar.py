@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
 from rabbitish.core.access import EVERYTHING
 from rabbitish.core.access.logins import Attempt
-from rabbitish.core.access.passwords import SALT_BYTES, Hashed, hash_password
+from rabbitish.core.access.passwords import SALT_BYTES, SCRYPT, Hashed, hash_as_rabbitmq, hash_password, matches
 from rabbitish.core.access.records import AccessError, VhostRecord
 from rabbitish.core.access.roster import Roster
 from rabbitish.core.policing import policies_by_vhost
@@ -42,11 +42,12 @@ class Registrar:
         self._failed = failed
         self._log = get_log()
         self._disk: Disk | None = None
+        self._written = True  # what holds is what is on disk
         self._one_at_a_time = trio.Lock()
         self._threads = trio.CapacityLimiter(min(_MOST_THREADS, os.cpu_count() or 1))
         self._waiting: dict[tuple[str, bytes], list[tuple[Attempt, Callable[[bool, int], None]]]] = {}
         node.hub.verify = self.verify
-        if node.settings.password_migration:
+        if node.settings.password_migration and node.settings.password_hashing_module == SCRYPT:
             node.hub.rehash = self._rehash
 
     def read(self, disk: Disk) -> None:
@@ -61,7 +62,10 @@ class Registrar:
         JournalError: it cannot be read, or used.
         """
         roster = self._on_disk(lambda: read_roster(disk))
-        if roster is None:
+        if roster is None and self._node.settings.load_definitions:
+            roster = self._empty()  # not written: without definitions there would be nobody
+            self._written = False
+        elif roster is None:
             roster = first = self._first()
             self._on_disk(lambda: write_roster(disk, first))
         self._disk = disk
@@ -75,15 +79,21 @@ class Registrar:
         except OSError as error:
             raise JournalError(f"users and permissions cannot be read or written: {error}") from error
 
+    def _empty(self) -> Roster:
+        """What there is at first where definitions say what there is: virtual hosts that the journal knows."""
+        roster = Roster()
+        for vhost in self._node.broker.vhosts:
+            roster.add_vhost(VhostRecord(vhost))
+        return roster
+
     def _first(self) -> Roster:
         """What there is at first: the default user, who may do everything in every virtual host there is."""
         settings = self._node.settings
         password = settings.default_pass.encode()
         hashed = self.hashed(password) if password else None
-        roster = Roster()
+        roster = self._empty()
         roster.add_user(settings.default_user, hashed, ["administrator"])
-        for vhost in self._node.broker.vhosts:
-            roster.add_vhost(VhostRecord(vhost))
+        for vhost in roster.vhosts:
             roster.set_permissions(settings.default_user, vhost, EVERYTHING)
         if hashed is not None:
             self._node.hub.access.logins.know(roster.users[settings.default_user], password)
@@ -96,24 +106,35 @@ class Registrar:
 
         When this returns it is on disk, with everything that followed from it.
         """
+
+        async def prepare(draft: Roster) -> None:
+            make(draft)
+
+        await self.revise(actor, event, prepare, None, fields)
+
+    async def revise(
+        self,
+        actor: str,
+        event: str,
+        prepare: Callable[[Roster], Awaitable[None]],
+        follow: Callable[[], Awaitable[None]] | None,
+        fields: dict[str, object],
+    ) -> None:
+        """The same for a change that takes a while; `follow` is done when it holds, before there is another one."""
         node = self._node
         async with self._one_at_a_time:
             draft = node.hub.access.roster.draft()
             try:
-                make(draft)
+                await prepare(draft)
                 # Once it is being written it is carried through, whoever does not want to wait any more.
                 with trio.CancelScope(shield=True):
-                    if self._disk is not None:
-                        await trio.to_thread.run_sync(write_roster, self._disk, draft)
-            except (OSError, AccessError) as error:
+                    await self._write(draft)
+                    node.hub.adopt(draft, node.now())
+                    if follow is not None:
+                        await follow()
+            except AccessError as error:
                 node.hub.audit(f"{event}: refused", actor=actor, reason=str(error), **fields)
-                if isinstance(error, OSError):
-                    raise AccessError(f"it cannot be written to disk: {error}") from error
                 raise
-            except Unsure as error:
-                self._failed(error)
-                raise AccessError(f"{error}; the broker stops") from error
-            node.hub.adopt(draft, node.now())
             self._log.info(event, actor=actor, **fields)
             node.hub.audit(event, actor=actor, **fields)
             node.pump(node.now())
@@ -123,15 +144,34 @@ class Registrar:
             if node.keeper is not None:
                 await node.keeper.reached(node.keeper.recovered.recorder.declared)
 
+    async def _write(self, draft: Roster) -> None:
+        if self._disk is None or (self._written and draft.same_as(self._node.hub.access.roster)):
+            return
+        try:
+            await trio.to_thread.run_sync(write_roster, self._disk, draft)
+        except OSError as error:
+            raise AccessError(f"it cannot be written to disk: {error}") from error
+        except Unsure as error:
+            self._failed(error)
+            raise AccessError(f"{error}; the broker stops") from error
+        self._written = True
+
     # ---- passwords
 
     def hashed(self, password: bytes) -> Hashed:
-        """Our hash of a password; slow."""
-        return hash_password(password, secrets.token_bytes(SALT_BYTES), self._node.settings.password_cost)
+        """The hash that a new password gets; slow."""
+        settings, salt = self._node.settings, secrets.token_bytes(SALT_BYTES)
+        if settings.password_hashing_module != SCRYPT:
+            return hash_as_rabbitmq(password, salt, settings.password_hashing_module)
+        return hash_password(password, salt, settings.password_cost)
 
     async def hash_in_thread(self, password: bytes) -> Hashed:
         """The same, while others go on."""
         return await trio.to_thread.run_sync(self.hashed, password, limiter=self._threads)
+
+    async def matches_in_thread(self, hashed: Hashed, password: bytes) -> bool:
+        """Whether this is the password, while others go on."""
+        return await trio.to_thread.run_sync(matches, hashed, password, limiter=self._threads)
 
     def verify(self, attempt: Attempt, done: Callable[[bool, int], None]) -> None:
         """Verify a password in a thread, and call back; see Hub."""

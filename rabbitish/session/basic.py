@@ -112,7 +112,10 @@ def get(channel: Channel, method: methods.BasicGet) -> None:
             message_count=queue.ready,
         )
     )
-    session.outbox.write(cast("WireMessage", message).framed(channel.number, session.frame_max))
+    sent = cast("WireMessage", message)
+    session.outbox.write(sent.framed(channel.number, session.frame_max))
+    if channel.tracer is not None:
+        channel.tracer.delivered(queue.name, [sent], redelivered=returns > 0)
 
 
 @handles(methods.BasicAck)

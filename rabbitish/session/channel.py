@@ -21,6 +21,7 @@ from rabbitish.session.confirms import Confirms
 from rabbitish.session.consumer import ChannelConsumer
 from rabbitish.session.publish import publish
 from rabbitish.session.replies import ReplyConsumer
+from rabbitish.session.trace import Tracer
 from rabbitish.session.unacked import Run, Unacked
 from rabbitish.wire import methods
 from rabbitish.wire.method import Method
@@ -83,6 +84,7 @@ class Channel:
         "plain",
         "reply_consumer",
         "session",
+        "tracer",
         "transaction",
         "unacked",
     )
@@ -104,7 +106,8 @@ class Channel:
         # publishing
         self.confirms: Confirms | None = None
         self.transaction: Transaction | None = None
-        # open, no content arriving, no transaction, nobody watches publishes: they may take the fast lane
+        self.tracer: Tracer | None = None
+        # open, no content arriving, no transaction, nobody watches or traces publishes: they may take the fast lane
         self.plain = False
         self._assembler = Assembler(session.settings.max_message_bytes, session.expect_content)
 
@@ -118,7 +121,7 @@ class Channel:
         elif self.closing:
             self._while_closing(command.method)
         elif command.arguments[:4] == _BASIC_PUBLISH and self.opened:
-            self.plain = self.transaction is None and self.session.hub.on_publish is None
+            self.plain = self.transaction is None and self.tracer is None and self.session.hub.on_publish is None
             self._publish(command)
         else:
             self._handle(command.method)
@@ -164,6 +167,14 @@ class Channel:
         """Answer a method, unless the peer asked for no answer."""
         if not nowait:
             self.session.outbox.write(method.frame(self.number))
+
+    # ---- tracing
+
+    def heed_tracing(self) -> None:
+        """The virtual host is traced, or not any more."""
+        self.tracer = Tracer(self) if self.session.vhost.record.tracing else None
+        if self.tracer is not None:
+            self.plain = False
 
     # ---- names
 
@@ -361,6 +372,7 @@ def open_channel(channel: Channel, method: methods.ChannelOpen) -> None:
         raise ConnectionFailure(ReplyCode.CHANNEL_ERROR, "second 'channel.open' seen")
     channel.opened = True
     channel.plain = channel.session.hub.on_publish is None
+    channel.heed_tracing()
     channel.send(methods.ChannelOpenOk())
 
 

@@ -125,6 +125,8 @@ class ChannelConsumer:
         if not self.no_ack:
             self._hold(lane, first, messages, returns)
         channel.last_delivery_tag = tag
+        if channel.tracer is not None:
+            channel.tracer.delivered(self.queue.name, cast("Sequence[WireMessage]", messages), redelivered=redelivered)
         return size
 
     def _hold(self, lane: Lane, position: int, messages: Sequence[Message], returns: int) -> None:

@@ -47,7 +47,7 @@ def start(session: Session) -> None:
     settings = session.settings
     properties: Table = {
         "capabilities": CAPABILITIES,
-        "cluster_name": settings.cluster_name,
+        "cluster_name": session.hub.cluster_name,
         "copyright": "The rabbitish developers",
         "information": "rabbitish, a message broker that speaks RabbitMQ's AMQP 0-9-1",
         "platform": "Python",

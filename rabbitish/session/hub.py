@@ -16,6 +16,7 @@ from rabbitish.core.access.roster import Roster
 from rabbitish.core.broker import Broker
 from rabbitish.core.exchange import Target
 from rabbitish.core.policing import policies_by_vhost
+from rabbitish.core.vhost import Vhost
 from rabbitish.errors import ConnectionFailure, ReplyCode
 from rabbitish.session.content import PropertyCache, WireMessage
 from rabbitish.session.tally import Tally
@@ -110,10 +111,23 @@ class Hub:
                 broker.delete_vhost(name)
         for name, record in roster.vhosts.items():
             vhost = broker.add_vhost(name)
-            vhost.record = record
+            traced, vhost.record = vhost.record.tracing, record
+            if traced is not record.tracing:
+                self._heed_tracing(vhost)
             vhost.forget_routes()
         if (roster.policies, roster.operator_policies) != (before.policies, before.operator_policies):
             broker.govern(policies_by_vhost(roster), now)
+
+    def _heed_tracing(self, vhost: Vhost) -> None:
+        for session in self.sessions:
+            if session.state == "running" and session.vhost is vhost:
+                for channel in session.channels.values():
+                    channel.heed_tracing()
+
+    @property
+    def cluster_name(self) -> str:
+        """What the broker is called."""
+        return self.access.roster.cluster_name or self.settings.cluster_name
 
     def set_alarm(self, resource: Resource) -> None:
         """Hold publishers back, since this has run short. Those who are held back already hear nothing of it."""

@@ -118,6 +118,8 @@ def publish(channel: Channel, method: methods.BasicPublish, command: Command) ->
         message, targets = _route_by_headers(channel, route, summary, raw, message)
     if session.hub.on_publish is not None:
         targets = session.hub.on_publish(channel, message, targets)
+    if channel.tracer is not None:
+        channel.tracer.published(message, targets)
     count_publish(channel)
     if channel.transaction is not None:
         channel.transaction.publishes.append((route.mandatory, message, targets))

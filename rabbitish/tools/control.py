@@ -11,36 +11,45 @@ import os
 import socket as sockets
 import sys
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
 EXIT_CANNOT = 1
 EXIT_UNUSABLE = 2
 
-_READ_BYTES = 65_536
-
 
 def request(
-    command: str, arguments: dict[str, object], *, socket: str | None, data_dir: str | None, config_file: Path | None
+    command: str,
+    arguments: dict[str, object],
+    content: bytes | None = None,
+    *,
+    socket: str | None,
+    data_dir: str | None,
+    config_file: Path | None,
 ) -> object:
-    """What the broker answers. Ends the program with a line on stderr where it cannot be asked, or says no."""
+    """What the broker answers; bytes, where that is a file. Ends the program with a line on stderr where it cannot be
+    asked, or says no. `content` is a file that goes with the request.
+    """
     path = _find(socket, data_dir, config_file)
-    line = json.dumps({"command": command, "arguments": arguments}).encode() + b"\n"
+    asked: dict[str, object] = {"command": command, "arguments": arguments}
+    if content is not None:
+        asked["content_bytes"] = len(content)
+    line = json.dumps(asked).encode() + b"\n"
     try:
-        answer = json.loads(_exchange(path, line))
+        answer, rest = _exchange(path, line + (content or b""))
     except OSError as error:
-        _fail(f"no broker answers at {path}: {error.strerror or error}", EXIT_CANNOT)
+        fail(f"no broker answers at {path}: {error.strerror or error}", EXIT_CANNOT)
     except ValueError:
-        _fail(f"the broker at {path} hung up", EXIT_CANNOT)
+        fail(f"the broker at {path} hung up", EXIT_CANNOT)
     if not answer["ok"]:
-        _fail(answer["error"], EXIT_CANNOT)
+        fail(answer["error"], EXIT_CANNOT)
     result: object = answer["result"]
-    return result
+    return rest if "content_bytes" in answer else result
 
 
 def _find(socket: str | None, data_dir: str | None, config_file: Path | None) -> Path:
-    from rabbitish.server.control import CONTROL_FILE
+    from rabbitish.server.control_path import CONTROL_FILE
     from rabbitish.server.settings_file import ConfigError, Given, load, with_data_dir
 
     given = {}
@@ -54,24 +63,25 @@ def _find(socket: str | None, data_dir: str | None, config_file: Path | None) ->
             return Path(loaded.settings.control_socket).absolute()
         return Path(with_data_dir(loaded, os.environ).settings.data_dir).absolute() / CONTROL_FILE
     except ConfigError as error:
-        _fail(str(error), EXIT_UNUSABLE)
+        fail(str(error), EXIT_UNUSABLE)
 
 
-def _exchange(path: Path, line: bytes) -> bytes:
-    from rabbitish.server.control import reachable
+def _exchange(path: Path, data: bytes) -> tuple[dict[str, Any], bytes]:
+    """The answer, and the file that follows it. OSError: nobody is there. ValueError: it is not all."""
+    from rabbitish.server.control_path import reachable
 
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         with sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM) as sock:
             sock.connect(reachable(path, folder))
-            sock.sendall(line)
-            answer = bytearray()
-            while not answer.endswith(b"\n"):
-                data = sock.recv(_READ_BYTES)
-                if not data:
-                    break
-                answer += data
-            return bytes(answer)
+            sock.sendall(data)
+            with sock.makefile("rb") as file:
+                answer = json.loads(file.readline())
+                size = answer.get("content_bytes", 0)
+                content = file.read(size)
+            if len(content) != size:
+                raise ValueError
+            return answer, content
     finally:
         os.close(folder)
 
@@ -87,7 +97,7 @@ def show(result: object, columns: list[str], *, as_json: bool) -> None:
     known = set().union(*result) if result else set(columns)
     for column in columns:
         if column not in known:
-            _fail(f"there is no column {column}; there are {', '.join(sorted(known))}", EXIT_UNUSABLE)
+            fail(f"there is no column {column}; there are {', '.join(sorted(known))}", EXIT_UNUSABLE)
     click.echo(table(columns, [[row[column] for column in columns] for row in result]))
 
 
@@ -106,6 +116,7 @@ def _cell(value: object) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
-def _fail(message: str, code: int) -> NoReturn:
+def fail(message: str, code: int = EXIT_CANNOT) -> NoReturn:
+    """End the program with a line on stderr."""
     click.echo(f"rabbitish: {message}", err=True)
     sys.exit(code)

@@ -6,71 +6,15 @@ or with --json. What a command means is decided by the broker. Options and order
 
 from __future__ import annotations
 
-import functools
-import sys
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
 import click
 
-COMMANDS: list[click.Command] = []
-"""All of them, in the order of their help."""
+from rabbitish.tools.typed import COMMANDS
+from rabbitish.tools.typed import argument as _argument
+from rabbitish.tools.typed import command as _command
+from rabbitish.tools.typed import password as _password
+from rabbitish.tools.typed import vhost_option as _vhost
 
-_vhost = click.option("-p", "--vhost", default="/", show_default=True, help="The virtual host.")
-_names = click.argument("columns", nargs=-1, metavar="[COLUMN]...")
-
-
-def _command(*parameters: Callable[[Any], Any], columns: str = "") -> Callable[[Any], Any]:
-    """Make a function that returns a request's arguments a command of its name.
-
-    `columns`: it lists, and shows these unless it is told others.
-    """
-
-    def make(function: Callable[..., dict[str, object]]) -> Callable[..., None]:
-        @functools.wraps(function)
-        def run(
-            socket: str | None, data_dir: str | None, config_file: Path | None, as_json: bool = False, **given: Any
-        ) -> None:
-            from rabbitish.tools import control
-
-            shown = given.pop("columns", ()) or columns.split()
-            result = control.request(
-                function.__name__, function(**given), socket=socket, data_dir=data_dir, config_file=config_file
-            )
-            if columns:
-                control.show(result, list(shown), as_json=as_json)
-            elif result is not None:
-                click.echo(result)
-
-        options = [
-            click.option("--socket", metavar="PATH", help="The broker's control socket."),
-            click.option("--data-dir", metavar="DIR", help="The broker's data directory, where its control socket is."),
-            click.option(
-                "--config", "config_file", type=click.Path(path_type=Path), envvar="RABBITISH_CONFIG", help="TOML file."
-            ),
-        ]
-        if columns:
-            options.append(click.option("--json", "as_json", is_flag=True, help="Everything, as JSON."))
-        for option in reversed([*parameters, *([_names] if columns else []), *options]):
-            run = option(run)
-        COMMANDS.append(click.command(function.__name__)(run))
-        return run
-
-    return make
-
-
-def _argument(name: str, **options: Any) -> Callable[[Any], Any]:
-    return click.argument(name, **options)
-
-
-def _password(given: str | None) -> str:
-    """The password, asked for where it was not given: on a terminal, or else a line of standard input."""
-    if given is not None:
-        return given
-    if sys.stdin.isatty():
-        return str(click.prompt("Password", hide_input=True, confirmation_prompt=True))
-    return sys.stdin.readline().rstrip("\n")
+__all__ = ["COMMANDS"]
 
 
 def _limits(text: str) -> dict[str, object]:

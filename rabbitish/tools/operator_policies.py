@@ -6,7 +6,9 @@ import json
 
 import click
 
-from rabbitish.tools.operator import _argument, _command, _vhost
+from rabbitish.tools.typed import argument as _argument
+from rabbitish.tools.typed import command as _command
+from rabbitish.tools.typed import vhost_option as _vhost
 
 _priority = click.option("--priority", type=int, default=0, show_default=True, help="The highest holds, alone.")
 _apply_to = click.option(

@@ -37,15 +37,29 @@ class Operator:
         self.stream = stream
         self._rest = b""
 
-    async def line(self, data: bytes) -> Any:
+    async def line(self, data: bytes, end: bytes = b"\n") -> Any:
         """Send a line, and the answer to it."""
-        await self.stream.send_all(data + b"\n")
+        await self.stream.send_all(data + end)
         while b"\n" not in self._rest:
             more = await self.stream.receive_some()
             assert more, "the broker hung up"
             self._rest += more
         answer, _, self._rest = self._rest.partition(b"\n")
         return json.loads(answer)
+
+    async def send_file(self, command: str, content: bytes, **arguments: object) -> Any:
+        """The answer to a command that comes with a file."""
+        asked = {"command": command, "arguments": arguments, "content_bytes": len(content)}
+        return await self.line(json.dumps(asked).encode() + b"\n" + content, end=b"")
+
+    async def fetch_file(self, command: str, **arguments: object) -> bytes:
+        """The file that a command answers with."""
+        answer = await self.line(json.dumps({"command": command, "arguments": arguments}).encode())
+        assert answer["ok"], answer
+        while len(self._rest) < answer["content_bytes"]:
+            self._rest += await self.stream.receive_some()
+        content, self._rest = self._rest[: answer["content_bytes"]], self._rest[answer["content_bytes"] :]
+        return content
 
     async def ask(self, command: str, **arguments: object) -> Any:
         """What a command returns, which must be possible."""

@@ -255,6 +255,21 @@ def test_only_1_2(certificates: Pki) -> None:
     converse(conversation)
 
 
+def test_only_these_ciphers_and_the_first_that_both_have(certificates: Pki) -> None:
+    ours = ("ECDHE-ECDSA-AES256-GCM-SHA384", "ECDHE-ECDSA-AES128-GCM-SHA256")
+
+    async def conversation() -> None:
+        async with broker(**certificates.settings(ssl_options_ciphers=ours)) as running:
+            context = certificates.client()
+            context.maximum_version = TLS_1_2
+            context.set_ciphers(":".join(ours[::-1]))
+            assert (await stream(running, context)).cipher()[0] == ours[0]  # type: ignore[attr-defined]
+            context.set_ciphers("ECDHE-ECDSA-CHACHA20-POLY1305")
+            assert await refused(running, context) == "SSLV3_ALERT_HANDSHAKE_FAILURE"
+
+    converse(conversation)
+
+
 @pytest.mark.parametrize(
     ("opening", "reason"),
     [
@@ -455,6 +470,12 @@ def test_files_that_are_no_good(certificates: Pki, tmp_path: Path) -> None:
         with pytest.raises(CertificateError) as caught:
             read_context(settings)
         assert str(caught.value).startswith(complaint)
+
+
+def test_a_cipher_that_there_is_not(certificates: Pki) -> None:
+    settings = Settings(ssl_options_certfile=certificates.certfile, ssl_options_ciphers=("AES128-GCM-SHA256", "ROT13"))
+    with pytest.raises(CertificateError, match="ssl_options_ciphers: OpenSSL has no cipher 'ROT13'"):
+        read_context(settings)
 
 
 def test_certificate_and_key_in_one_file_and_an_encrypted_key(certificates: Pki, tmp_path: Path) -> None:

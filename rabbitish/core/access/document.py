@@ -33,6 +33,11 @@ def to_document(roster: Roster) -> dict[str, object]:
         ],
         "policies": _policies(roster.policies),
         "operator_policies": _policies(roster.operator_policies),
+        "parameters": [
+            {"vhost": vhost, "component": component, "name": name, "value": value}
+            for (vhost, component, name), value in roster.parameters.items()
+        ],
+        "global_parameters": [{"name": name, "value": value} for name, value in roster.global_parameters.items()],
     }
 
 
@@ -91,6 +96,10 @@ def from_document(document: object) -> Roster:
         with_place(where, _read_policy, roster, fields)
     for where, fields in _entries(document, "operator_policies"):
         with_place(where, _read_operator_policy, roster, fields)
+    for where, fields in _entries(document, "parameters"):
+        with_place(where, _read_parameter, roster, fields)
+    for where, fields in _entries(document, "global_parameters"):
+        with_place(where, _read_global_parameter, roster, fields)
     return roster
 
 
@@ -173,3 +182,12 @@ def _read_policy(roster: Roster, fields: dict[str, Any], *, operator: bool = Fal
 
 def _read_operator_policy(roster: Roster, fields: dict[str, Any]) -> None:
     _read_policy(roster, fields, operator=True)
+
+
+def _read_parameter(roster: Roster, fields: dict[str, Any]) -> None:
+    component, name = _text(fields, "component"), _text(fields, "name")
+    roster.set_parameter(_text(fields, "vhost"), component, name, fields.get("value"))
+
+
+def _read_global_parameter(roster: Roster, fields: dict[str, Any]) -> None:
+    roster.set_global_parameter(_text(fields, "name"), fields.get("value"))

@@ -50,10 +50,10 @@ def hash_password(password: bytes, salt: bytes, cost: int) -> Hashed:
     return Hashed(SCRYPT, bytes((cost,)) + salt + _scrypt(password, salt, cost))
 
 
-def hash_as_rabbitmq(password: bytes, salt: bytes) -> Hashed:
+def hash_as_rabbitmq(password: bytes, salt: bytes, algorithm: str = SHA256) -> Hashed:
     """RabbitMQ's hash, of which `salt` gives the first bytes for a salt."""
     salt = salt[:_RABBITMQ_SALT_BYTES]
-    return Hashed(SHA256, salt + hashlib.sha256(salt + password).digest())
+    return Hashed(algorithm, salt + _SALTED[algorithm](salt + password).digest())
 
 
 def matches(hashed: Hashed, password: bytes) -> bool:

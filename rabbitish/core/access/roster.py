@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import lru_cache
 
 from rabbitish.core.access.passwords import Hashed
 from rabbitish.core.access.pattern_syntax import PatternError
@@ -27,14 +28,25 @@ from rabbitish.core.access.records import (
     check_name,
 )
 
+_PATTERNS_KNOWN = 256  # most users have the same expressions
+
 
 class Roster:
     """Users by name, permissions by user and virtual host, topic permissions by exchange too, virtual hosts by name.
 
-    Policies and operator policies by virtual host and name.
+    Policies and operator policies by virtual host and name, runtime parameters by virtual host, component and name.
     """
 
-    __slots__ = ("operator_policies", "permissions", "policies", "topic_permissions", "users", "vhosts")
+    __slots__ = (
+        "global_parameters",
+        "operator_policies",
+        "parameters",
+        "permissions",
+        "policies",
+        "topic_permissions",
+        "users",
+        "vhosts",
+    )
 
     def __init__(self) -> None:
         self.users: dict[str, User] = {}
@@ -43,6 +55,12 @@ class Roster:
         self.topic_permissions: dict[tuple[str, str, str], TopicPermission] = {}
         self.policies: dict[tuple[str, str], Policy] = {}
         self.operator_policies: dict[tuple[str, str], Policy] = {}
+        self.parameters: dict[tuple[str, str, str], object] = {}
+        self.global_parameters: dict[str, object] = {}
+
+    def same_as(self, other: Roster) -> bool:
+        """Whether everything in both is equal."""
+        return all(getattr(self, name) == getattr(other, name) for name in self.__slots__)
 
     def draft(self) -> Roster:
         """A copy to make changes to."""
@@ -50,6 +68,7 @@ class Roster:
         copy.users, copy.vhosts = dict(self.users), dict(self.vhosts)
         copy.permissions, copy.topic_permissions = dict(self.permissions), dict(self.topic_permissions)
         copy.policies, copy.operator_policies = dict(self.policies), dict(self.operator_policies)
+        copy.parameters, copy.global_parameters = dict(self.parameters), dict(self.global_parameters)
         return copy
 
     # ---- users
@@ -132,8 +151,8 @@ class Roster:
     def add_vhost(self, record: VhostRecord) -> None:
         """One that is there already stays as it is, as with RabbitMQ."""
         check_name("the virtual host's name", record.name)
-        if record.default_queue_type not in (None, *QUEUE_TYPES):
-            raise AccessError(f"Unsupported default queue type; there are {', '.join(QUEUE_TYPES)}")
+        if record.default_queue_type is not None:
+            _check_queue_type(record.default_queue_type)
         self.vhosts.setdefault(record.name, record)
 
     def delete_vhost(self, name: str) -> None:
@@ -143,11 +162,31 @@ class Roster:
         self.topic_permissions = {key: value for key, value in self.topic_permissions.items() if key[1] != name}
         self.policies = {key: value for key, value in self.policies.items() if key[0] != name}
         self.operator_policies = {key: value for key, value in self.operator_policies.items() if key[0] != name}
+        self.parameters = {key: value for key, value in self.parameters.items() if key[0] != name}
 
     def set_vhost_limits(self, name: str, limits: dict[str, object]) -> None:
         """Set these limits, and leave others as they are."""
         record = self.vhost(name)
         self.vhosts[name] = replace(record, **check_limits(VHOST_LIMITS, limits))  # type: ignore[arg-type]
+
+    def update_vhost(
+        self,
+        name: str,
+        *,
+        description: str | None = None,
+        tags: Iterable[str] | None = None,
+        default_queue_type: str | None = None,
+    ) -> None:
+        """Replace what is given of a virtual host's metadata; the rest stays."""
+        record = self.vhost(name)
+        if description is not None:
+            record = replace(record, description=description)
+        if tags is not None:
+            record = replace(record, tags=tuple(tags))
+        if default_queue_type is not None:
+            _check_queue_type(default_queue_type)
+            record = replace(record, default_queue_type=default_queue_type)
+        self.vhosts[name] = record
 
     def set_tracing(self, name: str, *, on: bool) -> None:
         """Whether messages are to be traced."""
@@ -179,6 +218,41 @@ class Roster:
     def _policies(self, operator: bool) -> dict[tuple[str, str], Policy]:
         return self.operator_policies if operator else self.policies
 
+    # ---- runtime parameters
+
+    def set_parameter(self, vhost: str, component: str, name: str, value: object) -> None:
+        """Keep a value, in place of the one of that name."""
+        self.vhost(vhost)
+        check_name("the component's name", component)
+        check_name("the parameter's name", name)
+        self.parameters[vhost, component, name] = value
+
+    def clear_parameter(self, vhost: str, component: str, name: str) -> None:
+        """AccessError: there is none."""
+        self.vhost(vhost)
+        if (vhost, component, name) not in self.parameters:
+            raise AccessError("Parameter does not exist")
+        del self.parameters[vhost, component, name]
+
+    def set_global_parameter(self, name: str, value: object) -> None:
+        """Keep a value that is no virtual host's."""
+        check_name("the parameter's name", name)
+        if name == "cluster_name":  # travels in server-properties
+            check_name("cluster_name", value if isinstance(value, str) else "")
+        self.global_parameters[name] = value
+
+    def clear_global_parameter(self, name: str) -> None:
+        """AccessError: there is none."""
+        if name not in self.global_parameters:
+            raise AccessError("Parameter does not exist")
+        del self.global_parameters[name]
+
+    @property
+    def cluster_name(self) -> str | None:
+        """What the broker is to be called, if anybody said."""
+        name = self.global_parameters.get("cluster_name")
+        return name if isinstance(name, str) else None
+
 
 def _in_order(policies: Iterable[Policy]) -> list[Policy]:
     return sorted(policies, key=lambda policy: (-policy.priority, policy.name))
@@ -191,6 +265,12 @@ def _tags(tags: Iterable[str]) -> frozenset[str]:
     return kept
 
 
+def _check_queue_type(name: str) -> None:
+    if name not in QUEUE_TYPES:
+        raise AccessError(f"Unsupported default queue type; there are {', '.join(QUEUE_TYPES)}")
+
+
+@lru_cache(_PATTERNS_KNOWN)
 def _check_pattern(text: str) -> None:
     try:
         Pattern(text)

@@ -1,0 +1,179 @@
+"""Tracing in conversations: which copies come, what they say, when they do not, and what they leave alone."""
+
+from __future__ import annotations
+
+import pytest
+
+from rabbitish.values import Table
+from rabbitish.wire import methods
+from rabbitish.wire.properties import Properties
+
+from .client import Client, Said, publication
+from .harness import World
+
+TRACE = "amq.rabbitmq.trace"
+
+
+@pytest.fixture
+def watcher(world: World) -> Client:
+    """Has bound its queue "seen" to everything, while the virtual host is traced."""
+    client = world.client(2)
+    client.send(methods.QueueDeclare(queue="seen"), channel=2)
+    client.send(methods.QueueBind(queue="seen", exchange=TRACE, routing_key="#"), channel=2)
+    client.answers()
+    trace(world, on=True)
+    return client
+
+
+def trace(world: World, *, on: bool) -> None:
+    world.change(lambda roster: roster.set_tracing("/", on=on))
+
+
+def seen(watcher: Client) -> list[Said]:
+    """All copies so far."""
+    found = []
+    while (said := watcher.get("seen", channel=2)) is not None:
+        found.append(said)
+    return found
+
+
+def keys(copies: list[Said]) -> list[str]:
+    return [said.method.routing_key for said in copies if isinstance(said.method, methods.BasicGetOk)]
+
+
+def headers(copy: Said) -> Table:
+    assert copy.props.headers is not None
+    return copy.props.headers
+
+
+def test_a_publish_and_its_delivery(world: World, watcher: Client, client: Client) -> None:
+    client.declare("q")
+    client.consume("q", no_ack=True)
+    given = Properties(
+        content_type="text/plain",
+        headers={"a": 1},
+        delivery_mode=2,
+        timestamp=1_700_000_000,
+        message_id="m",
+    )
+    client.publish("q", b"body", properties=given.encode())
+    assert client.bodies() == [b"body"]
+    published, delivered = seen(watcher)
+    assert keys([published, delivered]) == ["publish.", "deliver.q"]
+    assert (published.body, delivered.body) == (b"body", b"body")
+    common = {
+        "exchange_name": "",
+        "routing_keys": ["q"],
+        "properties": {
+            "content_type": "text/plain",
+            "headers": {"a": 1},
+            "delivery_mode": 2,
+            "timestamp": 1_700_000_000,
+            "message_id": "m",
+        },
+        "node": "rabbitish@localhost",
+        "vhost": "/",
+        "connection": client.session.peer.name,
+        "channel": 1,
+        "user": "guest",
+    }
+    assert headers(published) == {**common, "routed_queues": ["q"]}
+    assert headers(delivered) == {**common, "redelivered": 0}
+
+
+def test_what_is_fetched_and_comes_again(world: World, watcher: Client, client: Client) -> None:
+    client.declare("q")
+    client.publish("q", b"1")
+    client.send(methods.BasicGet(queue="q"), methods.BasicReject(delivery_tag=1, requeue=True))
+    client.send(methods.BasicGet(queue="q"))
+    client.answers()
+    copies = seen(watcher)
+    assert keys(copies) == ["publish.", "deliver.q", "deliver.q"]
+    assert [headers(copy)["redelivered"] for copy in copies[1:]] == [0, 1]
+
+
+def test_what_goes_nowhere_or_to_many(world: World, watcher: Client, client: Client) -> None:
+    for name in ("a", "b"):
+        client.declare(name)
+        client.ask(methods.QueueBind(queue=name, exchange="amq.fanout"))
+    client.publish("k", b"1", exchange="amq.fanout")
+    client.publish("k", b"", exchange="amq.direct", headers={"CC": ["l"], "BCC": ["m"]})
+    assert client.answers() == []
+    many, nowhere = seen(watcher)
+    assert (many.body, nowhere.body, nowhere.sizes) == (b"1", b"", ())
+    assert keys([many, nowhere]) == ["publish.amq.fanout", "publish.amq.direct"]
+    assert headers(many)["routed_queues"] == ["a", "b"]
+    assert headers(nowhere)["routed_queues"] == []
+    assert headers(nowhere)["routing_keys"] == ["k", "l", "m"]
+    assert headers(nowhere)["properties"] == {"headers": {"CC": ["l"]}}
+
+
+def test_a_transaction_is_traced_as_it_is_said(world: World, watcher: Client, client: Client) -> None:
+    client.declare("q")
+    client.ask(methods.TxSelect())
+    client.publish("q", b"1")
+    client.ask(methods.TxRollback())
+    assert keys(seen(watcher)) == ["publish."]
+
+
+def test_it_begins_and_ends_on_channels_that_are_open(world: World, watcher: Client, client: Client) -> None:
+    client.declare("q")
+    client.publish("q", *[b"x"] * 10)
+    assert client.session.channels[1].plain is False
+    trace(world, on=False)
+    client.publish("q", *[b"x"] * 10)
+    assert client.session.channels[1].plain is True
+    assert len(seen(watcher)) == 10
+    trace(world, on=True)
+    client.publish("q", *[b"x"] * 5)
+    assert len(seen(watcher)) == 5
+    assert world.queue("q").ready == 25
+
+
+def test_only_one_virtual_host_is_traced(world: World, watcher: Client) -> None:
+    world.add_vhost("other")
+    stranger = world.client(vhost="other")
+    stranger.declare("q")
+    stranger.publish("q", b"x")
+    assert stranger.session.channels[1].tracer is None
+    assert seen(watcher) == []
+
+
+def test_copies_are_not_traced_and_need_somebody_to_see_them(world: World, client: Client) -> None:
+    trace(world, on=True)
+    client.declare("q")
+    client.publish("q", b"x")
+    watcher = world.client(2)
+    watcher.send(methods.QueueDeclare(queue="seen"), channel=2)
+    watcher.send(methods.QueueBind(queue="seen", exchange=TRACE, routing_key="deliver.q"), channel=2)
+    watcher.answers()
+    client.publish("q", b"y")
+    assert seen(watcher) == []
+    watcher.consume("seen", channel=2, no_ack=True)
+    client.consume("q", no_ack=True)
+    assert client.bodies() == [b"x", b"y"]
+    assert watcher.bodies() == [b"x", b"y"]
+    assert watcher.answers() == []
+
+
+def test_a_queue_that_is_traced_into_itself(world: World, client: Client) -> None:
+    """Each delivery puts a copy into the queue that it came from, and no copy another one."""
+    trace(world, on=True)
+    client.declare("q")
+    client.ask(methods.QueueBind(queue="q", exchange=TRACE, routing_key="deliver.q"))
+    client.publish("q", *[b"%d" % n for n in range(200)])
+    client.consume("q", no_ack=True)
+    assert sorted(client.bodies()) == sorted(2 * [b"%d" % n for n in range(200)])
+
+
+def test_names_and_headers_at_their_limits(world: World, watcher: Client, client: Client) -> None:
+    name = "x" * 255
+    client.ask(methods.ExchangeDeclare(exchange=name))
+    deep: Table = {}
+    for _ in range(99):
+        deep = {"d": deep}
+    client.raw(publication("k", b"b", exchange=name, headers=deep))
+    assert client.answers() == []
+    (copy,) = seen(watcher)
+    assert keys([copy]) == [("publish." + name)[:255]]
+    assert headers(copy)["properties"] == {}
