@@ -181,14 +181,14 @@ MUTATIONS = (
     ),
     Mutation(
         "let a dead letter leave before it has arrived",
-        "core/vhost.py",
-        """            self.record_published(targets, dead, now)
+        "core/burials.py",
+        """            router.record_published(targets, dead, now)
             for target in targets:
                 target.enqueue(dead, now)
         # Only now, so that no end of the process finds it in neither queue.
 """,
         """            queue.record_removed([message], reason)
-            self.record_published(targets, dead, now)
+            router.record_published(targets, dead, now)
             for target in targets:
                 target.enqueue(dead, now)
             return
