@@ -13,9 +13,9 @@ from rabbitish.store.record import PUBLISH_HEAD, Type
 from .world import SimNode, Violation, World, alive
 
 CHAOS_MS = 13_000
-CALM_MS = 3_000
-HEALING_MS = 5_000
-PROGRESS_MS = 2_000
+CALM_MS = 2_500
+HEALING_MS = 4_500
+PROGRESS_MS = 1_500
 PRODUCERS = 3
 
 
@@ -42,7 +42,7 @@ class Chaos:
             if node is not None:
                 values = [b"%d.%08d" % (number, next(counter)) for _ in range(self.random.choice((1, 1, 3)))]
                 node.call(lambda: node.publish(values))
-            self.world.scheduler.after(self.random.uniform(10, 60), publish)
+            self.world.scheduler.after(self.random.uniform(15, 90), publish)
 
         publish()
 
@@ -184,7 +184,7 @@ class Chaos:
         world.network.streams = True
         world.etcd.cut.clear()
         world.etcd.down = False
-        world.flake = 0
+        world.flake = world.stalls = 0
         for node in world.nodes.values():
             node.resume()
             node.start()

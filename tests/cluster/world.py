@@ -336,7 +336,7 @@ class SimNode:
 
     def sync(self, ticket: Done) -> None:
         random, boot, replica = self.world.random, self.boot, self.replica
-        takes = random.uniform(1, 20) if random.random() < 0.99 else random.uniform(100, 1_200)
+        takes = random.uniform(1, 20) if random.random() >= self.world.stalls else random.uniform(100, 1_200)
         self.world.scheduler.after(takes, lambda: self.call(lambda: replica.synced(ticket, self.world.now), boot))
 
     def advanced(self) -> None:
@@ -392,6 +392,7 @@ class World:
         self.min_in_sync = min_in_sync
         self.flake = self.random.choice((0, 0.03, 0.03, 0.3))
         self.usurp = self.random.choice((0, 0, 0.03))
+        self.stalls = 0.01  # how many syncs take long
         self.trace: list[str] | None = None
         self.attempts: set[bytes] = set()
         self.confirmed: dict[int, Kept] = {}
