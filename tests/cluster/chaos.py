@@ -247,8 +247,10 @@ def world_of(seed: int, replica_type: type[Replica] = Replica) -> World:
     return World(seed, replica_type, size=3 if seed % 4 else 5, min_in_sync=1 + seed % 2)
 
 
-def live(seed: int, replica_type: type[Replica] = Replica) -> World:
+def live(seed: int, replica_type: type[Replica] = Replica, flake: float | None = None) -> World:
     """A whole life. Violation: it broke a promise."""
     world = world_of(seed, replica_type)
+    if flake is not None:
+        world.flake = flake
     Chaos(world).run()
     return world

@@ -38,6 +38,9 @@ UNREACHABLE_MS = 500
 UNCOMPARED = -1  # the revision of a proposal that breaks the rules
 
 
+LATE = ("no progress", "not all")  # how the violations begin that are no harm to what was promised
+
+
 class Violation(Exception):
     """A promise was broken."""
 

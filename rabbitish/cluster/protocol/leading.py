@@ -329,4 +329,5 @@ class Leadership:
             replica.stopped()
             return
         heir = max(heirs, key=lambda name: self.feeds[name].acked)
-        self.propose(self.state._replace(epoch=self.epoch + 1, leader=heir))
+        rest = tuple(name for name in self.state.isr if name != replica.me)  # or the heir would wait for us
+        self.propose(self.state._replace(epoch=self.epoch + 1, leader=heir, isr=rest))
