@@ -66,7 +66,10 @@ class Owner(Protocol):
         """It leads no more: what waits for a confirm never gets one from here, and is not refused either."""
 
     def alarm(self, reason: str) -> None:
-        """It stopped for good, and somebody must look at it. Its files are as they were."""
+        """It stopped for good, and somebody must look at it: its files are as they were.
+
+        The node's lease must end, or nobody would take over from it.
+        """
 
     def stopped(self) -> None:
         """After `stop`: it does nothing any more, and the lease may be revoked."""
