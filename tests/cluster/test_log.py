@@ -242,6 +242,9 @@ def test_what_does_not_follow_is_refused(kind: Callable[[], Log]) -> None:
         "damaged": good[:-1] + bytes([good[-1] ^ 1]),
         "cut": good[:-1],
         "damaged behind a good one": good + b"x",
+        "zeroes": bytes(40),
+        "zeroes behind a good one": good + bytes(40),
+        "nothing": b"",
     }
     for what, data in wrong.items():
         with pytest.raises(Damage):

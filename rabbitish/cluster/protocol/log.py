@@ -102,7 +102,7 @@ def check(data: bytes, last: int, epoch: int) -> list[Record]:
             raise Damage(record.start, f"epoch {record.epoch} begins without its record", torn=False)
         last, epoch = record.lsn + record.span - 1, record.epoch
         records.append(record)
-    return records
+    return _whole(records, data)
 
 
 def check_kept(data: bytes, last: int, base: int) -> list[Record]:
@@ -112,6 +112,14 @@ def check_kept(data: bytes, last: int, base: int) -> list[Record]:
         if record.lsn <= last or record.lsn + record.span - 1 > base:
             raise Damage(record.start, f"record {record.lsn} between {last} and {base}", torn=False)
         last = record.lsn + record.span - 1
+    return _whole(records, data)
+
+
+def _whole(records: list[Record], data: bytes) -> list[Record]:
+    """Zeroes end a segment for whoever reads it, so none may come into one. Damage: there are, or nothing at all."""
+    end = records[-1].end if records else 0
+    if end < max(1, len(data)):
+        raise Damage(end, "no record", torn=False)
     return records
 
 
