@@ -179,7 +179,8 @@ class _Connection:
         return False
 
     async def close(self) -> None:
-        await trio.aclose_forcefully(self._stream)
+        with trio.CancelScope(shield=True):  # it does not wait, and the next one is to be closed as well
+            await trio.aclose_forcefully(self._stream)
 
 
 class Watch:

@@ -15,7 +15,7 @@ import trio
 from rabbitish.cluster.etcd import Etcd
 from rabbitish.cluster.membership import EtcdCoordinator, Names, now_ms
 from rabbitish.cluster.protocol.confirms import ConfirmGate
-from rabbitish.cluster.protocol.frames import Frame, FrameDecoder, Hello, LinkError, encode_frame
+from rabbitish.cluster.protocol.frames import Ack, Frame, FrameDecoder, Hello, LinkError, Reject, encode_frame
 from rabbitish.cluster.protocol.greeting import NONCE_BYTES, Greeting, Refused
 from rabbitish.cluster.protocol.log import Log, Ticket
 from rabbitish.cluster.protocol.replica import Replica
@@ -112,8 +112,11 @@ class Member:
             nursery.start_soon(coordinator.follow)
             nursery.start_soon(self._tick)
             ready()
-            await self._stopped.wait()
-            await coordinator.end_lease()
+            try:
+                await self._stopped.wait()
+                await coordinator.end_lease()
+            finally:
+                self._release()
             nursery.cancel_scope.cancel()
 
     def stop(self) -> None:
@@ -168,6 +171,10 @@ class Member:
         self._gate.forget(self.journal)
         for connection in self._from_mirrors.values():
             connection.scope.cancel()
+        self._release()
+
+    def _release(self) -> None:
+        """Nobody who waits gets a confirm any more."""
         while self._waiting:
             self._waiting.pop().event.set()
 
@@ -195,7 +202,7 @@ class Member:
             connection.peer = peer
             connection.send(frame)
             self._nursery.start_soon(self._dial, connection)
-        elif self._to_leader is not None and self._to_leader.peer == peer:
+        elif self._to_leader is not None and self._to_leader.peer == peer and isinstance(frame, (Ack, Reject)):
             self._to_leader.send(frame)
         elif peer in self._from_mirrors:
             self._from_mirrors[peer].send(frame)
@@ -204,8 +211,7 @@ class Member:
         address = self._coordinator.addresses.get(node_of(connection.peer))
         if address is None:
             return
-        socket = trio.socket.socket()
-        with connection.scope:
+        with connection.scope, trio.socket.socket() as socket:
             try:
                 with trio.fail_after(_GREETING_SECONDS):
                     await socket.connect(address)
@@ -215,7 +221,8 @@ class Member:
                 pass
             else:
                 await self._talk(connection, trio.SocketStream(socket), dials=True)
-        socket.close()
+        if self._to_leader is connection:
+            self._to_leader = None
 
     async def _accept(self, stream: trio.SocketStream) -> None:
         connection = _Connection()

@@ -62,12 +62,18 @@ class Place:
         self.log = open_log(disk, lambda: "u1", segment_bytes=20_000)
         etcd = Etcd(trial.server.endpoints)
         member = Member(self.name, self.log.storage, JOURNAL, self.log, etcd, trial.names, trial.secret, TIMING)
-        with self._scope:
+
+        def ready() -> None:
             self.member = member
-            await member.run(ready=running.set)
-        self.member = None
-        await etcd.aclose()
-        disk.close()
+            running.set()
+
+        try:
+            with self._scope:
+                await member.run(ready=ready)
+        finally:
+            self.member = None
+            await etcd.aclose()
+            disk.close()
         self._ended.set()
 
     async def stop(self) -> None:
@@ -158,15 +164,16 @@ def play(server: EtcdCluster, folder: Path, scene: Callable[[Trial], Awaitable[N
         assert await shared_secret(etcd, trial.names, b"another") == trial.secret
         await found_journal(etcd, trial.names, JOURNAL, ("a#u1", "b#u1", "c#u1"))
         await etcd.aclose()
-        async with trio.open_nursery() as trial.nursery, trio.open_nursery() as client:
+        async with trio.open_nursery() as trial.nursery:
             for place in trial.places:
                 await place.start()
             await trial.until(lambda: trial.leader() is not None)
-            client.start_soon(trial.publish, count())
-            await trial.until(lambda: len(trial.confirmed) > 50)
-            trial.longest = 0
-            await scene(trial)
-            client.cancel_scope.cancel()
+            async with trio.open_nursery() as client:
+                client.start_soon(trial.publish, count())
+                await trial.until(lambda: len(trial.confirmed) > 50)
+                trial.longest = 0
+                await scene(trial)
+                client.cancel_scope.cancel()
             await trial.whole()
             trial.check()
             for place in trial.places:

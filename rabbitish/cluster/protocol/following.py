@@ -44,6 +44,8 @@ class Following:
         self.session: Session | None = None
         self._asked = 0  # the attempt that a WELCOME may answer
         self._hello_at = 0  # not before
+        self._pause = replica.timing.hello_ms  # between two attempts, twice as long each time, or a slow answer would
+        # always be one to the attempt before
 
     def leave(self) -> None:
         """End the session, if there is one; nothing that was said in it counts any more."""
@@ -53,6 +55,7 @@ class Following:
     def hurry(self) -> None:
         """There is a new leader: ask at once."""
         self._hello_at = 0
+        self._pause = self.replica.timing.hello_ms
 
     def tick(self, now: int) -> None:
         """Ask for a session where there is none, or none that is alive."""
@@ -64,7 +67,8 @@ class Following:
         leader = replica.view.state.leader
         if leader in ("", replica.me) or replica.view.state.epoch < replica.log.epoch:
             return
-        self._hello_at = now + timing.hello_ms
+        self._hello_at = now + self._pause
+        self._pause = min(2 * self._pause, timing.silence_ms)
         self._asked = replica.nonce() or 1
         log = replica.log
         starts = tuple(log.starts[-_MOST_STARTS:])
@@ -84,6 +88,7 @@ class Following:
         replica = self.replica
         replica.saw(frame.epoch, now)
         self._asked = 0
+        self._pause = replica.timing.hello_ms
         cut = min(frame.cut, replica.log.last)
         if cut < replica.commit or (cut < replica.log.base and not frame.snapshot):
             replica.halt(f"{peer} would have us cut the log to {cut}, and up to {replica.commit} it is committed")
