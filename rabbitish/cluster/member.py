@@ -116,6 +116,7 @@ class Member:
                 await self._stopped.wait()
                 await coordinator.end_lease()
             finally:
+                self.replica.stopped()  # however it ends, nobody is to begin to wait
                 self._release()
             nursery.cancel_scope.cancel()
 
