@@ -37,7 +37,8 @@ LAYERS = {
     "core": layer("errors values"),
     "session": layer("wire core errors values config"),
     "store": layer("core errors values"),
-    "server": layer("session store wire core errors values config", pure=False),
+    "cluster": layer("store errors values", pure=False),
+    "server": layer("session store cluster wire core errors values config", pure=False),
     "tools": layer("server session store core errors values", pure=False),
     "perf": layer("wire errors values"),
     "testing": layer("server session core wire errors values config", pure=False),
@@ -49,7 +50,10 @@ LAYERS = {
 OUTSIDE = {PACKAGE / name for name in ("store/files.py", "perf/links.py", "perf/run.py", "perf/command.py")}
 
 # The part of a package that is pure although the package is not, and what of the package it may import.
-PURE_PARTS = {PACKAGE / "client/protocol": ("rabbitish.client.protocol", "rabbitish.client.errors")}
+PURE_PARTS = {
+    PACKAGE / "client/protocol": ("rabbitish.client.protocol", "rabbitish.client.errors"),
+    PACKAGE / "cluster/protocol": ("rabbitish.cluster.protocol",),
+}
 
 # What would bring waiting, the operating system, the clock or chance into a pure package.
 # fmt: off
@@ -204,6 +208,9 @@ def test_a_pure_part_does_not_import_what_is_built_on_it() -> None:
     part = PACKAGE / "client/protocol"
     assert len(list(part_faults(part, ast.parse("from rabbitish.client.link import Link")))) == 1
     assert not list(part_faults(part, ast.parse("from rabbitish.client.protocol.promise import Promise")))
+    part = PACKAGE / "cluster/protocol"
+    assert len(list(part_faults(part, ast.parse("from rabbitish.cluster.etcd import Etcd")))) == 1
+    assert not list(part_faults(part, ast.parse("from rabbitish.cluster.protocol.log import Log")))
     assert len(list(import_faults("client", ast.parse("import trio"), pure=True))) == 1
     assert not list(import_faults("client", ast.parse("import trio")))
 

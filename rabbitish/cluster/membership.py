@@ -1,0 +1,149 @@
+"""What a cluster keeps in etcd, and a replica's `Coordinator` on it: states by compare-and-swap, nodes on leases.
+
+    /rabbitish/<cluster>/secret          the key of the links between nodes
+    /rabbitish/<cluster>/nodes/<node>    where it listens, on its lease
+    /rabbitish/<cluster>/journals/<g>    see state.py
+
+Nothing here decides anything. What etcd did not answer is passed on as unknown, and asked again by who wanted it.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import aclosing, suppress
+
+import trio
+
+from rabbitish.cluster.etcd import Etcd, Range, Unknown, get, modified_at, not_there, put
+from rabbitish.cluster.protocol.replica import Replica
+from rabbitish.cluster.protocol.state import GroupState, Outcome, Proposal, View, decode_state
+
+_AGAIN_SECONDS = 0.2
+
+
+def now_ms() -> int:
+    """The clock of everything here: trio's, in milliseconds."""
+    return int(trio.current_time() * 1_000)
+
+
+class Names:
+    """The keys of a cluster."""
+
+    def __init__(self, cluster: str) -> None:
+        self.prefix = f"/rabbitish/{cluster}/".encode()
+        self.secret = self.prefix + b"secret"
+        self.nodes = self.prefix + b"nodes/"
+
+    def node(self, node: str) -> bytes:
+        """Of a node."""
+        return self.nodes + node.encode()
+
+    def journal(self, journal: str) -> bytes:
+        """Of a journal's state."""
+        return self.prefix + b"journals/" + journal.encode()
+
+
+async def shared_secret(etcd: Etcd, names: Names, new: bytes) -> bytes:
+    """The cluster's secret: `new`, unless there is one already. Unknown: ask again."""
+    await etcd.txn([not_there(names.secret)], [put(names.secret, new)])
+    (found,) = (await etcd.range(names.secret)).kvs
+    return found.value
+
+
+async def found_journal(etcd: Etcd, names: Names, journal: str, replicas: tuple[str, ...]) -> None:
+    """Have a journal kept by these replicas, all of them empty and so in sync, unless there is one already."""
+    state = GroupState(0, "", tuple(sorted(replicas)), replicas, "founded")
+    key = names.journal(journal)
+    await etcd.txn([not_there(key)], [put(key, state.encode())])
+
+
+class EtcdCoordinator:
+    """See Coordinator. `replica` is whom it answers; `start` runs what waits."""
+
+    def __init__(self, etcd: Etcd, names: Names, journal: str, nursery: trio.Nursery) -> None:
+        self._etcd = etcd
+        self._names = names
+        self._key = names.journal(journal)
+        self._nursery = nursery
+        self._lease = 0
+        self.replica: Replica
+        self.addresses: dict[str, tuple[str, int]] = {}
+        """Where nodes listen."""
+
+    def swap(self, proposal: Proposal) -> None:
+        """See Coordinator."""
+        self._nursery.start_soon(self._swap, proposal)
+
+    async def _swap(self, proposal: Proposal) -> None:
+        compare = [modified_at(self._key, proposal.revision)]
+        if proposal.absent is not None:
+            compare.append(not_there(self._names.node(proposal.absent)))
+        outcome, revision = Outcome.UNKNOWN, 0
+        with suppress(Unknown):
+            done = await self._etcd.txn(compare, [put(self._key, proposal.state.encode())])
+            outcome, revision = (Outcome.DONE if done.succeeded else Outcome.CONFLICT), done.revision
+        self.replica.swapped(proposal, outcome, revision, now_ms())
+
+    def read(self) -> None:
+        """See Coordinator."""
+        self._nursery.start_soon(self._read)
+
+    async def _read(self) -> None:
+        view = None
+        with suppress(Unknown):
+            read = await self._etcd.txn([], [get(self._key), get(self._names.nodes, prefix=True)])
+            view = self._view(Range(read.revision, [kv for kvs in read.ranges for kv in kvs]))
+        self.replica.was_read(view, now_ms())
+
+    async def follow(self) -> None:
+        """Tell the replica of every change, for ever."""
+        async with aclosing(self._etcd.follow(self._names.prefix)) as states:
+            async for found in states:
+                if (view := self._view(found)) is not None:
+                    self.replica.observed(view, now_ms())
+
+    def _view(self, found: Range) -> View | None:
+        """What was read, as the replica sees it; None: the journal is not there, or its state is none."""
+        state, live = None, {}
+        for kv in found.kvs:
+            with suppress(ValueError, LookupError, TypeError):
+                if kv.key == self._key:
+                    state = (decode_state(kv.value), kv.modified)
+                elif kv.key.startswith(self._names.nodes):
+                    host, port = json.loads(kv.value)["address"]
+                    live[kv.key.removeprefix(self._names.nodes).decode()] = (str(host), int(port))
+        if state is None:
+            return None
+        self.addresses.update(live)  # a node without a lease may still be there
+        return View(state[0], state[1], frozenset(live), found.revision)
+
+    async def keep_lease(self, node: str, address: tuple[str, int], ttl_seconds: int) -> None:
+        """Be a node that lives, for ever; what the lease says goes to the replica."""
+        value = json.dumps({"address": address}).encode()
+        while True:
+            try:
+                self._lease = await self._etcd.grant(ttl_seconds)
+                await self._etcd.txn([], [put(self._names.node(node), value, self._lease)])
+                await self._renew(self._lease, ttl_seconds)
+            except Unknown:
+                await trio.sleep(_AGAIN_SECONDS)
+
+    async def end_lease(self) -> None:
+        """The node stops, and nobody needs to wait until its lease ends by itself."""
+        with suppress(Unknown):
+            await self._etcd.revoke(self._lease)
+
+    async def _renew(self, lease: int, ttl_seconds: int) -> None:
+        """Until it is gone; while etcd does not answer, more often."""
+        pause = ttl_seconds / 3
+        while True:
+            asked = now_ms()
+            try:
+                left = await self._etcd.keep_alive(lease)
+                if not left:
+                    return
+                self.replica.leased(asked + left * 1_000)
+                pause = ttl_seconds / 3
+            except Unknown:
+                pause = _AGAIN_SECONDS
+            await trio.sleep(pause)

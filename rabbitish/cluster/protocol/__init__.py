@@ -1,0 +1,1 @@
+"""How a log is replicated: roles, frames and rules as plain state, without trio, sockets or a clock."""

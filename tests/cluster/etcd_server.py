@@ -1,0 +1,117 @@
+"""A real etcd for a test: one member or three, in a folder of its own, on free ports; killed, paused and started again.
+
+Without /usr/bin/etcd the tests that need one skip; RABBITISH_REQUIRE_ALL=1 makes that a failure.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+import trio
+
+from rabbitish.cluster.etcd import Etcd, Unknown
+
+PATIENCE_SECONDS = 30
+
+
+def find_etcd() -> str:
+    """The program. Skips where there is none."""
+    found = shutil.which("etcd")
+    if found is None:
+        reason = "etcd is not installed (apt install etcd-server)"
+        if os.environ.get("RABBITISH_REQUIRE_ALL") == "1":
+            pytest.fail(f"{reason}, and RABBITISH_REQUIRE_ALL=1 lets nothing be missing")
+        pytest.skip(reason)
+    return found
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    for each in sockets:
+        each.bind(("127.0.0.1", 0))
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+class EtcdMember:
+    """One process."""
+
+    def __init__(self, program: str, folder: Path, name: str, client: int, peer: int, cluster: str) -> None:
+        self.port = client
+        self._log = folder / f"{name}.log"
+        self._command = [
+            program,
+            f"--name={name}",
+            f"--data-dir={folder / name}",
+            f"--listen-client-urls=http://127.0.0.1:{client}",
+            f"--advertise-client-urls=http://127.0.0.1:{client}",
+            f"--listen-peer-urls=http://127.0.0.1:{peer}",
+            f"--initial-advertise-peer-urls=http://127.0.0.1:{peer}",
+            f"--initial-cluster={cluster}",
+            "--heartbeat-interval=30",
+            "--election-timeout=300",
+        ]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(self._command, stdout=log, stderr=log)
+
+    def signal(self, number: int) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def pause(self) -> None:
+        self.signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self.signal(signal.SIGCONT)
+
+    def kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+
+class EtcdCluster:
+    """Its members."""
+
+    def __init__(self, folder: Path, size: int = 1) -> None:
+        program = find_etcd()
+        ports = free_ports(2 * size)
+        names = [f"e{number}" for number in range(size)]
+        cluster = ",".join(f"{name}=http://127.0.0.1:{peer}" for name, peer in zip(names, ports[size:], strict=True))
+        self.members = [
+            EtcdMember(program, folder, name, client, peer, cluster)
+            for name, client, peer in zip(names, ports[:size], ports[size:], strict=True)
+        ]
+        self.endpoints = [("127.0.0.1", member.port) for member in self.members]
+
+    def start(self) -> None:
+        for member in self.members:
+            member.start()
+
+    def stop(self) -> None:
+        for member in self.members:
+            member.kill()
+
+    async def ready(self) -> None:
+        """Wait until it answers."""
+        client = Etcd(self.endpoints, timeout=1)
+        with trio.fail_after(PATIENCE_SECONDS):
+            while True:
+                try:
+                    await client.range(b"x")
+                    break
+                except Unknown:
+                    await trio.sleep(0.02)
+        await client.aclose()

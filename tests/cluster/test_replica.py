@@ -1,0 +1,216 @@
+"""One thing at a time happens to a cluster in virtual time: how long it pauses, and what each rule does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from rabbitish.cluster.protocol.frames import Append, Frame, Welcome
+from rabbitish.cluster.protocol.replica import NotLeading, Role
+from rabbitish.store.record import Type
+
+from .chaos import Chaos
+from .world import TIMING, SimNode, Violation, World
+
+
+class Quiet(World):
+    """Nothing goes wrong by itself."""
+
+    def __init__(self, *, min_in_sync: int = 1) -> None:
+        super().__init__(1, min_in_sync=min_in_sync)
+        self.flake = self.usurp = self.stalls = 0
+        self.network.streams = True
+        self.network.drop = self.network.stray = 0.0
+        for node in self.nodes.values():
+            node.start()
+        self.run(1_000)
+        self.producer = Chaos(self)
+        self.producer.producer(0)
+        self.run(500)
+
+    def leader(self) -> SimNode | None:
+        """The newest: an old one may not know yet."""
+        leaders = [node for node in self.nodes.values() if node.up and node.replica.leading is not None]
+        return max(leaders, key=lambda node: node.replica.log.epoch, default=None)
+
+    def run(self, ms: int) -> None:
+        self.scheduler.run(self.now + ms)
+
+    def lead(self) -> SimNode:
+        found = self.leader()
+        assert found is not None
+        return found
+
+    def mirrors(self) -> list[SimNode]:
+        leader = self.leader()
+        return [node for node in self.nodes.values() if node is not leader]
+
+    def pause_of(self, harm: Callable[[], None]) -> int:
+        """How long nothing is confirmed after that."""
+        harm()
+        self.run(100)  # what was under way may still be confirmed
+        before, began = len(self.confirmed), self.now - 100
+        while len(self.confirmed) == before:
+            self.run(5)
+            if self.now - began > 20_000:
+                raise Violation("nothing is confirmed any more")
+        return self.now - began
+
+
+def test_roles() -> None:
+    world = Quiet()
+    assert world.lead().replica.role is Role.LEADER
+    assert [node.replica.role for node in world.mirrors()] == [Role.MIRROR, Role.MIRROR]
+    with pytest.raises(NotLeading):
+        world.mirrors()[0].replica.append(Type.VHOST_NEW, b"x", now=world.now)
+    assert world.lead().replica.may_deliver(world.now)
+    assert not world.mirrors()[0].replica.may_deliver(world.now)
+
+
+def test_a_killed_leader_is_replaced_long_before_its_lease_ends() -> None:
+    world = Quiet()
+    old = world.lead()
+    assert world.pause_of(lambda: old.crash(power=False)) < 700 < TIMING.ttl_ms
+    assert world.etcd.state.leader != old.replica.me not in world.etcd.state.isr
+
+
+@pytest.mark.parametrize("harm", ["pause", "cut_off"])
+def test_a_frozen_or_cut_off_leader_is_replaced_when_its_lease_ends(harm: str) -> None:
+    world = Quiet()
+    old = world.lead()
+
+    def strike() -> None:
+        if harm == "pause":
+            old.paused = []
+        else:
+            world.network.cut |= {pair for x in world.nodes for pair in ((old.name, x), (x, old.name))}
+            world.etcd.cut.add(old.name)
+
+    assert TIMING.ttl_ms * 0.6 < world.pause_of(strike) < TIMING.ttl_ms + 1_500
+    assert not old.replica.may_deliver(world.now + TIMING.ttl_ms)
+
+
+def test_a_leader_cut_off_from_etcd_alone_is_rejected_by_those_who_know_better() -> None:
+    world = Quiet()
+    old = world.lead()
+    assert world.pause_of(lambda: world.etcd.cut.add(old.name)) < 200
+    world.run(TIMING.ttl_ms + 1_500)
+    assert world.lead() is not old
+    assert old.replica.role is not Role.LEADER
+
+
+def test_a_killed_mirror_and_a_frozen_one() -> None:
+    world = Quiet()
+    killed, frozen = world.mirrors()
+    assert world.pause_of(lambda: killed.crash(power=False)) < 200
+    world.run(1_000)
+
+    def freeze() -> None:
+        frozen.paused = []
+
+    assert TIMING.lag_ms // 2 < world.pause_of(freeze) < TIMING.lag_ms + 300
+    assert world.etcd.state.isr == (world.lead().replica.me,)
+    frozen.resume()
+    killed.start()
+    world.run(2_000)
+    assert len(world.etcd.state.isr) == 3
+
+
+def test_without_etcd_confirms_go_on_until_a_mirror_is_lost() -> None:
+    world = Quiet()
+    world.etcd.down = True
+    assert world.pause_of(lambda: None) < 200
+    world.run(10 * TIMING.ttl_ms)
+    assert world.lead().replica.may_deliver(world.now)  # all who might lead next have just answered (R12)
+    world.mirrors()[0].crash(power=False)
+    world.run(500)
+    before = len(world.confirmed)
+    world.run(3_000)
+    assert len(world.confirmed) == before
+    world.etcd.down = False
+    assert world.pause_of(lambda: None) < 1_500
+
+
+def test_a_stopping_leader_hands_over() -> None:
+    world = Quiet()
+    old = world.lead()
+    assert world.pause_of(lambda: old.replica.stop(world.now)) < 300
+    assert world.lead() is not old
+    assert len(world.etcd.state.isr) >= 2
+
+
+def test_with_too_few_in_sync_confirms_are_held() -> None:
+    world = Quiet(min_in_sync=2)
+    for node in world.mirrors():
+        node.crash(power=False)
+    world.run(1_500)
+    before = len(world.confirmed)
+    world.run(1_000)
+    assert (len(world.confirmed), world.etcd.state.isr) == (before, (world.lead().replica.me,))
+    held = world.lead().gate.held_back("m3/a/0")
+    assert held
+    world.mirrors()[0].start()
+    world.run(1_000)
+    assert len(world.confirmed) >= before + held
+
+
+def test_a_wiped_mirror_comes_back_as_another_and_gets_a_snapshot() -> None:
+    world = Quiet()
+    leader, wiped = world.lead(), world.mirrors()[0]
+    Chaos(world).condense(leader)
+    assert leader.log.base
+    wiped.crash(power=True)
+    wiped.wipe()
+    world.run(1_000)
+    wiped.start()
+    world.run(2_000)
+    new = f"{wiped.name}#2"
+    assert new in world.etcd.state.isr
+    assert len(world.etcd.state.replicas) == 3
+    assert world.counts["snapshots"] == 1
+    assert wiped.log.base == leader.log.base
+
+
+def test_a_cut_below_what_is_committed_is_refused() -> None:
+    world = Quiet()
+    mirror = world.mirrors()[0]
+    replica = mirror.replica
+    last = replica.log.last
+    frame = Welcome(replica.log.epoch + 1, 1, 7, replica.commit - 1, 0, snapshot=False)
+    replica.following._asked = 7
+    with pytest.raises(Violation, match=r"stopped: .* would have us cut the log"):
+        replica.received("x#1", frame, world.now)
+    assert (replica.running, replica.log.last) == (False, last)
+
+
+def test_a_failed_disk_stops_the_replica() -> None:
+    world = Quiet()
+    leader = world.lead()
+    with pytest.raises(Violation, match="the disk failed"):
+        leader.replica.failed(OSError("gone"))
+    assert leader.replica.role is not Role.LEADER
+    assert world.pause_of(lambda: None) < TIMING.ttl_ms + 1_500
+
+
+def test_what_does_not_follow_ends_the_session_and_it_begins_anew() -> None:
+    world = Quiet()
+    world.producer.publishing = False
+    world.run(500)
+    leader, mirror = world.lead(), world.mirrors()[0]
+    session = mirror.replica.following.session
+    assert session is not None
+    last = mirror.log.last
+    gap: Frame = Append(session.epoch, session.number, last + 5, last, world.now, b"")
+    mirror.replica.received(leader.replica.me, gap, world.now)
+    assert mirror.replica.following.session is None
+    world.run(200)
+    assert mirror.replica.following.session is not None
+    damaged = Append(
+        mirror.replica.log.epoch, mirror.replica.following.session.number, last, last, world.now, b"x" * 40
+    )
+    mirror.replica.received(leader.replica.me, damaged, world.now)
+    assert mirror.replica.following.session is None
+    assert mirror.log.last == last
+    world.run(500)
+    assert len(world.etcd.state.isr) == 3
