@@ -15,10 +15,10 @@ def main(url: str) -> None:
     """Declare a queue, publish to it, and consume until the message is there."""
     connection = pika.BlockingConnection(pika.URLParameters(url))
     channel = connection.channel()
-    channel.queue_declare("hello", durable=True)
+    channel.queue_declare("greetings", durable=True)
     channel.confirm_delivery()
-    channel.basic_publish("", "hello", b"Hello, world!", pika.BasicProperties(delivery_mode=2))
-    for method, _, body in channel.consume("hello"):
+    channel.basic_publish("", "greetings", b"Hello, world!", pika.BasicProperties(delivery_mode=2))
+    for method, _, body in channel.consume("greetings"):
         print(body.decode())
         channel.basic_ack(method.delivery_tag)
         break

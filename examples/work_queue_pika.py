@@ -5,7 +5,7 @@
 
 Each worker has one task at a time (prefetch 1), so a slow task keeps no others waiting behind it. A task is
 acknowledged when it is done; if its worker dies, another one gets it. A task that fails is rejected and lands in
-`tasks.failed`.
+`pika.tasks.failed`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 import pika
 from pika.adapters.blocking_connection import BlockingChannel
 
-QUEUE, FAILED = "tasks", "tasks.failed"
+QUEUE, FAILED = "pika.tasks", "pika.tasks.failed"
 LOCAL = "amqp://guest:guest@localhost:5672/"
 
 
