@@ -131,7 +131,7 @@ def test_pictures_are_what_the_script_draws() -> None:
 def typed(page: Path) -> list[list[str]]:
     """What a page has its reader type, of commands of ours."""
     blocks = re.findall(r"^```sh\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
-    lines = [shlex.split(line, comments=True) for block in blocks for line in block.splitlines()]
+    lines = [shlex.split(line, comments=True) for block in blocks for line in block.replace("\\\n", " ").splitlines()]
     return [line[1:] for line in lines if line[:1] == ["rabbitish"]]
 
 

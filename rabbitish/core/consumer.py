@@ -15,6 +15,9 @@ from typing import Protocol
 from rabbitish.core.lane import Lane
 from rabbitish.core.message import Message
 
+# So many are looked at to deal messages out to all of them at once.
+_MOST_IN_A_ROUND = 64
+
 
 class Consumer(Protocol):
     """A taker of messages. The queue alone sets `waiting`."""
@@ -25,11 +28,18 @@ class Consumer(Protocol):
     priority: int
     waiting: bool  # set aside until it has room again
 
+    @property
+    def channel(self) -> object:
+        """What it is part of: deliveries of one channel keep their order, whichever of its consumers gets them."""
+
     def room(self) -> int:
         """How many messages it can take now."""
 
-    def deliver(self, lane: Lane, first: int, messages: Sequence[Message], returns: int) -> int:
-        """Take messages of consecutive positions from `first`, which came back `returns` times before; their bytes."""
+    def deliver(self, lane: Lane, first: int, messages: Sequence[Message], returns: int, step: int = 1) -> int:
+        """Take messages of the positions `first`, `first + step` and so on; their bytes.
+
+        They came back `returns` times before.
+        """
 
     def options_changed(self, now: int) -> None:
         """The queue has another consumer timeout."""
@@ -100,6 +110,26 @@ class Consumers:
     def alone(self) -> bool:
         """Whether whoever's turn it is has nobody to take turns with."""
         return len(next(iter(self._turns.values()))) == 1
+
+    def round(self) -> list[tuple[Consumer, int]]:
+        """All that have a turn before anybody has another one, in order, with their room; no change of turns.
+
+        Those without room are set aside. Empty when they are too many, or share a channel, so that order matters.
+        """
+        priority, turns = next(iter(self._turns.items()))
+        if len(turns) > _MOST_IN_A_ROUND or len({id(consumer.channel) for consumer in turns}) < len(turns):
+            return []
+        able: list[tuple[Consumer, int]] = []
+        for consumer in list(turns):
+            room = consumer.room()
+            if room > 0:
+                able.append((consumer, room))
+            else:
+                del turns[consumer]
+                consumer.waiting = True
+        if not turns:
+            del self._turns[priority]
+        return able
 
     def rotate(self) -> None:
         """The one whose turn it was goes to the end of the line."""

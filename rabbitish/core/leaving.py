@@ -98,12 +98,14 @@ class Leaving(Holdings, ABC):
         self._let_out(messages)
         self._bury(messages, REJECTED, now)
 
-    def requeue(self, lane: Lane, position: int, messages: Sequence[Message | None], returns: int, now: int) -> None:
+    def requeue(
+        self, lane: Lane, position: int, messages: Sequence[Message | None], returns: int, now: int, step: int = 1
+    ) -> None:
         """Put messages back to their old places; over the queue's delivery limit they are dead-lettered instead.
 
-        The places are consecutive from `position`; None is in that of a message that is settled already. `returns` is
-        how often they have come back by now, this time included. The count shows in the header x-delivery-count where
-        the queue has a limit, as RabbitMQ's quorum queues have it.
+        The places are `position`, `position + step` and so on; None is in that of a message that is settled already.
+        `returns` is how often they have come back by now, this time included. The count shows in the header
+        x-delivery-count where the queue has a limit, as RabbitMQ's quorum queues have it.
         """
         if self.deleted:
             return
@@ -113,7 +115,7 @@ class Leaving(Holdings, ABC):
             self._let_out(held)
             self._bury(held, DELIVERY_LIMIT, now)
             return
-        for place, message in enumerate(messages, position):
+        for place, message in zip(range(position, position + step * len(messages), step), messages, strict=True):
             if message is None:
                 continue
             self.unacked -= 1

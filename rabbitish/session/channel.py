@@ -254,7 +254,8 @@ class Channel:
                 run.queue.reject(run.held(), self.session.broker.now)
 
     def _requeue(self, run: Run) -> None:
-        run.queue.requeue(run.lane, run.position, run.messages, run.returns + 1, self.session.broker.now)
+        now = self.session.broker.now
+        run.queue.requeue(run.lane, run.position, run.messages, run.returns + 1, now, run.step)
 
     def _requeue_all(self, taken: list[Run]) -> None:
         for run in taken:

@@ -98,7 +98,7 @@ class ChannelConsumer:
         """The peer has read enough of what was sent."""
         self.queue.wake(self)
 
-    def deliver(self, lane: Lane, first: int, messages: Sequence[Message], returns: int) -> int:
+    def deliver(self, lane: Lane, first: int, messages: Sequence[Message], returns: int, step: int = 1) -> int:
         """Send messages; see core.consumer.Consumer."""
         channel, outbox = self.channel, self._outbox
         number, frame_max = channel.number, channel.session.frame_max
@@ -123,13 +123,13 @@ class ChannelConsumer:
             size += message.size
         outbox.size += size + _DELIVERY_BYTES * len(messages)
         if not self.no_ack:
-            self._hold(lane, first, messages, returns)
+            self._hold(lane, first, messages, returns, step)
         channel.last_delivery_tag = tag
         if channel.tracer is not None:
             channel.tracer.delivered(self.queue.name, cast("Sequence[WireMessage]", messages), redelivered=redelivered)
         return size
 
-    def _hold(self, lane: Lane, position: int, messages: Sequence[Message], returns: int) -> None:
+    def _hold(self, lane: Lane, position: int, messages: Sequence[Message], returns: int, step: int) -> None:
         channel, queue = self.channel, self.queue
         count = len(messages)
         now = 0
@@ -139,7 +139,7 @@ class ChannelConsumer:
         if queue.crowded:
             messages = queue.take_husks(messages)
         first = channel.last_delivery_tag + 1
-        channel.unacked.add(Run(first, queue, lane, position, list(messages), returns, self, now))
+        channel.unacked.add(Run(first, queue, lane, position, list(messages), returns, self, now, step))
         self.unacked += count
         channel.consumer_unacked += count
 

@@ -1,8 +1,9 @@
 """What the peer of a channel was handed and has not settled, as runs of deliveries.
 
-What a consumer was handed at once is one `Run`: consecutive delivery tags, and consecutive positions of one lane. So a
-delivery costs no more than its share of a run, and an acknowledgement of many takes whole runs. Runs are in order of
-their tags; one tag is found by bisection, and leaves a gap (None) in its run.
+What a consumer was handed at once is one `Run`: consecutive delivery tags, and positions of one lane that are equally
+far apart (of several consumers who take turns each is dealt every second, third … message). So a delivery costs no more
+than its share of a run, and an acknowledgement of many takes whole runs. Runs are in order of their tags; one tag is
+found by bisection, and leaves a gap (None) in its run.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _PLACES_TO_SPARE = 64
 class Run:
     """Deliveries that were made together. `consumer` is None for basic.get."""
 
-    __slots__ = ("consumer", "count", "first", "lane", "messages", "position", "queue", "returns", "when")
+    __slots__ = ("consumer", "count", "first", "lane", "messages", "position", "queue", "returns", "step", "when")
 
     def __init__(
         self,
@@ -37,11 +38,13 @@ class Run:
         returns: int,
         consumer: ChannelConsumer | None,
         when: int,
+        step: int = 1,
     ) -> None:
         self.first = first  # the delivery tag of the first
         self.queue = queue
         self.lane = lane
         self.position = position  # of the first, in the lane
+        self.step = step  # from one position to the next
         self.messages = messages  # None where one was settled by itself
         self.count = len(messages)  # of those that are not settled
         self.returns = returns  # how often they had come back before
@@ -64,11 +67,12 @@ class Run:
             self.first + start,
             self.queue,
             self.lane,
-            self.position + start,
+            self.position + start * self.step,
             self.messages[start:end],
             self.returns,
             self.consumer,
             self.when,
+            self.step,
         )
         if self.count != len(self.messages):
             part.count -= part.messages.count(None)
@@ -79,7 +83,7 @@ class Run:
         part = self.part(0, size)
         del self.messages[:size]
         self.first += size
-        self.position += size
+        self.position += size * self.step
         self.count -= part.count
         return part
 

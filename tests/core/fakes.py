@@ -142,6 +142,7 @@ class ListConsumer:
         self.exclusive = exclusive
         self.priority = priority
         self.waiting = False
+        self.channel: object = self
         self.prefetch = prefetch
         self.held: list[Held] = []
         self.got: list[str] = []  # the bodies of everything that ever came
@@ -156,7 +157,7 @@ class ListConsumer:
         """See Consumer."""
         return self.prefetch - len(self.held)
 
-    def deliver(self, lane: Lane, first: int, messages: Sequence[Message], returns: int) -> int:
+    def deliver(self, lane: Lane, first: int, messages: Sequence[Message], returns: int, step: int = 1) -> int:
         """See Consumer."""
         assert self.queue is not None
         assert 0 < len(messages) <= self.room()
@@ -168,7 +169,7 @@ class ListConsumer:
             if self.queue.crowded:
                 messages = self.queue.take_husks(messages)
             self.held += [
-                Held(self.queue, lane, position, message, returns) for position, message in enumerate(messages, first)
+                Held(self.queue, lane, first + step * index, message, returns) for index, message in enumerate(messages)
             ]
         return sum(message.size for message in messages)
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
 from rabbitish.core.consumer import Consumers
+from rabbitish.core.lane import Lane
+from rabbitish.core.message import Message
 from rabbitish.errors import ChannelError, ReplyCode
 
-from .fakes import ListConsumer, World
+from .fakes import ListConsumer, World, bodies
 
 
 def letters(count: int) -> list[str]:
@@ -33,6 +37,55 @@ def test_turns_go_on_from_batch_to_batch() -> None:
     for number in letters(7):
         world.publish(number)
     assert [consumer.got for consumer in consumers] == [["0", "3", "6"], ["1", "4"], ["2", "5"]]
+
+
+def test_each_is_dealt_its_share_at_once_and_turns_go_on_after_it() -> None:
+    world = World()
+    world.queue()
+    shares: list[int] = []
+
+    class Noting(ListConsumer):
+        def deliver(self, lane: Lane, first: int, messages: Sequence[Message], returns: int, step: int = 1) -> int:
+            shares.append(len(messages))
+            return super().deliver(lane, first, messages, returns, step)
+
+    consumers = [world.consume(prefetch=room) for room in (10, 2, 10)]
+    for consumer in consumers:
+        consumer.__class__ = Noting
+    world.publish_all(letters(11))
+    assert [consumer.got for consumer in consumers] == [["0", "3", "6", "8", "10"], ["1", "4"], ["2", "5", "7", "9"]]
+    assert shares == [2, 2, 2, 2, 2, 1]
+
+
+def test_what_was_dealt_goes_back_to_its_old_places() -> None:
+    world = World()
+    world.queue()
+    one, two = world.consume(prefetch=3), world.consume(prefetch=3)
+    world.publish_all("abcdefghi")
+    assert (one.got, two.got) == (list("ace"), list("bdf"))
+    world.die(one)
+    assert world.ready() == "aceghi"
+    world.die(two)
+    assert world.ready() == "abcdefghi"
+
+
+def test_on_one_channel_order_is_kept() -> None:
+    world = World()
+    world.queue()
+    order: list[str] = []
+
+    class Noting(ListConsumer):
+        def deliver(self, lane: Lane, first: int, messages: Sequence[Message], returns: int, step: int = 1) -> int:
+            order.extend(bodies(messages))
+            return super().deliver(lane, first, messages, returns, step)
+
+    consumers = [world.consume() for _ in range(3)]
+    consumers[2].channel = consumers[0].channel
+    for consumer in consumers:
+        consumer.__class__ = Noting
+    world.publish_all(letters(9))
+    assert order == letters(9)
+    assert [consumer.got for consumer in consumers] == [["0", "3", "6"], ["1", "4", "7"], ["2", "5", "8"]]
 
 
 def test_fair_also_when_each_batch_is_not_a_multiple() -> None:

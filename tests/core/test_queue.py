@@ -288,9 +288,9 @@ def test_a_consumer_is_asked_for_its_room_again_after_a_handful(size: int, most:
     handfuls: list[int] = []
 
     class Noting(ListConsumer):
-        def deliver(self, lane: Lane, first: int, messages: Sequence[Message], returns: int) -> int:
+        def deliver(self, lane: Lane, first: int, messages: Sequence[Message], returns: int, step: int = 1) -> int:
             handfuls.append(len(messages))
-            return super().deliver(lane, first, messages, returns)
+            return super().deliver(lane, first, messages, returns, step)
 
     consumer = world.consume()
     consumer.__class__ = Noting

@@ -60,7 +60,7 @@ class Client(ListConsumer):
         self.number = simulation.next_client()
         self.cancelled = False
 
-    def deliver(self, lane: Lane, first: int, messages: Sequence[Message], returns: int) -> int:
+    def deliver(self, lane: Lane, first: int, messages: Sequence[Message], returns: int, step: int = 1) -> int:
         """See Consumer."""
         queue, simulation = self.queue, self.simulation
         assert self in list(queue.consumers) and not queue.deleted
@@ -69,11 +69,11 @@ class Client(ListConsumer):
             assert consumers.active is self
         else:
             assert not any(other.priority > self.priority and other.room() > 0 for other in consumers)
-        for position, message in enumerate(messages, first):
-            held = Held(queue, lane, position, message, returns)
-            simulation.handed_out(held, to_get=False, no_ack=self.no_ack)
+        for index, message in enumerate(messages):
+            held = Held(queue, lane, first + step * index, message, returns)
+            simulation.handed_out(held, self, no_ack=self.no_ack)
             simulation.trace.append((self.number, queue.name, held.body, returns))
-        return super().deliver(lane, first, messages, returns)
+        return super().deliver(lane, first, messages, returns, step)
 
     def queue_gone(self) -> None:
         """See Consumer."""
@@ -133,7 +133,7 @@ class Simulation:
         self.fetched: list[tuple[Vhost, Held]] = []
         self.owners: list[object] = ["owner 1", "owner 2"]
         self.routed: list[tuple[Vhost, PlainMessage, list[Target]]] = []  # transactions that are not committed
-        self.first_delivered: dict[Lane, int] = {}
+        self.first_delivered: dict[Lane, dict[object, int]] = {}  # by who got it, the latest position
         self.taken: set[tuple[Queue, int]] = set()  # messages that left because clients took them
         self.trace: list[tuple[object, ...]] = []  # what clients saw, in order
         self.clients_so_far = 0
@@ -357,17 +357,20 @@ class Simulation:
             cut.add(str(death["queue"]))
         return [target for target in found if isinstance(target, Queue) and target.durable and target.name not in cut]
 
-    def handed_out(self, held: Held, *, to_get: bool, no_ack: bool) -> None:
-        """A message is given to somebody."""
+    def handed_out(self, held: Held, to: object, *, no_ack: bool) -> None:
+        """A message is given to a consumer, or (None) to whoever asked."""
         if no_ack:
             self.taken.add((held.queue, held.message.lsn))
         queue, lane, position = held.queue, held.lane, held.position
         assert not any(len(other) for level, other in queue.lanes.items() if level > self.level_of(queue, lane))
         deadline = held.message.deadline
-        assert deadline is None or deadline > self.now or (deadline == self.now and not to_get)
+        assert deadline is None or deadline > self.now or (deadline == self.now and to is not None)
         if not held.returns:
-            assert position > self.first_delivered.get(lane, -1)
-            self.first_delivered[lane] = position
+            # Consumers that take turns are dealt their shares one after the other, but each gets its own in order.
+            latest = self.first_delivered.setdefault(lane, {})
+            assert position > (max(latest.values(), default=-1) if to is None else latest.get(to, -1))
+            assert position not in latest.values()
+            latest[to] = position
         self.seen["redelivered" if held.returns else "delivered"] += 1
         reason = held.headers().get("x-last-death-reason")
         if reason is not None:
@@ -480,7 +483,7 @@ class Simulation:
         queue.touch(self.now)
         if taken is not None:
             held = Held(queue, *taken)
-            self.handed_out(held, to_get=True, no_ack=no_ack)
+            self.handed_out(held, None, no_ack=no_ack)
             self.trace.append(("get", queue.name, held.body, held.returns))
             if not no_ack:
                 self.fetched.append((vhost, held))

@@ -21,17 +21,18 @@ LANE = Lane()
 class Book:
     """The same, simply: by tag the position, the message and whose it is."""
 
-    def __init__(self) -> None:
+    def __init__(self, step: int) -> None:
         self.unacked = Unacked()
+        self.step = step
         self.known: dict[int, tuple[int, object, object]] = {}
         self.last = 0
 
     def deliver(self, count: int, consumer: ChannelConsumer | None = None, position: int = 1000) -> None:
         messages = [cast("Message", object()) for _ in range(count)]
-        self.unacked.add(Run(self.last + 1, QUEUE, LANE, position, list(messages), 0, consumer, 0))
+        self.unacked.add(Run(self.last + 1, QUEUE, LANE, position, list(messages), 0, consumer, 0, self.step))
         for offset, message in enumerate(messages):
             self.last += 1
-            self.known[self.last] = (position + offset, message, consumer)
+            self.known[self.last] = (position + offset * self.step, message, consumer)
 
     def took(self, runs: list[Run]) -> list[int]:
         """Check what was taken, and forget it; its tags."""
@@ -40,7 +41,7 @@ class Book:
             assert run.count == len(run.held()) > 0
             for tag in run.tags():
                 index = tag - run.first
-                assert self.known.pop(tag) == (run.position + index, run.messages[index], run.consumer)
+                assert self.known.pop(tag) == (run.position + index * run.step, run.messages[index], run.consumer)
                 tags.append(tag)
         assert self.unacked.tags() == sorted(self.known)
         return tags
@@ -61,9 +62,10 @@ class Book:
         return tags
 
 
-@pytest.fixture
-def book() -> Book:
-    return Book()
+@pytest.fixture(params=[1, 3])
+def book(request: pytest.FixtureRequest) -> Book:
+    """What a consumer was handed alone, or in turns with two others."""
+    return Book(request.param)
 
 
 def test_one_by_one(book: Book) -> None:

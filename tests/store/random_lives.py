@@ -93,7 +93,8 @@ def moment_of(vhost: Vhost, clients: list[Client]) -> Moment:
             for run in unacked:
                 queue = run.queue
                 assert isinstance(queue, Queue)
-                for position, message in enumerate(run.messages, run.position):
+                for index, message in enumerate(run.messages):
+                    position = run.position + run.step * index
                     if message is not None and not queue.deleted:
                         assert isinstance(message, WireMessage)
                         held.setdefault(queue, []).append((run.lane, position, Kept(message, run.returns + 1)))
