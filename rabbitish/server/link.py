@@ -53,6 +53,7 @@ class Link:
 
     __slots__ = (
         "_hard_limit",
+        "_is_ahead",
         "_node",
         "_over",
         "_read_bytes",
@@ -73,6 +74,7 @@ class Link:
         self._sent_all = trio.Event()  # set when _rest gets empty
         self._rest = memoryview(b"")  # taken from the outbox and not yet sent
         self._watching = 0
+        self._is_ahead = False  # when that was last asked
         self._read_bytes = session.settings.read_bytes
         # Deliveries stop at the high mark. Beyond several of those the peer piles up answers to what it keeps sending.
         self._hard_limit = 4 * session.settings.outbox_bytes_high
@@ -116,14 +118,16 @@ class Link:
     @property
     def ahead(self) -> bool:
         """See Ready."""
-        return self.session.publishes and self.session.ahead
+        session = self.session
+        self._is_ahead = session.publishes and session.ahead
+        return self._is_ahead
 
     def _read(self) -> None:
         session = self.session
         try:
             # More at once of a large body; the rest of it is what will come.
             size = self._read_bytes if session.arriving < _LARGE_BYTES else _LARGE_READ_BYTES
-            data = self._sock.recv(min(size, _AHEAD_READ_BYTES) if self.ahead else size)
+            data = self._sock.recv(min(size, _AHEAD_READ_BYTES) if self._is_ahead else size)
         except BlockingIOError:
             return
         except OSError:  # a reset is one way to hang up
@@ -188,8 +192,10 @@ class Link:
         sent = 0
         if outbox.size < _LARGE_BYTES or len(outbox.parts) > _FEW_PARTS:
             data = outbox.take()
-            with contextlib.suppress(BlockingIOError):
+            try:  # contextlib.suppress takes longer, and this is every message that goes alone
                 sent = self._sock.send(data)
+            except BlockingIOError:
+                pass
             rest = memoryview(data)[sent:]
         else:  # large bodies need not be copied together
             parts = outbox.take_parts()

@@ -300,7 +300,10 @@ class Session:
         if template is None or not template.route.targets:
             return False
         now = self.broker.now
-        return any(target.outpaced(now) for target in template.route.targets[:_LOOKED_AT])
+        for target in template.route.targets[:_LOOKED_AT]:  # noqa: SIM110 (any() takes three times as long)
+            if target.outpaced(now):
+                return True
+        return False
 
     @property
     def recorded(self) -> int:

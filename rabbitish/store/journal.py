@@ -58,7 +58,7 @@ class Batch(NamedTuple):
 
 def _joined(pieces: list[bytes]) -> list[bytes]:
     """The same bytes in few parts."""
-    if not any(len(piece) >= _LARGE_BYTES for piece in pieces):
+    if max(map(len, pieces), default=0) < _LARGE_BYTES:
         return [b"".join(pieces)]
     parts: list[bytes] = []
     for large, group in groupby(pieces, lambda piece: len(piece) >= _LARGE_BYTES):
