@@ -15,8 +15,8 @@ from rabbitish.core.exchange import Exchange
 from rabbitish.core.policing import NO_POLICIES, Policies
 from rabbitish.core.queue import Queue
 
-# So many names are matched with expressions at a time, which takes some milliseconds.
-MATCHES_AT_ONCE = 200
+# So many names are matched with expressions at a time, which takes a millisecond, or with a costly one a second.
+MATCHES_AT_ONCE = 20
 
 
 class Governed(Protocol):

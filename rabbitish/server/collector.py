@@ -24,6 +24,7 @@ QUIET_MS = 1_000
 LONGEST_MS = 3_600_000
 # Session, link, task, channel, consumer and what they consist of.
 OBJECTS_A_CONNECTION = 100
+OBJECTS_A_QUEUE = 10
 
 
 class Collector:
@@ -60,4 +61,6 @@ class Collector:
 
     def _objects(self) -> int:
         """How many objects there are that it would look at, about."""
-        return self._node.broker.messages_in_memory() + OBJECTS_A_CONNECTION * len(self._node.links)
+        broker, links = self._node.broker, self._node.links
+        queues = sum(len(vhost.queues) for vhost in broker.vhosts.values())
+        return broker.messages_in_memory() + OBJECTS_A_CONNECTION * len(links) + OBJECTS_A_QUEUE * queues

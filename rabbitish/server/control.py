@@ -117,7 +117,7 @@ class ControlSocket:
             async with reader.stream as stream:
                 while (line := await reader.line()) is not None:
                     answer, content = await self._answer(line, reader, actor)
-                    await stream.send_all(json.dumps(answer, default=_plain).encode() + b"\n")
+                    await stream.send_all(_written(answer))
                     if content:
                         await stream.send_all(content)
         except (trio.BrokenResourceError, trio.ClosedResourceError):  # nobody waits for the answer
@@ -158,6 +158,14 @@ class ControlSocket:
             await reader.skip(size)
             raise AccessError(f"it has {size} bytes, and {most} are the most (definitions_max_bytes)")
         return await reader.exactly(size)
+
+
+def _written(answer: dict[str, object]) -> bytes:
+    """An answer as a line; what cannot be written costs this command, not the broker."""
+    try:
+        return json.dumps(answer, default=_plain).encode() + b"\n"
+    except (ValueError, RecursionError, TypeError):
+        return json.dumps(_no("the answer cannot be written")).encode() + b"\n"
 
 
 class _Reader:

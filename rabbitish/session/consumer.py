@@ -154,7 +154,8 @@ class ChannelConsumer:
         self.timeout_ms = self._timeout()
         if self.timeout_ms is not None and self.unacked:
             for run in self.channel.unacked:
-                run.when = run.when or now
+                if run.consumer is self:
+                    run.when = run.when or now
             self.channel.session.broker.deadlines.ask(self, now)
 
     def _timeout(self) -> int | None:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 TRACE_EXCHANGE = "amq.rabbitmq.trace"
 
+# Headers of a copy that are longer are left out: they must fit a frame of whoever watches.
+_HEADERS_BYTES_MAX = 64 * 1024
 _TRANSIENT = Traits(False, 0, None)
 
 
@@ -51,9 +53,7 @@ class Tracer:
         self._later += found
 
     def _wanted(self, message: WireMessage) -> bool:
-        return (
-            message.address.exchange != TRACE_EXCHANGE and self._channel.session.vhost.exchanges[TRACE_EXCHANGE].bound
-        )
+        return self._channel.session.vhost.exchanges[TRACE_EXCHANGE].bound and not _is_copy(message)
 
     def _copy_later(self) -> Iterator[None]:
         while self._later:
@@ -87,11 +87,24 @@ class Tracer:
             assert isinstance(properties, dict)
             properties.pop("headers", None)
             raw = Properties(headers=headers).encode()
+        if len(raw) > _HEADERS_BYTES_MAX:  # more than fits a frame of whoever watches
+            about = {**about, "routed_queues": []} if "routed_queues" in about else about
+            raw = Properties(headers={**headers, **about, "properties": {}}).encode()
         stamp = WireStamp(address, _TRANSIENT, message.size, self._channel.number, address_suffix(address))
         body = [message.body()] if message.size else []
         content = framed_content(self._channel.number, raw, message.size, body, session.frame_max)
         for target in targets:
             target.enqueue(WireMessage(stamp, content), now)
+
+
+def _is_copy(message: WireMessage) -> bool:
+    """Whether it is a copy, be it one that died meanwhile."""
+    if message.address.exchange == TRACE_EXCHANGE:
+        return True
+    deaths = message.headers().get("x-death")
+    return isinstance(deaths, list) and any(
+        isinstance(death, dict) and death.get("exchange") == TRACE_EXCHANGE for death in deaths
+    )
 
 
 def _described(message: WireMessage) -> Table:

@@ -124,7 +124,20 @@ class Reader:
             index += 1
 
     def _record(self, segment: Segment, offset: int, lsn: int) -> Publish:
-        """The record at `offset`, which is in `_data` then."""
+        """The record at `offset`, which is in `_data` then.
+
+        What was read ahead of an open segment may have been zeroes, or half a record, when it was read: nothing is
+        damaged that was not read for its own sake.
+        """
+        try:
+            return self._found(segment, offset, lsn)
+        except JournalDamaged:
+            if self._base == offset:
+                raise
+        self._file = ""
+        return self._found(segment, offset, lsn)
+
+    def _found(self, segment: Segment, offset: int, lsn: int) -> Publish:
         name = segment.head.name
         if self._publish is not None and (self._file, self._record_at) == (name, offset):
             return self._publish  # often much that is wanted is in one record

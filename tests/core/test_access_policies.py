@@ -34,6 +34,11 @@ def test_read_and_written() -> None:
     assert policy.value == given
 
 
+@pytest.mark.parametrize("priority", [10**400, -(10**400), 2.5])
+def test_a_priority_is_any_number(priority: float) -> None:
+    assert read_policy("p", {"pattern": "^a", "definition": LENGTH, "priority": priority}).priority == priority
+
+
 def test_priority_and_apply_to_may_be_missing() -> None:
     assert read_policy("p", value()) == Policy("p", "^a", LENGTH, 0, "all")
 

@@ -226,3 +226,15 @@ def test_answers_are_remembered_and_forgotten(roster: Roster) -> None:
     draft.set_permissions("joe", "v", Permission("", "", "^other"))
     access.adopt(draft)
     assert not access.rights("joe", "v").may("read", "team1") and access.rights("joe", "v").may("read", "other1")
+
+
+def test_values_that_are_nested_too_deeply_to_be_kept(roster: Roster) -> None:
+    deep: object = []
+    for _ in range(98):
+        deep = [deep]
+    roster.set_global_parameter("deep", deep)
+    roster.set_parameter("/", "shovel", "deep", {"a": []})
+    with pytest.raises(AccessError, match="nested deeper than 100 levels"):
+        roster.set_global_parameter("deeper", [[deep]])
+    with pytest.raises(AccessError, match="nested deeper than 100 levels"):
+        roster.set_parameter("/", "shovel", "deeper", {"a": [deep]})

@@ -374,7 +374,7 @@ WRONG = [
     (user(tags=True), 'user "u": tags must be a list of strings, not true'),
     (user(password="a", password_hash=HASH), 'user "u": both password and password_hash are given'),
     (user(password="\ud800"), 'user "u": password is not valid UTF-8'),
-    (user(password=7), 'user "u": password must be a string, not 7'),
+    (user(password=12345678), 'user "u": password must be a string'),
     (user(password_hash="!"), 'user "u": password_hash is not base64'),
     (user(password_hash="AAAA"), 'user "u": password_hash is no hash of rabbit_password_hashing_sha256'),
     (user(password_hash=HASH, hashing_algorithm="rot13"), "user \"u\": hashing_algorithm 'rot13' is not known"),
@@ -471,6 +471,7 @@ def test_what_cannot_be_is_named(store: Store, document: object, why: str) -> No
     with pytest.raises(AccessError) as refused:
         store.load(document)
     assert why in str(refused.value)
+    assert "12345678" not in str(refused.value), "a password"
     assert str(refused.value).isprintable()
     assert store.broker.vhosts == {}
 

@@ -13,8 +13,15 @@ from .harness import World
 GONE = methods.BasicCancel(consumer_tag="t", nowait=True)
 
 
-def policy(world: World, definition: dict[str, object], *, operator: bool = False) -> None:
-    made = read_policy("p", {"pattern": "^[qe]", "definition": definition}, operator=operator)
+def policy(
+    world: World,
+    definition: dict[str, object],
+    *,
+    operator: bool = False,
+    name: str = "p",
+    pattern: str = "^[qe]",
+) -> None:
+    made = read_policy(name, {"pattern": pattern, "definition": definition}, operator=operator)
     world.change(lambda roster: roster.set_policy("/", made, operator=operator))
 
 
@@ -117,6 +124,20 @@ def test_a_consumer_timeout_counts_from_its_policy(held: Client) -> None:
     held.world.advance(1)
     held.expect(GONE)
     assert held.world.queue("q").ready == 1
+
+
+def test_a_consumer_timeout_of_one_queue_is_none_of_another_on_the_channel(held: Client) -> None:
+    held.declare("other")
+    held.consume("other", "u")
+    held.publish("other", b"y")
+    assert held.bodies() == [b"y"]
+    policy(held.world, {"consumer-timeout": 10_000_000}, name="first", pattern="^q$")
+    held.world.advance(2000)
+    policy(held.world, {"consumer-timeout": 1000}, name="second", pattern="^other$")
+    held.world.advance(999)
+    assert held.answers() == [], "it counts from its own policy"
+    held.world.advance(1)
+    held.expect(methods.BasicCancel(consumer_tag="u", nowait=True))
 
 
 def test_a_consumer_timeout_is_undone(held: Client) -> None:

@@ -177,3 +177,28 @@ def test_names_and_headers_at_their_limits(world: World, watcher: Client, client
     (copy,) = seen(watcher)
     assert keys([copy]) == [("publish." + name)[:255]]
     assert headers(copy)["properties"] == {}
+
+
+def test_copies_that_die_are_not_traced_again(world: World, client: Client) -> None:
+    """Or a short queue that keeps what is seen, with somebody behind it, would go on for ever."""
+    trace(world, on=True)
+    client.declare("dead")
+    arguments: Table = {"x-max-length": 1, "x-dead-letter-exchange": "", "x-dead-letter-routing-key": "dead"}
+    client.declare("seen", arguments=arguments)
+    client.ask(methods.QueueBind(queue="seen", exchange=TRACE, routing_key="#"))
+    reader = world.client(1)
+    reader.consume("dead", no_ack=True)
+    client.publish("nowhere", b"1", b"2", b"3")
+    world.settle()
+    assert len(reader.bodies()) == 2
+    assert [said.body for said in iter(lambda: client.get("seen"), None)] == [b"3"]
+
+
+def test_a_copy_whose_headers_fit_no_frame(world: World, watcher: Client, client: Client) -> None:
+    client.ask(methods.ExchangeDeclare(exchange="many", type="fanout"))
+    for number in range(700):
+        name = client.declare(f"{number:0200}")
+        client.ask(methods.QueueBind(queue=name, exchange="many"))
+    client.publish("", b"m", exchange="many")
+    (copy,) = seen(watcher)
+    assert (copy.body, headers(copy)["exchange_name"], headers(copy)["routed_queues"]) == (b"m", "many", [])

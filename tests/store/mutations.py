@@ -138,6 +138,13 @@ MUTATIONS = (
         "store/test_journal.py store/test_recovery.py",
     ),
     Mutation(
+        "believe what was read ahead before it was written",
+        "store/reader.py",
+        "            if self._base == offset:\n                raise\n",
+        "            raise\n",
+        "store/test_reader.py",
+    ),
+    Mutation(
         "do not write a large message that another queue needs",
         "store/journal.py",
         "        if large.queues:\n            return\n",

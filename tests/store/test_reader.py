@@ -171,6 +171,17 @@ def test_what_comes_before_the_damage_is_read() -> None:
     assert found == [[seen(message)] for message in messages[:2]]
 
 
+def test_what_was_read_ahead_before_it_was_written() -> None:
+    """Zeroes may follow in a file that is being written, which then becomes records."""
+    bench = Bench()
+    for number in range(20):
+        (message,) = bench.journaled(b"%d" % number)
+        write(bench.journal)
+        assert bench.disk.files[segment_name(1)].zeroes
+        (found,) = bench.reader.read((message.lsn, 1), numbered=True)
+        assert [seen(each) for each in found] == [seen(message)]
+
+
 def test_a_file_that_was_cut() -> None:
     bench = Bench()
     (message,) = bench.journaled(b"one")
@@ -180,6 +191,7 @@ def test_a_file_that_was_cut() -> None:
     record = records(whole)[-1]
     for size in range(record.start, record.end):
         bench.disk.files[name].synced[:] = whole[:size]
+        bench.disk.files[name].zeroes = 0
         found = damage(bench, (message.lsn, 1))
         assert (found.name, found.offset) == (name, record.start)
         assert ("ends within" in found.reason) is (size < record.body)

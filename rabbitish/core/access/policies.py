@@ -97,7 +97,9 @@ def _pattern_fault(pattern: object, _operator: bool) -> str | None:
 
 
 def _priority_fault(priority: object, _operator: bool) -> str | None:
-    if isinstance(priority, int | float) and not isinstance(priority, bool) and isfinite(priority):
+    if isinstance(priority, int) and not isinstance(priority, bool):
+        return None
+    if isinstance(priority, float) and isfinite(priority):
         return None
     return f"priority should be a number, actually was {shown(priority)}"
 

@@ -71,6 +71,17 @@ def check_name(what: str, name: str) -> None:
         raise AccessError(f"{what} is longer than {LONGEST_NAME_BYTES} bytes")
 
 
+def check_depth(value: object, levels: int = 100) -> None:
+    """AccessError: it is nested deeper than anybody means, and may be too deep to be written."""
+    if not levels:
+        raise AccessError("it is nested deeper than 100 levels")
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        for each in value:
+            check_depth(each, levels - 1)
+
+
 def check_limits(known: tuple[str, ...], limits: dict[str, object]) -> dict[str, int | None]:
     """Limits by our names for them; a negative one is none, as with RabbitMQ. AccessError: they are no such limits."""
     checked: dict[str, int | None] = {}

@@ -24,6 +24,7 @@ from rabbitish.core.access.records import (
     TopicPermission,
     User,
     VhostRecord,
+    check_depth,
     check_limits,
     check_name,
 )
@@ -197,6 +198,7 @@ class Roster:
     def set_policy(self, vhost: str, policy: Policy, *, operator: bool = False) -> None:
         """Add a policy to a virtual host, or replace the one of its name."""
         self.vhost(vhost)
+        check_depth(policy.definition)
         self._policies(operator)[vhost, policy.name] = policy
 
     def clear_policy(self, vhost: str, name: str, *, operator: bool = False) -> None:
@@ -225,6 +227,7 @@ class Roster:
         self.vhost(vhost)
         check_name("the component's name", component)
         check_name("the parameter's name", name)
+        check_depth(value)
         self.parameters[vhost, component, name] = value
 
     def clear_parameter(self, vhost: str, component: str, name: str) -> None:
@@ -239,6 +242,7 @@ class Roster:
         check_name("the parameter's name", name)
         if name == "cluster_name":  # travels in server-properties
             check_name("cluster_name", value if isinstance(value, str) else "")
+        check_depth(value)
         self.global_parameters[name] = value
 
     def clear_global_parameter(self, name: str) -> None:

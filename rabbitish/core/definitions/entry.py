@@ -15,6 +15,8 @@ from rabbitish.values import Table
 
 T = TypeVar("T")
 
+_SECRET = frozenset({"password", "password_hash"})  # whose values no complaint shows
+
 
 def printable(text: str) -> str:
     """A text for people, whatever names are in it."""
@@ -56,7 +58,8 @@ class Entry:
             return value
         if key not in self._fields:
             raise self.refuse(f"{key} is missing")
-        raise self.refuse(f"{key} must be {what}, not {_shown(value)}")
+        told = "" if key in _SECRET else f", not {_shown(value)}"
+        raise self.refuse(f"{key} must be {what}{told}")
 
     def text(self, key: str, default: str | None = None) -> str:
         """A string."""
