@@ -125,8 +125,7 @@ def decode_all(data: bytes, offset: int) -> Iterator[Record]:
     have, unpack, crc32 = len(data), HEAD.unpack_from, zlib.crc32
     while offset < have:
         if have - offset < HEAD.size:
-            if _only_zeroes(data, offset):
-                return
+            # Be it zeroes: a head that was torn early looks like that too.
             raise Damage(offset, "the file ends within a record's head")
         size, crc, lsn, epoch, kind, _ = unpack(data, offset)
         start = offset + HEAD.size

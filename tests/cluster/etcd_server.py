@@ -70,7 +70,10 @@ class EtcdMember:
         self._process.send_signal(number)
 
     def pause(self) -> None:
+        """Freeze it; when this returns it is frozen, and not just told to be."""
         self.signal(signal.SIGSTOP)
+        assert self._process is not None
+        os.waitpid(self._process.pid, os.WUNTRACED)
 
     def resume(self) -> None:
         self.signal(signal.SIGCONT)
