@@ -22,7 +22,7 @@ from rabbitish.client.errors import AccessRefused, ClientError, ConnectionLost, 
 from rabbitish.client.message import IncomingMessage
 from rabbitish.client.protocol.channel import ChannelState
 from rabbitish.client.protocol.delivery import ConsumerState
-from rabbitish.client.waiting import in_trio, wait
+from rabbitish.client.waiting import in_trio, sleep_until_woken, wait
 from rabbitish.wire import methods
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ class Consumer:
                 self._turn_ends = perf_counter() + _TURN_SECONDS
                 return state.buffer.popleft()  # type: ignore[no-any-return]
             elif state.error is None:
-                await _sleep(state)
+                await sleep_until_woken(state)
             elif self._channel.connection.comes_back(state.error) and self._channel.closed is None:
                 await self._channel.connection.wait_change()
             elif self._channel.closed is not None and isinstance(state.error, ConnectionLost):
@@ -182,23 +182,6 @@ class Consumer:
         To iterate over: `async for batch in consumer.batches(100, 0.5)`. ValueError: `size` is less than 1.
         """
         return Batches(self, size, seconds)
-
-
-async def _sleep(state: ConsumerState) -> None:
-    """Sleep until there is a message, or an error."""
-    task = trio.lowlevel.current_task()
-
-    def wake() -> None:
-        state.wake = None
-        trio.lowlevel.reschedule(task)
-
-    def abort(_: Any) -> trio.lowlevel.Abort:
-        state.wake = None
-        return trio.lowlevel.Abort.SUCCEEDED
-
-    assert state.wake is None, "two tasks iterate over one consumer"
-    state.wake = wake
-    await trio.lowlevel.wait_task_rescheduled(abort)
 
 
 class Batches:

@@ -1,13 +1,15 @@
 """The bridge between promises and tasks, and nurseries out of which exceptions come as they are.
 
-The one place that puts a task to sleep for something in the pure half.
+The one place that puts a task to sleep for something in the pure half. Whoever does is not to be torn out by Ctrl-C
+after it said how to wake it and before it sleeps: it would be woken when it is gone. So trio has the program's main
+task hear of that instead.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import trio
 
@@ -16,6 +18,31 @@ from rabbitish.client.protocol.promise import Promise
 T = TypeVar("T")
 
 
+class Sleeper(Protocol):
+    """Something that wakes whoever waits for it; one task at a time."""
+
+    wake: Callable[[], None] | None
+
+
+@trio.lowlevel.enable_ki_protection
+async def sleep_until_woken(sleeper: Sleeper) -> None:
+    """Sleep until `wake` is called, which is set meanwhile."""
+    task = trio.lowlevel.current_task()
+
+    def wake() -> None:
+        sleeper.wake = None
+        trio.lowlevel.reschedule(task)
+
+    def abort(_: Any) -> trio.lowlevel.Abort:
+        sleeper.wake = None
+        return trio.lowlevel.Abort.SUCCEEDED
+
+    assert sleeper.wake is None, "two tasks wait for one thing"
+    sleeper.wake = wake
+    await trio.lowlevel.wait_task_rescheduled(abort)
+
+
+@trio.lowlevel.enable_ki_protection
 async def wait(promise: Promise[T], unwanted: Callable[[Promise[T]], None] | None = None) -> T:
     """Wait for a promise; its error is raised. A checkpoint in any case.
 
@@ -51,34 +78,26 @@ def in_trio() -> bool:
 class Bell:
     """Wakes one task. Ringing before it waits is not lost; ringing twice is ringing once."""
 
-    __slots__ = ("_rung", "_task")
+    __slots__ = ("_rung", "wake")
 
     def __init__(self) -> None:
         self._rung = False
-        self._task: trio.lowlevel.Task | None = None
+        self.wake: Callable[[], None] | None = None
 
     def ring(self) -> None:
         """Let whoever waits, or waits next, go on."""
-        if self._task is None:
+        if self.wake is None:
             self._rung = True
         else:
-            task, self._task = self._task, None
-            trio.lowlevel.reschedule(task)
+            self.wake()
 
     async def wait(self) -> None:
         """Wait until it is rung. One task at a time."""
         if self._rung:
             self._rung = False
             await trio.lowlevel.checkpoint()
-            return
-        assert self._task is None, "two tasks wait for one bell"
-
-        def abort(_: Any) -> trio.lowlevel.Abort:
-            self._task = None
-            return trio.lowlevel.Abort.SUCCEEDED
-
-        self._task = trio.lowlevel.current_task()
-        await trio.lowlevel.wait_task_rescheduled(abort)
+        else:
+            await sleep_until_woken(self)
 
 
 @contextlib.asynccontextmanager

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Callable
+
 import pytest
 import trio
 import trio.testing
 
 from rabbitish.client.protocol.promise import Promise
-from rabbitish.client.waiting import Bell, background, wait
+from rabbitish.client.waiting import Bell, background, sleep_until_woken, wait
 
 from .support import run
 
@@ -103,3 +106,38 @@ def test_a_promise_that_is_kept_too_late_is_unwanted() -> None:
         assert await wait(promise) == 7
 
     run(conversation)
+
+
+def test_ctrl_c_does_not_tear_out_whoever_has_just_said_how_to_wake_it() -> None:
+    """Or it would be woken when it is gone."""
+
+    class Interrupting:
+        wake_: Callable[[], None] | None = None
+
+        @property
+        def wake(self) -> Callable[[], None] | None:
+            return self.wake_
+
+        @wake.setter
+        def wake(self, wake: Callable[[], None] | None) -> None:
+            self.wake_ = wake
+            if wake is not None:
+                signal.raise_signal(signal.SIGINT)
+
+    woken: list[Interrupting] = []
+
+    async def waiting(sleeper: Interrupting) -> None:
+        await sleep_until_woken(sleeper)
+        woken.append(sleeper)
+
+    async def main() -> None:
+        sleeper = Interrupting()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(waiting, sleeper)
+            with pytest.raises(KeyboardInterrupt):
+                await trio.sleep_forever()
+            assert sleeper.wake is not None
+            sleeper.wake()
+        assert woken == [sleeper]
+
+    trio.run(main)
