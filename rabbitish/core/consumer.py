@@ -96,15 +96,11 @@ class Consumers:
     def next(self) -> tuple[Consumer, int] | None:
         """Whose turn it is and how much room that consumer has; those without room are set aside on the way."""
         while self._turns:
-            priority, turns = next(iter(self._turns.items()))
-            consumer = next(iter(turns))
+            consumer = next(iter(next(iter(self._turns.values()))))
             room = consumer.room()
             if room > 0:
                 return consumer, room
-            del turns[consumer]
-            consumer.waiting = True
-            if not turns:
-                del self._turns[priority]
+            self._set_aside(consumer)
         return None
 
     def alone(self) -> bool:
@@ -116,7 +112,7 @@ class Consumers:
 
         Those without room are set aside. Empty when they are too many, or share a channel, so that order matters.
         """
-        priority, turns = next(iter(self._turns.items()))
+        turns = next(iter(self._turns.values()))
         if len(turns) > _MOST_IN_A_ROUND or len({id(consumer.channel) for consumer in turns}) < len(turns):
             return []
         able: list[tuple[Consumer, int]] = []
@@ -125,10 +121,7 @@ class Consumers:
             if room > 0:
                 able.append((consumer, room))
             else:
-                del turns[consumer]
-                consumer.waiting = True
-        if not turns:
-            del self._turns[priority]
+                self._set_aside(consumer)
         return able
 
     def rotate(self) -> None:
@@ -145,6 +138,10 @@ class Consumers:
         self._turns[consumer.priority] = OrderedDict({consumer: None})
         if len(self._turns) > 1:
             self._turns = dict(sorted(self._turns.items(), reverse=True))
+
+    def _set_aside(self, consumer: Consumer) -> None:
+        self._leave(consumer)
+        consumer.waiting = True
 
     def _leave(self, consumer: Consumer) -> None:
         turns = self._turns.get(consumer.priority)

@@ -290,24 +290,9 @@ class Queue(Leaving):
         each = min(min(room for _, room in takers), ready // len(takers)) if takers else 0
         if not each:
             return 0
-        first, messages, returns = lane.take_run(each * len(takers))
-        if self.away_bytes:
-            messages = [self._whole(message) for message in messages]
-        gone: list[Message] = []
-        handed: list[Message] = []
+        first, messages, returns = self._take_run(lane, each * len(takers))
         for place, (consumer, _) in enumerate(takers):
-            share = messages[place :: len(takers)]
-            size = consumer.deliver(lane, first + place, share, returns, len(takers))
-            if consumer.no_ack:
-                self.bytes -= size
-                gone += share
-            else:
-                self.unacked += each
-                self.unacked_bytes += size
-                handed += share
-        self.ready -= len(messages)
-        self.record_removed(gone, Reason.ACKNOWLEDGED)
-        self._record_delivered(handed)
+            self._give(consumer, lane, first + place, messages[place :: len(takers)], returns, len(takers))
         return len(messages)
 
     def _handful(self) -> int:
@@ -318,11 +303,23 @@ class Queue(Leaving):
 
     def _hand_to(self, consumer: Consumer, most: int) -> int:
         lane = self._top()
+        first, messages, returns = self._take_run(lane, most)
+        self._give(consumer, lane, first, messages, returns)
+        return len(messages)
+
+    def _take_run(self, lane: Lane, most: int) -> tuple[int, list[Message], int]:
+        """See Lane.take_run; none of them is a husk."""
         first, messages, returns = lane.take_run(most)
         if self.away_bytes:
             messages = [self._whole(message) for message in messages]
+        return first, messages, returns
+
+    def _give(
+        self, consumer: Consumer, lane: Lane, first: int, messages: list[Message], returns: int, step: int = 1
+    ) -> None:
+        """Deliver what was taken, and book it. See Consumer.deliver."""
         count = len(messages)
-        size = consumer.deliver(lane, first, messages, returns)
+        size = consumer.deliver(lane, first, messages, returns, step)
         self.ready -= count
         if consumer.no_ack:
             self.bytes -= size
@@ -332,7 +329,6 @@ class Queue(Leaving):
             self.unacked_bytes += size
             if self.durable:
                 self._record_delivered(messages)
-        return count
 
     def take(self, now: int, *, no_ack: bool) -> tuple[Lane, int, Message, int] | None:
         """One message for basic.get: its lane, position, the message and how often it came back; None when empty."""
