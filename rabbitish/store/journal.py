@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
-from rabbitish.store.bodies import encode_of_queue, ranges_of
+from rabbitish.store.bodies import Ranges, encode_of_queue, ranges_of
 from rabbitish.store.files import Disk, File
 from rabbitish.store.record import (
     PUBLISH_HEAD,
@@ -31,7 +31,7 @@ from rabbitish.store.record import (
 from rabbitish.store.segments import WEIGHT_BYTES, Segment, Segments
 
 # At most so many ranges in one record, so that purging a million makes no record of megabytes.
-RANGES_AT_ONCE = 2048
+_RANGES_AT_ONCE = 2048
 # How many messages one record says the same of, about.
 _GATHERED_AT_MOST = 4096
 # Pieces from this size on are written by themselves.
@@ -129,12 +129,26 @@ class Journal:
 
     def append(self, kind: Type, *body: bytes) -> int:
         """Append a record; its number. It is on disk once `durable_lsn` has reached that."""
+        self._make_room()
+        self._filled += self._append(kind, body, 1)
+        return self.last_lsn
+
+    def append_ranges(self, kind: Type, queue: int, flags: int, ranges: Ranges) -> None:
+        """Append that these messages of a queue have left, or were handed out."""
+        self._make_room()
+        self._append_ranges(kind, queue, flags, ranges)
+
+    def _append_ranges(self, kind: Type, queue: int, flags: int, ranges: Ranges) -> None:
+        for start in range(0, len(ranges), _RANGES_AT_ONCE):
+            body = encode_of_queue(queue, flags, ranges[start : start + _RANGES_AT_ONCE])
+            self._filled += self._append(kind, (body,), 1)
+
+    def _make_room(self) -> None:
+        """What is appended next is a record of its own, in a segment that is not full."""
         if self._gathering is not None:
             self.close_gathering()
         if self._filled >= self.segment_bytes:
             self._begin_segment()
-        self._filled += self._append(kind, body, 1)
-        return self.last_lsn
 
     def gather(self, kind: Type, queue: int, flags: int, lsns: list[int]) -> None:
         """Append a record of messages of a queue, or add them to the last one if that says the same of others.
@@ -143,9 +157,7 @@ class Journal:
         means is in records up to there.
         """
         if self._gathering != (kind, queue, flags) or len(self._gathered) >= _GATHERED_AT_MOST:
-            self.close_gathering()
-            if self._filled >= self.segment_bytes:
-                self._begin_segment()
+            self._make_room()
             if not self._pieces:
                 self._mark()
             self.last_lsn += 1
@@ -159,11 +171,8 @@ class Journal:
         (kind, queue, flags), self._gathering = self._gathering, None
         lsns, self._gathered = self._gathered, []
         lsns.sort()
-        ranges = ranges_of(lsns)
         self.last_lsn -= 1  # which was taken for it
-        for start in range(0, len(ranges), RANGES_AT_ONCE):
-            body = encode_of_queue(queue, flags, ranges[start : start + RANGES_AT_ONCE])
-            self._filled += self._append(kind, (body,), 1)
+        self._append_ranges(kind, queue, flags, ranges_of(lsns))
 
     def append_snapshot(self, kind: Type, *body: bytes) -> None:
         """Append a record of the snapshot that begins a segment, however large that becomes."""
@@ -171,10 +180,7 @@ class Journal:
 
     def publish(self, route: bytes, queues: Sequence[int], now: int, contents: Sequence[bytes], body_bytes: int) -> int:
         """Append messages whose contents are of one size, and whose bodies of `body_bytes`; the number of the first."""
-        if self._gathering is not None:
-            self.close_gathering()
-        if self._filled >= self.segment_bytes:
-            self._begin_segment()
+        self._make_room()
         if not self._pieces:
             self._mark()
         segment, count = self._segment, len(contents)

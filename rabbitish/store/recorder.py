@@ -22,11 +22,10 @@ from rabbitish.store.bodies import (
     DeclaredQueue,
     Named,
     Route,
-    encode_of_queue,
     encode_returned,
     ranges_of,
 )
-from rabbitish.store.journal import RANGES_AT_ONCE, Journal
+from rabbitish.store.journal import Journal
 from rabbitish.store.record import Type
 from rabbitish.store.segments import WEIGHT_BYTES
 
@@ -215,9 +214,7 @@ class JournalRecorder:
         """See Recorder."""
         number = self._numbers[queue]
         self._journal.segments.removed(number, page.ranges, page.bytes + WEIGHT_BYTES * page.count)
-        for start in range(0, len(page.ranges), RANGES_AT_ONCE):
-            part = page.ranges[start : start + RANGES_AT_ONCE]
-            self._journal.append(Type.REMOVE, encode_of_queue(number, _REASON_NUMBERS[reason], part))
+        self._journal.append_ranges(Type.REMOVE, number, _REASON_NUMBERS[reason], page.ranges)
 
     def delivered(self, queue: Queue, messages: Sequence[Message]) -> None:
         """See Recorder."""

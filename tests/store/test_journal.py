@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rabbitish.store.bodies import decode_of_queue
-from rabbitish.store.journal import RANGES_AT_ONCE, Journal
+from rabbitish.store.journal import _RANGES_AT_ONCE, Journal
 from rabbitish.store.record import (
     SegmentHead,
     Type,
@@ -145,7 +145,7 @@ def test_very_much_that_is_the_same_is_several_records() -> None:
     found = gathered(disk.read(segment_name(1)))
     assert [lsn for lsn, _, _ in found] == [before + 1 + n for n in range(len(found))]
     assert [lsn for _, _, (_, _, ranges) in found for lsn in ranges[::2]] == [*lsns, 99]
-    assert max(len(ranges) for _, _, (_, _, ranges) in found) <= 2 * RANGES_AT_ONCE
+    assert max(len(ranges) for _, _, (_, _, ranges) in found) <= 2 * _RANGES_AT_ONCE
 
 
 def test_a_large_message_that_nobody_needs_any_more_is_not_written() -> None:
