@@ -124,17 +124,20 @@ class Reactor:
             events = select(linger)
             if not events:
                 return
-            ahead = [event for event in events if event[1] == READ and event[0].data and event[0].data.ahead]
-            if not ahead:
-                self._handle(events)
-            else:
-                self._handle_in_turn([event for event in events if event not in ahead], ahead)
+            others: list[_Event] = []
+            ahead: list[_Event] = []
+            for event in events:
+                who = event[0].data
+                (ahead if event[1] == READ and who and who.ahead else others).append(event)
+            self._handle_in_turn(others, ahead)
             now = self._clock()
 
     def _handle_in_turn(self, others: list[_Event], ahead: list[_Event]) -> None:
         """Let a queue's consumers have their say before those that make it longer still."""
         if others:
             self._handle(others)
+        if not ahead:
+            return
         began = self._clock()
         if not others or began >= self._ahead_from:
             self._handle(ahead)
