@@ -6,7 +6,7 @@ whatever is wrong comes out as an `AccessError` that names the object at fault.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from rabbitish.core.access.passwords import SHA256, read_hash
@@ -84,31 +84,13 @@ def from_document(document: object) -> Roster:
     if version != VERSION:
         raise AccessError(f"it has version {version!r}, and {VERSION} is the only one that is known")
     roster = Roster()
-    for where, fields in _entries(document, "vhosts"):
-        with_place(where, _read_vhost, roster, fields)
-    for where, fields in _entries(document, "users"):
-        with_place(where, _read_user, roster, fields)
-    for where, fields in _entries(document, "permissions"):
-        with_place(where, _read_permission, roster, fields)
-    for where, fields in _entries(document, "topic_permissions"):
-        with_place(where, _read_topic_permission, roster, fields)
-    for where, fields in _entries(document, "policies"):
-        with_place(where, _read_policy, roster, fields)
-    for where, fields in _entries(document, "operator_policies"):
-        with_place(where, _read_operator_policy, roster, fields)
-    for where, fields in _entries(document, "parameters"):
-        with_place(where, _read_parameter, roster, fields)
-    for where, fields in _entries(document, "global_parameters"):
-        with_place(where, _read_global_parameter, roster, fields)
+    for section, read in _READERS.items():
+        for where, fields in _entries(document, section):
+            try:
+                read(roster, fields)
+            except AccessError as error:
+                raise AccessError(f"{where}: {error}") from None
     return roster
-
-
-def with_place(where: str, read: Any, roster: Roster, fields: dict[str, Any]) -> None:
-    """Read one entry; an AccessError says in which."""
-    try:
-        read(roster, fields)
-    except AccessError as error:
-        raise AccessError(f"{where}: {error}") from None
 
 
 def _entries(document: dict[str, Any], key: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -191,3 +173,16 @@ def _read_parameter(roster: Roster, fields: dict[str, Any]) -> None:
 
 def _read_global_parameter(roster: Roster, fields: dict[str, Any]) -> None:
     roster.set_global_parameter(_text(fields, "name"), fields.get("value"))
+
+
+# In this order, since permissions are of users in virtual hosts.
+_READERS: dict[str, Callable[[Roster, dict[str, Any]], None]] = {
+    "vhosts": _read_vhost,
+    "users": _read_user,
+    "permissions": _read_permission,
+    "topic_permissions": _read_topic_permission,
+    "policies": _read_policy,
+    "operator_policies": _read_operator_policy,
+    "parameters": _read_parameter,
+    "global_parameters": _read_global_parameter,
+}
