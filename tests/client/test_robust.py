@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 import pytest
 import trio
@@ -10,7 +11,9 @@ import trio.testing
 
 from rabbitish.client import (
     AuthenticationFailed,
+    Channel,
     ConnectFailed,
+    Connection,
     ConnectionClosed,
     ConnectionLost,
     PublishUnconfirmed,
@@ -27,6 +30,17 @@ from .support import count, name, new_queue, ours_only, run, soon
 ACK = methods.BasicAck().encode()[:4]
 QUICK = Reconnect(pause=0.02, longest=0.02)
 RAISING = Reconnect(pause=0.02, longest=0.02, publishes="raise")
+
+
+@asynccontextmanager
+async def behind_a_proxy(reconnect: Reconnect = QUICK) -> AsyncIterator[tuple[Proxy, Connection, Channel]]:
+    """A connection that comes back, through a proxy that can break it, and a channel."""
+    async with (
+        proxied() as proxy,
+        connect(proxy.uri, reconnect=reconnect) as connection,
+        connection.channel() as opened,
+    ):
+        yield proxy, connection, opened
 
 
 async def until(true: Callable[[], bool]) -> None:
@@ -120,11 +134,7 @@ def test_calls_without_reconnect_fail_where_they_wait(break_: Callable[[Proxy], 
 @pytest.mark.parametrize("break_", [cut, half_close])
 def test_topology_and_consumers_are_there_again(break_: Callable[[Proxy], object]) -> None:
     async def conversation() -> None:
-        async with (
-            proxied() as proxy,
-            connect(proxy.uri, reconnect=QUICK) as connection,
-            connection.channel() as opened,
-        ):
+        async with behind_a_proxy() as (proxy, connection, opened):
             exchange = await opened.declare_exchange(name(), "topic")
             gone = await opened.declare_queue(exclusive=True)
             await gone.bind(exchange, "#")
@@ -150,11 +160,7 @@ def test_topology_and_consumers_are_there_again(break_: Callable[[Proxy], object
 
 def test_what_waits_goes_on_and_what_was_not_settled_comes_again() -> None:
     async def conversation() -> None:
-        async with (
-            proxied() as proxy,
-            connect(proxy.uri, reconnect=QUICK) as connection,
-            connection.channel() as opened,
-        ):
+        async with behind_a_proxy() as (proxy, connection, opened):
             queue = await opened.declare_queue(name(), durable=True)
             bodies: list[bytes] = []
 
@@ -186,11 +192,7 @@ def test_what_waits_goes_on_and_what_was_not_settled_comes_again() -> None:
 
 def test_an_unconfirmed_publish_is_retried_once() -> None:
     async def conversation() -> None:
-        async with (
-            proxied() as proxy,
-            connect(proxy.uri, reconnect=QUICK) as connection,
-            connection.channel() as opened,
-        ):
+        async with behind_a_proxy() as (proxy, _, opened):
             queue = await opened.declare_queue(name(), durable=True)
             proxy.hold_down()
             outcomes: list[object] = []
@@ -226,11 +228,7 @@ def test_an_unconfirmed_publish_is_retried_once() -> None:
 
 def test_an_unconfirmed_publish_is_reported_where_that_was_chosen() -> None:
     async def conversation() -> None:
-        async with (
-            proxied() as proxy,
-            connect(proxy.uri, reconnect=RAISING) as connection,
-            connection.channel() as opened,
-        ):
+        async with behind_a_proxy(RAISING) as (proxy, _, opened):
             queue = await opened.declare_queue(name(), durable=True)
             proxy.hold_down()
             async with trio.open_nursery() as nursery:
@@ -252,11 +250,7 @@ def test_an_unconfirmed_publish_is_reported_where_that_was_chosen() -> None:
 
 def test_a_cancelled_publish_is_not_retried() -> None:
     async def conversation() -> None:
-        async with (
-            proxied() as proxy,
-            connect(proxy.uri, reconnect=QUICK) as connection,
-            connection.channel() as opened,
-        ):
+        async with behind_a_proxy() as (proxy, connection, opened):
             queue = await opened.declare_queue(name(), durable=True)
             proxy.swallow = ACK
             with trio.CancelScope() as scope:
@@ -275,11 +269,7 @@ def test_a_cancelled_publish_is_not_retried() -> None:
 
 def test_the_limit_of_a_channel_holds_again() -> None:
     async def conversation() -> None:
-        async with (
-            proxied() as proxy,
-            connect(proxy.uri, reconnect=QUICK) as connection,
-            connection.channel() as opened,
-        ):
+        async with behind_a_proxy() as (proxy, connection, opened):
             await opened.qos(1)
             queue = await opened.declare_queue(name(), durable=True)
             await opened.publish_many([b"1", b"2"], routing_key=queue.queue)
@@ -297,11 +287,7 @@ def test_the_limit_of_a_channel_holds_again() -> None:
 
 def test_many_in_a_window_get_through_a_cut() -> None:
     async def conversation() -> None:
-        async with (
-            proxied() as proxy,
-            connect(proxy.uri, reconnect=QUICK) as connection,
-            connection.channel() as opened,
-        ):
+        async with behind_a_proxy() as (proxy, connection, opened):
             queue = await opened.declare_queue(name(), durable=True)
             before = connection.connections
 
@@ -325,11 +311,7 @@ def test_many_in_a_window_get_through_a_cut() -> None:
 
 def test_what_is_exclusive_waits_until_the_broker_has_let_go() -> None:
     async def conversation() -> None:
-        async with (
-            proxied() as proxy,
-            connect(proxy.uri, reconnect=QUICK) as connection,
-            connection.channel() as opened,
-        ):
+        async with behind_a_proxy() as (proxy, connection, opened):
             queue = await opened.declare_queue(name(), durable=True)
             async with queue.consume(exclusive=True) as messages:
                 proxy.keep_upper = True
@@ -348,11 +330,7 @@ def test_what_is_exclusive_waits_until_the_broker_has_let_go() -> None:
 
 def test_what_needs_no_acknowledgement_is_not_lost_with_its_connection() -> None:
     async def conversation() -> None:
-        async with (
-            proxied() as proxy,
-            connect(proxy.uri, reconnect=QUICK) as connection,
-            connection.channel() as opened,
-        ):
+        async with behind_a_proxy() as (proxy, connection, opened):
             queue = await opened.declare_queue(name(), durable=True)
             await opened.publish_many([b"1", b"2"], routing_key=queue.queue)
             async with queue.consume(no_ack=True) as messages:
@@ -368,11 +346,7 @@ def test_what_needs_no_acknowledgement_is_not_lost_with_its_connection() -> None
 
 def test_an_error_of_ours_does_not_come_back() -> None:
     async def conversation() -> None:
-        async with (
-            proxied() as proxy,
-            connect(proxy.uri, reconnect=QUICK) as connection,
-            connection.channel() as opened,
-        ):
+        async with behind_a_proxy() as (_, connection, opened):
             with pytest.raises(ConnectionClosed) as closed:
                 await opened.ask(methods.BasicQos(prefetch_size=1), methods.BasicQosOk)
             assert closed.value.code == 540
