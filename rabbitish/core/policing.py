@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from rabbitish.core.access.patterns import Pattern, TooHard
+from rabbitish.core.access.patterns import Pattern, TooHard, compiled
 from rabbitish.core.access.policies import Definition, Policy
 from rabbitish.core.access.policy_keys import LIMITS
 from rabbitish.core.access.roster import Roster
@@ -73,9 +73,8 @@ class Policies:
     def __init__(self, policies: Sequence[Policy] = (), operator_policies: Sequence[Policy] = ()) -> None:
         self.policies = tuple(policies)
         self.operator_policies = tuple(operator_policies)
-        patterns = {policy.pattern: Pattern(policy.pattern) for policy in (*policies, *operator_policies)}
-        self._users = [(patterns[policy.pattern], policy) for policy in policies]
-        self._operators = [(patterns[policy.pattern], policy) for policy in operator_policies]
+        self._users = [(compiled(policy.pattern), policy) for policy in policies]
+        self._operators = [(compiled(policy.pattern), policy) for policy in operator_policies]
 
     def same(self, other: Policies) -> bool:
         """Whether these are the same policies."""

@@ -9,15 +9,13 @@ from __future__ import annotations
 
 from rabbitish.core.access.logins import Attempt, Logins
 from rabbitish.core.access.passwords import SALT_BYTES, hash_as_rabbitmq
-from rabbitish.core.access.patterns import Pattern
+from rabbitish.core.access.patterns import compiled
 from rabbitish.core.access.records import Permission, User, VhostRecord
 from rabbitish.core.access.rights import Rights
 from rabbitish.core.access.roster import Roster
 from rabbitish.core.access.throttle import Throttle
 
 EVERYTHING = Permission(".*", ".*", ".*")
-
-_MOST_PATTERNS = 4096
 
 
 class Access:
@@ -31,7 +29,6 @@ class Access:
         self.roster = Roster()
         self.logins = Logins(loopback_only, Throttle(most_failures), key=key, cost=cost)
         self._rights: dict[tuple[str, str], Rights] = {}
-        self._patterns: dict[str, Pattern] = {}
 
     def adopt(self, roster: Roster) -> None:
         """From now on this holds."""
@@ -61,17 +58,9 @@ class Access:
         if rights is None:
             roster = self.roster
             topics = {key[2]: value for key, value in roster.topic_permissions.items() if key[:2] == (user, vhost)}
-            rights = Rights(user, vhost, roster.permissions.get((user, vhost)), topics, self._compiled)
+            rights = Rights(user, vhost, roster.permissions.get((user, vhost)), topics, compiled)
             self._rights[user, vhost] = rights
         return rights
-
-    def _compiled(self, text: str) -> Pattern:
-        pattern = self._patterns.get(text)
-        if pattern is None:
-            if len(self._patterns) >= _MOST_PATTERNS:
-                self._patterns.clear()
-            pattern = self._patterns[text] = Pattern(text)
-        return pattern
 
     def add_known_user(self, name: str, password: str, tags: frozenset[str], *vhosts: str) -> None:
         """Add a user for whose password nothing need be kept, with all permissions: for brokers without a disk."""

@@ -8,6 +8,7 @@ place. What is left of extremes is cut off by a budget of steps: a name whose ch
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TypeAlias
 
 from rabbitish.core.access.pattern_syntax import (
@@ -25,6 +26,7 @@ from rabbitish.core.access.pattern_syntax import (
 
 LONGEST_PATTERN = 8192
 _LONGEST_PROGRAM = 20_000
+_KNOWN = 4096
 _MOST_STEPS = 200_000  # some tens of milliseconds; an ordinary check takes some hundreds
 
 
@@ -127,6 +129,15 @@ def _width(node: Node) -> int:
         case _:
             return 0
     raise PatternError("lookbehind assertion is not fixed length")
+
+
+@lru_cache(_KNOWN)
+def compiled(text: str) -> Pattern:
+    """The pattern of an expression: many users, and all policies at each change, have those that others had.
+
+    PatternError: see Pattern.
+    """
+    return Pattern(text)
 
 
 class _Match:

@@ -14,7 +14,7 @@ from math import isfinite
 from typing import TypeAlias
 
 from rabbitish.core.access.pattern_syntax import PatternError
-from rabbitish.core.access.patterns import Pattern
+from rabbitish.core.access.patterns import compiled
 from rabbitish.core.access.policy_keys import fault_of, shown
 from rabbitish.core.access.records import AccessError, check_name
 from rabbitish.core.arguments import erlang_string
@@ -90,7 +90,7 @@ def _pattern_fault(pattern: object, _operator: bool) -> str | None:
     if not isinstance(pattern, str):
         return f"pattern should be a binary but was {shown(pattern)}"
     try:
-        Pattern(pattern)
+        compiled(pattern)
     except PatternError as error:
         return f"pattern should be regular expression but is invalid: {{{erlang_string(error.why)},{error.at}}}"
     return None

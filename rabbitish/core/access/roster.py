@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from functools import lru_cache
 
 from rabbitish.core.access.passwords import Hashed
 from rabbitish.core.access.pattern_syntax import PatternError
-from rabbitish.core.access.patterns import Pattern
+from rabbitish.core.access.patterns import compiled
 from rabbitish.core.access.policies import Policy
 from rabbitish.core.access.records import (
     QUEUE_TYPES,
@@ -28,8 +27,6 @@ from rabbitish.core.access.records import (
     check_limits,
     check_name,
 )
-
-_PATTERNS_KNOWN = 256  # most users have the same expressions
 
 
 class Roster:
@@ -274,9 +271,8 @@ def _check_queue_type(name: str) -> None:
         raise AccessError(f"Unsupported default queue type; there are {', '.join(QUEUE_TYPES)}")
 
 
-@lru_cache(_PATTERNS_KNOWN)
 def _check_pattern(text: str) -> None:
     try:
-        Pattern(text)
+        compiled(text)
     except PatternError as error:
         raise AccessError(f'invalid regular expression "{text}": {error}') from None
