@@ -20,6 +20,8 @@ class Declared(NamedTuple):
     exchanges: dict[tuple[str, str], DeclaredExchange]
     queues: dict[int, DeclaredQueue]
     bindings: dict[bytes, Bound]
+    access: bytes = b""
+    """The document of users, permissions and policies, where the journal keeps it."""
 
 
 class Declarations:
@@ -47,6 +49,7 @@ class Declarations:
             Type.QUEUE_GONE: self._queue_gone,
             Type.BOUND: self._bound,
             Type.UNBOUND: self._unbound,
+            Type.ACCESS: self._access,
         }
 
     def take(self, kind: Type, body: bytes) -> None:
@@ -125,3 +128,6 @@ class Declarations:
 
     def _unbound(self, body: bytes) -> None:
         self.declared.bindings.pop(body, None)
+
+    def _access(self, body: bytes) -> None:
+        self.declared = self.declared._replace(access=body)

@@ -45,6 +45,7 @@ class Type(IntEnum):
     QUEUE_GONE = 15
     BOUND = 16
     UNBOUND = 17
+    ACCESS = 18  # users, permissions, virtual hosts, policies, where the journal keeps them
     PUBLISH = 20
     REMOVE = 21
     RETURNED = 22

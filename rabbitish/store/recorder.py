@@ -61,6 +61,7 @@ class JournalRecorder:
         self._routes: dict[tuple[Address, int, tuple[Queue, ...]], tuple[tuple[int, ...], bytes]] = {}
         self._next_number = used + 1
         self.declared = 0  # see Recorder
+        self.access = b""  # the document of users and permissions, where the journal keeps it
 
     def attach(self, journal: Journal) -> None:
         """Record into this journal."""
@@ -134,6 +135,12 @@ class JournalRecorder:
         """See Recorder."""
         self.declared = self._journal.append(Type.UNBOUND, self._binding(vhost, binding))
 
+    def access_changed(self, document: bytes) -> int:
+        """Keep users, permissions and policies as this document says; the number of the record."""
+        self.access = document
+        self.declared = self._journal.append(Type.ACCESS, document)
+        return self.declared
+
     def _exchange(self, vhost: str, exchange: Exchange) -> bytes:
         return DeclaredExchange(
             vhost, exchange.name, exchange.type, exchange.auto_delete, exchange.internal, exchange.arguments
@@ -154,6 +161,8 @@ class JournalRecorder:
     def snapshot(self, sink: Sink) -> None:
         """Tell everything that is declared, at the beginning of a segment or in a checkpoint."""
         append = sink.append_snapshot
+        if self.access:
+            append(Type.ACCESS, self.access)
         for vhost in self._vhosts:
             append(Type.VHOST_NEW, Named(vhost.name, "").encode())
             for exchange in vhost.exchanges.values():

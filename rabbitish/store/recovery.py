@@ -64,12 +64,14 @@ def recover(
     *,
     segment_bytes: int,
     on_failure: Callable[[Exception], None],
+    govern: Callable[[bytes], None] | None = None,
     checkpoint_trusted_above_bytes: int = CHECKPOINT_TRUSTED_ABOVE_BYTES,
 ) -> Recovered:
     """Read the journal on `disk` into `broker`, which has nothing yet, and record its changes from now on.
 
-    `on_failure` is told when a message cannot be read back. JournalDamaged: the journal cannot be read; nothing in it
-    was changed.
+    `on_failure` is told when a message cannot be read back. `govern` is told what the journal says of users and
+    policies, if it keeps them (empty: nothing yet), before anything is declared. JournalDamaged: the journal cannot be
+    read; nothing in it was changed.
     """
     publishes = PublishReader(codec)
     source, doubt = _source(disk, codec, publishes, checkpoint_trusted_above_bytes)
@@ -89,6 +91,9 @@ def recover(
     reader = Reader(disk, source.segments, publishes, on_failure)
     spill = Spill(disk, codec, publishes, segment_bytes=segment_bytes, on_failure=on_failure)
     shelf = broker.usage.shelf = JournalShelf(journal, reader, spill)
+    if govern is not None:
+        recorder.access = source.declared.access
+        govern(recorder.access)
     queues = _declare(source.declared, broker, recorder, now)
     for number, queue in queues.items():
         _fill(queue, number, source, reader)

@@ -220,6 +220,7 @@ def _snapshot(head: SegmentHead, pieces: Pieces, codec: Looker, epoch: int) -> I
     records: list[tuple[Type, bytes]] = [
         (Type.MARK, encode_mark(lsn - 1)),
         (Type.SNAPSHOT, b""),
+        *([(Type.ACCESS, declared.access)] if declared.access else []),
         *((Type.VHOST_NEW, Named(vhost, "").encode()) for vhost in declared.vhosts),
         *((Type.EXCHANGE_NEW, exchange.encode(codec)) for exchange in declared.exchanges.values()),
         *((Type.QUEUE_NEW, queue.encode(codec)) for queue in declared.queues.values()),

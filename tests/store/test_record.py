@@ -144,6 +144,7 @@ def test_numbers_of_types_stay() -> None:
         "QUEUE_GONE": 15,
         "BOUND": 16,
         "UNBOUND": 17,
+        "ACCESS": 18,
         "PUBLISH": 20,
         "REMOVE": 21,
         "RETURNED": 22,
