@@ -11,7 +11,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import trio
 
@@ -20,8 +20,9 @@ from rabbitish.session.content import WireCodec
 from rabbitish.store.checkpoint import write_checkpoint
 from rabbitish.store.columns import Unusable
 from rabbitish.store.compaction import Compaction
-from rabbitish.store.coordinator import LocalCoordinator
+from rabbitish.store.coordinator import Coordinator, LocalCoordinator
 from rabbitish.store.files import Disk
+from rabbitish.store.journal import Journal
 from rabbitish.store.record import JournalDamaged
 from rabbitish.store.recovery import Recovered, recover
 
@@ -39,14 +40,44 @@ class JournalError(Exception):
     """The journal cannot be opened, read or written; the message says why, for people."""
 
 
+class Writer(Protocol):
+    """Brings what the journal has gathered to where it is safe."""
+
+    def kick(self, wanted: int) -> bool:
+        """There may be something to write, and somebody may wait for it; True when it is safe already."""
+
+    def delete(self, names: list[str]) -> None:
+        """Have files deleted."""
+
+    def stop(self) -> None:
+        """Write what is left. Exception: that failed, now or before."""
+
+
+class Lead(Protocol):
+    """A journal that other nodes keep as well, led by this one."""
+
+    coordinator: Coordinator
+
+    def govern(self, document: bytes) -> None:
+        """The journal says so of users and policies; nothing has been declared yet."""
+
+    def begin(self, journal: Journal, durable: Callable[[int], None]) -> Writer:
+        """The journal has been read; `durable` is to be told when it is safe some way further."""
+
+    def replaced(self, compaction: Compaction) -> None:
+        """Segments have been written anew."""
+
+
 class Keeper:
     """The journal of a node. `failed` is told when it cannot be used any more."""
 
-    def __init__(self, node: Node, disk: Disk, failed: Callable[[Exception], None]) -> None:
+    def __init__(self, node: Node, disk: Disk, failed: Callable[[Exception], None], lead: Lead | None = None) -> None:
         """Bring back what the journal on `disk` holds, and record changes there from now on.
 
         JournalError: it is damaged, or cannot be read.
         """
+        self._lead = lead
+        self._lost = False
         self._node = node
         self._failed = failed
         self._log = node.log
@@ -57,20 +88,25 @@ class Keeper:
         self.recovered = self._recover(disk)
         self.journal = self.recovered.journal
         node.broker.usage.window_bytes = node.settings.queue_window_bytes
+        self._syncer: Writer
+        if lead is None:
+            self._syncer = Syncer(self.journal, self._durable, failed, node.reactor.call_soon)
+        else:
+            self._syncer = lead.begin(self.journal, self._durable)
         node.hub.durable = self.journal.durable_lsn
-        self._syncer = Syncer(self.journal, self._durable, failed, node.reactor.call_soon)
 
     def _recover(self, disk: Disk) -> Recovered:
-        began = time.monotonic()
+        began, lead = time.monotonic(), self._lead
         try:
             recovered = recover(
                 disk,
                 self._node.broker,
                 self._codec,
-                LocalCoordinator(disk, lambda: secrets.token_hex(16)),
+                lead.coordinator if lead is not None else LocalCoordinator(disk, lambda: secrets.token_hex(16)),
                 self._node.now(),
                 segment_bytes=self._node.settings.journal_segment_bytes,
                 on_failure=self._failed,
+                govern=lead.govern if lead is not None else None,
             )
         except JournalDamaged as damage:
             raise JournalError(f"the journal is damaged: {damage}") from damage
@@ -125,11 +161,9 @@ class Keeper:
 
     async def caught_up(self) -> None:
         """Wait until everything that was recorded is on disk, and all who wait for it have been told."""
-        node, hub = self._node, self._node.hub
+        hub = self._node.hub
         hub.wanted = max(hub.wanted, self.journal.last_lsn)
-        node.pump(node.now())
-        while hub.durable < hub.wanted:
-            await self._further.wait()
+        await self.reached(hub.wanted)
 
     async def compact(self) -> None:
         """Keep the journal from taking much more room than what lives in it."""
@@ -154,10 +188,12 @@ class Keeper:
         compaction.write()
 
     async def reached(self, lsn: int) -> None:
-        """Wait until the journal is on disk up to `lsn`."""
+        """Wait until the journal is on disk up to `lsn`. JournalError: it was lost before."""
         hub = self._node.hub
         hub.wanted = max(hub.wanted, lsn)
         while hub.durable < lsn:
+            if self._lost:
+                raise JournalError("another node leads by now")
             further = self._further
             self._node.pump(self._node.now())  # to have it written and synced, and all told of it
             await further.wait()
@@ -181,6 +217,8 @@ class Keeper:
             self._failed(error)
             return
         compaction.finish()
+        if self._lead is not None:
+            self._lead.replaced(compaction)
         self._syncer.delete(self.journal.take_gone())
         self._log.debug("journal: segments were written anew", **compaction.report())
 
@@ -190,7 +228,14 @@ class Keeper:
             self._syncer.stop()
         except Exception as error:  # whatever ended the thread
             raise JournalError(f"the journal cannot be written: {error}") from error
-        self._leave_checkpoint()
+        if self._lead is None:
+            self._leave_checkpoint()
+        self.recovered.shelf.close()
+
+    def lose(self) -> None:
+        """Another node leads the journal: whoever waits for it waits in vain."""
+        self._lost = True
+        self._further.set()
         self.recovered.shelf.close()
 
     def _leave_checkpoint(self) -> None:

@@ -29,12 +29,13 @@ from rabbitish.server.collector import Collector
 from rabbitish.server.control import ControlSocket
 from rabbitish.server.definitions import load_definitions
 from rabbitish.server.disk_watch import DiskWatch
-from rabbitish.server.keeper import JournalError, Keeper
+from rabbitish.server.keeper import JournalError, Keeper, Lead
 from rabbitish.server.link import Link, Socket
 from rabbitish.server.listener import SocketPeer, accept, close_all, open_listeners
 from rabbitish.server.log import Log, get_log
 from rabbitish.server.reactor import READ, Reactor
 from rabbitish.server.registrar import Registrar
+from rabbitish.server.rosters import RosterFile, RosterRecord, Rosters
 from rabbitish.server.tls_door import TlsDoor
 from rabbitish.session.connection import Session
 from rabbitish.session.hub import Hub
@@ -105,9 +106,21 @@ class Node:
 
         JournalError: it is damaged, or cannot be read.
         """
-        self.registrar.read(disk)
+        rosters = RosterFile(disk)
+        self.registrar.govern(rosters.read())
         self.keeper = Keeper(self, disk, self._journal_failed)
-        self.registrar.open(disk)
+        self._opened(disk, rosters)
+
+    async def open_led(self, disk: Disk, lead: Lead) -> None:
+        """The same for a journal that other nodes keep too. It may take a while, in which everything else goes on."""
+        self.keeper = await trio.to_thread.run_sync(Keeper, self, disk, self._journal_failed, lead)
+        self._opened(disk, RosterRecord(self.keeper))
+        await self.keeper.caught_up()
+
+    def _opened(self, disk: Disk, rosters: Rosters) -> None:
+        """The journal has been read."""
+        assert self.keeper is not None
+        self.registrar.open(rosters)
         self.nursery.start_soon(self.keeper.compact)
         if self.settings.disk_free_limit_bytes:
             watch = DiskWatch(disk, self.hub, self.log, lambda: self.pump(self.now()))

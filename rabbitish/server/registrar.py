@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -20,15 +20,12 @@ from rabbitish.core.access.passwords import SALT_BYTES, SCRYPT, Hashed, hash_as_
 from rabbitish.core.access.records import AccessError, VhostRecord
 from rabbitish.core.access.roster import Roster
 from rabbitish.core.policing import policies_by_vhost
-from rabbitish.server.keeper import JournalError
 from rabbitish.server.log import get_log
-from rabbitish.store.access_file import AccessDamaged, Unsure, read_roster, write_roster
-from rabbitish.store.files import Disk
+from rabbitish.server.rosters import Rosters
+from rabbitish.store.access_file import Unsure
 
 if TYPE_CHECKING:
     from rabbitish.server.node import Node
-
-T = TypeVar("T")
 
 # Each hash takes its memory, and a core for as long as it lasts.
 _MOST_THREADS = 4
@@ -41,7 +38,7 @@ class Registrar:
         self._node = node
         self._failed = failed
         self._log = get_log()
-        self._disk: Disk | None = None
+        self._rosters: Rosters | None = None
         self._written = True  # what holds is what is on disk
         self._one_at_a_time = trio.Lock()
         self._threads = trio.CapacityLimiter(min(_MOST_THREADS, os.cpu_count() or 1))
@@ -50,34 +47,25 @@ class Registrar:
         if node.settings.password_migration and node.settings.password_hashing_module == SCRYPT:
             node.hub.rehash = self._rehash
 
-    def read(self, disk: Disk) -> None:
-        """Read what is on disk, so that the journal is read with the policies that hold. JournalError: see `open`."""
-        roster = self._on_disk(lambda: read_roster(disk))
+    def govern(self, roster: Roster | None) -> None:
+        """Have the journal read with the policies that hold."""
         if roster is not None:
             self._node.broker.govern(policies_by_vhost(roster), self._node.now())
 
-    def open(self, disk: Disk) -> None:
+    def open(self, rosters: Rosters) -> None:
         """Bring back what is on disk, before anybody may connect; make it at the first start.
 
         JournalError: it cannot be read, or used.
         """
-        roster = self._on_disk(lambda: read_roster(disk))
+        roster = rosters.read()
         if roster is None and self._node.settings.load_definitions:
             roster = self._empty()  # not written: without definitions there would be nobody
             self._written = False
         elif roster is None:
-            roster = first = self._first()
-            self._on_disk(lambda: write_roster(disk, first))
-        self._disk = disk
+            roster = self._first()
+            rosters.begin(roster)
+        self._rosters = rosters
         self._node.hub.adopt(roster, self._node.now())
-
-    def _on_disk(self, work: Callable[[], T]) -> T:
-        try:
-            return work()
-        except (AccessDamaged, Unsure) as error:
-            raise JournalError(str(error)) from error
-        except OSError as error:
-            raise JournalError(f"users and permissions cannot be read or written: {error}") from error
 
     def _empty(self) -> Roster:
         """What there is at first where definitions say what there is: virtual hosts that the journal knows."""
@@ -145,10 +133,10 @@ class Registrar:
                 await node.keeper.reached(node.keeper.recovered.recorder.declared)
 
     async def _write(self, draft: Roster) -> None:
-        if self._disk is None or (self._written and draft.same_as(self._node.hub.access.roster)):
+        if self._rosters is None or (self._written and draft.same_as(self._node.hub.access.roster)):
             return
         try:
-            await trio.to_thread.run_sync(write_roster, self._disk, draft)
+            await self._rosters.write(draft)
         except OSError as error:
             raise AccessError(f"it cannot be written to disk: {error}") from error
         except Unsure as error:
