@@ -10,14 +10,15 @@ from __future__ import annotations
 import functools
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from rabbitish import __version__
-from rabbitish.config import DEFAULT_PORT, LOG_LEVELS, Address
+from rabbitish.addresses import DEFAULT_PORT, Address, SettingError
+from rabbitish.config import LOG_LEVELS
 from rabbitish.tools import operator_policies  # noqa: F401 (enters its commands)
 from rabbitish.tools.journal import journal
 from rabbitish.tools.operator import COMMANDS
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
 
 EXIT_CANNOT = 1
 EXIT_UNUSABLE = 2
+
+# Options that are named otherwise than the setting they give.
+_KEYS = {name: f"ssl_options_{name}" for name in ("certfile", "keyfile", "cacertfile")}
+_KEYS["definitions"] = "load_definitions"
 
 
 class _Main(click.Group):
@@ -62,6 +67,13 @@ def with_settings(command: Callable[[Loaded], None]) -> Callable[..., None]:
         click.option("--data-dir", help="Folder for what is durable.  [default: ~/.local/state/rabbitish]"),
         click.option("--ephemeral", is_flag=True, help="Keep nothing on disk: nothing survives the process."),
         click.option("--definitions", metavar="FILE", help="RabbitMQ's JSON, imported before anybody may connect."),
+        click.option("--cluster", metavar="URL", help="etcd://host:port[,host:port...][/NAME]: be one of its nodes."),
+        click.option(
+            "--node-name", metavar="NAME", help="This node's name in the cluster.  [default: the host's name]"
+        ),
+        click.option("--cluster-listen", metavar="HOST:PORT", help="For other nodes.  [default: 0.0.0.0:25672]"),
+        click.option("--cluster-advertise", metavar="HOST[:PORT]", help="Where they reach it, if not there."),
+        click.option("--cluster-min-in-sync", metavar="N", help="Replicas that confirms need.  [default: a majority]"),
         click.option("--log-level", type=click.Choice(LOG_LEVELS)),
         click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Any setting by its key."),
         click.option(
@@ -105,13 +117,30 @@ def serve(loaded: Loaded) -> None:
     log.configure(loaded.settings.log_level)
     refused: list[str] = []
     try:
-        trio.run(serve_node, loaded.settings, _announce)
+        trio.run(_serve_clustered(loaded) if loaded.settings.cluster else serve_node, loaded.settings, _announce)
     except* DataDirError as group:  # trio's nurseries raise groups
         refused = [*_messages(group), OTHER_WAYS]
     except* (ListenError, JournalError) as group:
         refused = _messages(group)
     if refused:
         _fail("; ".join(refused), EXIT_CANNOT)
+
+
+def _serve_clustered(loaded: Loaded) -> Callable[..., Awaitable[None]]:
+    """What serves as a node of a cluster; a broker of its own never needs the module, nor h11, on which it stands."""
+    from importlib import import_module
+    from importlib.util import find_spec
+
+    if find_spec("h11") is None:
+        _fail("--cluster needs h11, to speak to etcd: pip install 'rabbitish[cluster]'", EXIT_UNUSABLE)
+    from rabbitish.server.cluster_place import cluster_place
+
+    try:
+        cluster_place(loaded.settings)
+    except SettingError as error:  # what this host is called is no name for a node
+        _fail(f"{loaded.sources[error.keys[0]]}: {error}", EXIT_UNUSABLE)
+    serve_clustered: Callable[..., Awaitable[None]] = import_module("rabbitish.server.clustered").serve_clustered
+    return serve_clustered
 
 
 main.add_command(journal)
@@ -138,14 +167,10 @@ def _from_options(
     host: str | None,
     port: int | None,
     listen: tuple[str, ...],
-    certfile: str | None,
-    keyfile: str | None,
-    cacertfile: str | None,
     data_dir: str | None,
     ephemeral: bool,
-    definitions: str | None,
-    log_level: str | None,
     assignments: tuple[str, ...],
+    **plain: str | None,
 ) -> dict[str, Given]:
     """The settings that options give, an option of its own winning over --set."""
     from rabbitish.server.settings_file import Given, key_of, parse_option
@@ -165,9 +190,6 @@ def _from_options(
         address = Address("amqp", host or "localhost", DEFAULT_PORT if port is None else port)
         names = [name for name, value in (("--host", host), ("--port", port)) if value is not None]
         given["listen"] = Given((str(address),), " and ".join(names))
-    for name, path in (("certfile", certfile), ("keyfile", keyfile), ("cacertfile", cacertfile)):
-        if path is not None:
-            given[f"ssl_options_{name}"] = Given(path, f"--{name}")
     if data_dir is not None and ephemeral:
         raise click.UsageError("--data-dir says where to keep data, --ephemeral to keep none; give one of them.")
     if data_dir == "":
@@ -176,10 +198,9 @@ def _from_options(
         given["ephemeral"] = Given(True, "--ephemeral")
     if data_dir is not None:
         given["data_dir"] = Given(data_dir, "--data-dir")
-    if definitions is not None:
-        given["load_definitions"] = Given(definitions, "--definitions")
-    if log_level is not None:
-        given["log_level"] = Given(log_level, "--log-level")
+    for name, value in plain.items():
+        if value is not None:
+            given[_KEYS.get(name, name)] = parse_option(_KEYS.get(name, name), value, f"--{name.replace('_', '-')}")
     return given
 
 

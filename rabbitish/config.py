@@ -11,10 +11,19 @@ value depends on the machine (memory), the setting is a share and server/ works 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import NamedTuple, TypeAlias, cast
+from typing import TypeAlias, cast
+
+from rabbitish.addresses import (
+    Address,
+    SettingError,
+    parse_address,
+    parse_advertised,
+    parse_cluster,
+    parse_host_port,
+    parse_name,
+)
 
 Setting: TypeAlias = str | bool | int | tuple[str, ...] | None
 """What one key can hold."""
@@ -24,8 +33,6 @@ MIB = 1024 * KIB
 GIB = 1024 * MIB
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
-DEFAULT_PORT = 5672
-DEFAULT_PORTS = {"amqp": DEFAULT_PORT, "amqps": 5671}
 TLS_VERSIONS = ("tlsv1.2", "tlsv1.3")
 LOGIN_NAMES = ("distinguished_name", "common_name", "subject_alternative_name", "subject_alt_name")
 SAN_TYPES = ("dns", "ip", "email", "uri")
@@ -35,48 +42,8 @@ PASSWORD_HASHES = (
     "rabbit_password_hashing_sha512",
 )
 
-_LISTEN_URL = re.compile(
-    r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?:\[(?P<v6>[\w:.%]+)\]|(?P<host>[^\s/:@\[\]]+))(?::(?P<port>\d+))?/?"
-)
 _LONGEST_MS = 366 * 24 * 3600 * 1000
 _SHORT_STRING_BYTES = 255
-
-
-class SettingError(ValueError):
-    """A value that cannot be used. `keys` names the settings at fault, the main one first."""
-
-    def __init__(self, problem: str, *keys: str) -> None:
-        super().__init__(f"{keys[0]} {problem}")
-        self.problem = problem
-        self.keys = keys
-
-
-class Address(NamedTuple):
-    """Where to listen; `scheme` is "amqp", or "amqps" for TLS.
-
-    "localhost" means every loopback address of the machine; port 0 any free port.
-    """
-
-    scheme: str
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{self.scheme}://{host}:{self.port}"
-
-
-def parse_address(url: str) -> Address:
-    """Read "amqp[s]://host[:port]", an IPv6 host in brackets. Raises `SettingError` for `listen`."""
-    match = _LISTEN_URL.fullmatch(url)
-    if match is None:
-        raise SettingError(f"must be like amqp://127.0.0.1:5672 or amqp://[::1]:5672, not {url!r}", "listen")
-    if match["scheme"] not in DEFAULT_PORTS:
-        raise SettingError(f"must begin with amqp:// or amqps://, not {url!r}", "listen")
-    port = int(match["port"] or DEFAULT_PORTS[match["scheme"]])
-    if port > 65_535:
-        raise SettingError(f"has port {port}, and the highest port is 65535: {url!r}", "listen")
-    return Address(match["scheme"], match["v6"] or match["host"], port)
 
 
 def within(low: int, high: int, default: int | None) -> int:
@@ -289,6 +256,27 @@ class Settings:
     # waits up to ten seconds. Asking costs some microseconds, and held publishers wait so long for the alarm's end.
     disk_check_interval_ms: int = within(10, 3_600_000, 1000)
 
+    # --- Cluster -----------------------------------------------------------------------------------------------------
+
+    # The etcd where several nodes find each other, and the name of their cluster in it; empty: this node is alone.
+    cluster: str = ""
+
+    # What the others call this node; empty: the host's name, so that one node a host needs no more.
+    node_name: str = ""
+
+    # Where other nodes reach this one, and where they are told that they do; empty: the host of cluster_listen, or this
+    # host's name where that is every interface. RabbitMQ's port between nodes, since firewalls may know it.
+    cluster_listen: str = "0.0.0.0:25672"
+    cluster_advertise: str = ""
+
+    # Confirms wait while fewer replicas than this have everything on disk. 0: a majority where three or more keep the
+    # log, else 1, since of two nodes neither could be missed otherwise.
+    cluster_min_in_sync: int = within(0, 100, 0)
+
+    # After so long without a sign of life a node counts as dead: what a frozen leader costs. Shorter than a long pause
+    # of a busy machine it would be replaced for nothing; etcd grants no less than two seconds.
+    cluster_ttl_s: int = within(2, 600, 5)
+
     # --- Consumers ---------------------------------------------------------------------------------------------------
 
     # How long a delivery may stay unacknowledged before its consumer is cancelled and the message requeued, for queues
@@ -318,6 +306,7 @@ class Settings:
         _check_tls(self)
         if self.ephemeral and self.data_dir:
             raise SettingError(f"must be false with a data_dir ({self.data_dir!r})", "ephemeral", "data_dir")
+        _check_cluster(self)
         _check_order(self, "frame_min_bytes", "frame_max_bytes")
         _check_order(self, "max_message_bytes", "partial_content_bytes")
         if self.outbox_bytes_low >= self.outbox_bytes_high:
@@ -419,6 +408,18 @@ def _check_tls(settings: Settings) -> None:
             )
     if settings.uses_tls and not settings.ssl_options_certfile:
         raise SettingError("has amqps://, which needs ssl_options_certfile", "listen", "ssl_options_certfile")
+
+
+def _check_cluster(settings: Settings) -> None:
+    parse_host_port(settings.cluster_listen, "cluster_listen")
+    if settings.cluster_advertise:
+        parse_advertised(settings.cluster_advertise, "cluster_advertise")
+    if settings.node_name:
+        parse_name(settings.node_name, "node_name")
+    if settings.cluster:
+        parse_cluster(settings.cluster)
+        if not settings.data_dir:
+            raise SettingError("needs a data_dir, one for each node", "cluster", "data_dir", "ephemeral")
 
 
 def _check_order(settings: Settings, lower: str, upper: str) -> None:

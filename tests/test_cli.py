@@ -81,6 +81,27 @@ def test_options_of_tls() -> None:
     ]
 
 
+def test_options_of_a_cluster() -> None:
+    where = ["--cluster", "etcd://e:1/c", "--data-dir", "d", "--cluster-listen", "0.0.0.0:0"]
+    said = shown("--node-name", "a", *where, "--cluster-advertise", "h", "--cluster-min-in-sync", "2")
+    assert [said[key] for key in said if key.startswith("cluster_") and key != "cluster_name"] == [
+        "0.0.0.0:0",
+        "h",
+        2,
+        5,
+    ]
+    assert (said["cluster"], said["node_name"]) == ("etcd://e:1/c", "a")
+
+
+def test_without_h11_a_cluster_says_what_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", {}.get)
+    result = run("serve", "--cluster", "etcd://127.0.0.1:1", "--data-dir", str(tmp_path))
+    assert (result.exit_code, result.stderr) == (
+        2,
+        "rabbitish: --cluster needs h11, to speak to etcd: pip install 'rabbitish[cluster]'\n",
+    )
+
+
 def test_options_win_over_the_environment_and_that_over_the_file(tmp_path: Path) -> None:
     path = tmp_path / "rabbitish.toml"
     path.write_text('log_level = "error"\nchannel_max = 1\nheartbeat_seconds = 1\n')
@@ -104,6 +125,13 @@ def test_options_win_over_the_environment_and_that_over_the_file(tmp_path: Path)
         (["--host", "a b"], "--host: listen must be like amqp://127.0.0.1:5672"),
         (["--host", "a b", "--port", "1"], "--host and --port: listen must be like"),
         (["--config", "/nonexistent/x.toml"], "/nonexistent/x.toml: cannot be read: No such file or directory"),
+        (["--cluster", "etcd://a"], "--cluster: cluster needs a data_dir, one for each node"),
+        (["--cluster", "etcd://a", "--ephemeral"], "--cluster: cluster needs a data_dir, one for each node"),
+        (["--cluster", "a", "--data-dir", "x"], "--cluster: cluster must be like etcd://127.0.0.1:2379/rabbitish"),
+        (["--node-name", "a b"], "--node-name: node_name must name it in up to 128"),
+        (["--cluster-listen", "a"], "--cluster-listen: cluster_listen must have HOST:PORT"),
+        (["--cluster-advertise", "a:b"], "--cluster-advertise: cluster_advertise must have HOST[:PORT]"),
+        (["--cluster-min-in-sync", "x"], '--cluster-min-in-sync: cluster_min_in_sync must be a whole number, not "x"'),
         (["--set", "ephemeral=true", "--data-dir", "x"], "--set: ephemeral must be false with a data_dir ('x')"),
     ],
 )

@@ -11,7 +11,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rabbitish.config import DEFAULTS, MIB, Address, SettingError, Settings, parse_address
+from rabbitish.addresses import (
+    Address,
+    ClusterAddress,
+    HostPort,
+    SettingError,
+    parse_address,
+    parse_advertised,
+    parse_cluster,
+)
+from rabbitish.config import DEFAULTS, MIB, Settings
 from rabbitish.server.settings_file import ConfigError, Given, load, parse_option, to_toml, toml_value
 
 PACKAGE = Path(__file__).parents[1] / "rabbitish"
@@ -77,6 +86,12 @@ def test_the_password_is_not_in_the_repr(key: str) -> None:
         ("ssl_options_versions", (), "must be one of tlsv1.2, tlsv1.3, not 'none'"),
         ("ssl_cert_login_san_type", "other_name", "must be one of dns, ip, email, uri, not 'other_name'"),
         ("ssl_cert_login_san_index", -1, "must be at least 0, not -1"),
+        ("cluster_ttl_s", 1, "must be at least 2, not 1"),
+        ("cluster_min_in_sync", -1, "must be at least 0, not -1"),
+        ("cluster_listen", "here", "must have HOST:PORT, an IPv6 host in brackets, and has 'here': 'here'"),
+        ("cluster_listen", "::1:5", "must have HOST:PORT, an IPv6 host in brackets, and has '::1:5': '::1:5'"),
+        ("cluster_advertise", "a:b", "must have HOST[:PORT], an IPv6 host in brackets, and has 'a:b': 'a:b'"),
+        ("cluster_advertise", "a:65536", "has port 65536, and ports are 0 to 65535: 'a:65536'"),
     ],
 )
 def test_a_value_that_makes_no_sense_is_refused(key: str, value: Any, problem: str) -> None:
@@ -95,6 +110,8 @@ def test_a_value_that_makes_no_sense_is_refused(key: str, value: Any, problem: s
         ({"listen": ("amqp://a", "amqps://a")}, ("listen", "ssl_options_certfile")),
         ({"ssl_options_verify": "verify_peer"}, ("ssl_options_verify", "ssl_options_cacertfile")),
         ({"ssl_options_fail_if_no_peer_cert": True}, ("ssl_options_fail_if_no_peer_cert", "ssl_options_verify")),
+        ({"cluster": "etcd://e"}, ("cluster", "data_dir", "ephemeral")),
+        ({"cluster": "etcd://e", "ephemeral": True}, ("cluster", "data_dir", "ephemeral")),
         ({"ssl_cert_login": True}, ("ssl_cert_login", "ssl_options_verify")),
     ],
 )
@@ -133,6 +150,52 @@ def test_no_host(host: str) -> None:
 def test_no_address(url: str) -> None:
     with pytest.raises(SettingError, match="listen "):
         Settings(listen=(url,))
+
+
+@pytest.mark.parametrize(
+    ("url", "address"),
+    [
+        ("etcd://a", ClusterAddress((HostPort("a", 2379),), "rabbitish")),
+        ("etcd://a/", ClusterAddress((HostPort("a", 2379),), "rabbitish")),
+        ("etcd://a:1,b:2, [::1]:3,[::2]/x-1.y", ClusterAddress(
+            (HostPort("a", 1), HostPort("b", 2), HostPort("::1", 3), HostPort("::2", 2379)), "x-1.y"
+        )),
+    ],
+)  # fmt: skip
+def test_a_cluster(url: str, address: ClusterAddress) -> None:
+    assert parse_cluster(url) == address
+    assert parse_cluster(str(address)) == address
+    assert Settings(cluster=url, data_dir="d").cluster == url
+
+
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        ("http://a:2379", "must be like etcd://127.0.0.1:2379/rabbitish, not 'http://a:2379'"),
+        ("a:2379", "must be like etcd://127.0.0.1:2379/rabbitish, not 'a:2379'"),
+        ("etcd://", "must have HOST[:PORT], an IPv6 host in brackets, and has '': 'etcd://'"),
+        ("etcd://a,,b/x", "must have HOST[:PORT], an IPv6 host in brackets, and has '': 'etcd://a,,b/x'"),
+        ("etcd://a:b", "must have HOST[:PORT], an IPv6 host in brackets, and has 'a:b': 'etcd://a:b'"),
+        ("etcd://a:0", "has port 0, and ports are 1 to 65535: 'etcd://a:0'"),
+        ("etcd://a/b/c", "must name it in up to 128 ASCII letters, digits, '_', '.', '@' and '-', not 'b/c'"),
+        ("etcd://a/b#", "must name it in up to 128 ASCII letters, digits, '_', '.', '@' and '-', not 'b#'"),
+    ],
+)
+def test_no_cluster(url: str, problem: str) -> None:
+    with pytest.raises(SettingError) as caught:
+        Settings(cluster=url, data_dir="d")
+    assert (str(caught.value), caught.value.keys) == (f"cluster {problem}", ("cluster",))
+
+
+@pytest.mark.parametrize("name", ["a#1", "a/b", "a b", "-a", "n" * 129])
+def test_no_name_of_a_node(name: str) -> None:
+    with pytest.raises(SettingError, match=r"^node_name must name it in up to 128"):
+        Settings(node_name=name)
+
+
+def test_an_advertised_address_may_leave_the_port_open() -> None:
+    assert parse_advertised("h", "cluster_advertise") == HostPort("h", 0)
+    assert parse_advertised("[::1]:7", "cluster_advertise") == HostPort("::1", 7)
 
 
 def test_every_setting_is_read_somewhere() -> None:

@@ -32,18 +32,19 @@ def layer(imports: str = "", *, pure: bool = True) -> Layer:
 LAYERS = {
     "errors": layer(),
     "values": layer(),
-    "config": layer(),
+    "addresses": layer(),
+    "config": layer("addresses"),
     "wire": layer("errors values"),
     "core": layer("errors values"),
     "session": layer("wire core errors values config"),
     "store": layer("core errors values"),
     "cluster": layer("store errors values", pure=False),
-    "server": layer("session store cluster wire core errors values config", pure=False),
+    "server": layer("session store cluster wire core errors values addresses config", pure=False),
     "tools": layer("server session store core errors values", pure=False),
     "perf": layer("wire errors values"),
     "testing": layer("server session core wire errors values config", pure=False),
     "client": layer("wire errors values", pure=False),
-    "cli": layer("server tools perf config", pure=False),
+    "cli": layer("server tools perf addresses config", pure=False),
 }
 
 # The modules of pure packages that may meet the world outside.

@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 import trio
 
-from rabbitish.config import Address, Settings
+from rabbitish.addresses import Address
+from rabbitish.config import Settings
 
 _OVERLOADED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
 _PAUSE_SECONDS = 0.1

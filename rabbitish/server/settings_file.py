@@ -20,7 +20,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rabbitish.config import DEFAULTS, Setting, SettingError, Settings, kind_of
+from rabbitish.addresses import SettingError
+from rabbitish.config import DEFAULTS, Setting, Settings, kind_of
 
 ENV_PREFIX = "RABBITISH_"
 CONFIG_VARIABLE = "RABBITISH_CONFIG"

@@ -13,7 +13,7 @@ import pytest
 import trio
 
 from rabbitish import testing
-from rabbitish.config import SettingError
+from rabbitish.addresses import SettingError
 from rabbitish.server.listener import ListenError
 
 
