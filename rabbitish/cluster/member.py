@@ -97,17 +97,29 @@ class Member:
 
     # ---- for its owner
 
-    async def run(self, host: str = "127.0.0.1", *, ready: Callable[[], None] = lambda: None) -> None:
-        """Take part until it is stopped or cancelled; `ready` when it does."""
-        (listener,) = await trio.open_tcp_listeners(0, host=host)
-        address: tuple[str, int] = listener.socket.getsockname()[:2]
+    async def run(
+        self,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        *,
+        advertised: Callable[[int], tuple[str, int]] | None = None,
+        ready: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Take part until it is stopped or cancelled; `ready` when it does. OSError: it cannot listen.
+
+        `advertised` says by which address others reach the port that is listened on.
+        """
+        listeners = await trio.open_tcp_listeners(port, host=host)
+        address: tuple[str, int] = listeners[0].socket.getsockname()[:2]
+        if advertised is not None:
+            address = advertised(address[1])
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             coordinator = self._coordinator = EtcdCoordinator(self._etcd, self._names, self.journal, nursery)
             self.replica = coordinator.replica = Replica(
                 self.id, self.journal, self._log, coordinator, self, self, lambda: secrets.randbits(64), self._timing
             )
-            nursery.start_soon(trio.serve_listeners, self._accept, [listener])
+            nursery.start_soon(trio.serve_listeners, self._accept, listeners)
             nursery.start_soon(coordinator.keep_lease, self.node, address, self._timing.ttl_ms // 1_000)
             nursery.start_soon(coordinator.follow)
             nursery.start_soon(self._tick)
@@ -119,6 +131,10 @@ class Member:
                 self.replica.stopped()  # however it ends, nobody is to begin to wait
                 self._release()
             nursery.cancel_scope.cancel()
+
+    def address_of(self, replica: str) -> tuple[str, int] | None:
+        """Where a replica's node listens, if that is known."""
+        return self._coordinator.addresses.get(node_of(replica))
 
     def stop(self) -> None:
         """Hand over, if it leads, and end."""

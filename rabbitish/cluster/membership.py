@@ -16,7 +16,7 @@ import trio
 
 from rabbitish.cluster.etcd import Etcd, Range, Unknown, get, modified_at, not_there, put
 from rabbitish.cluster.protocol.replica import Replica
-from rabbitish.cluster.protocol.state import GroupState, Outcome, Proposal, View, decode_state
+from rabbitish.cluster.protocol.state import GroupState, Outcome, Proposal, View, decode_state, node_of
 
 _AGAIN_SECONDS = 0.2
 
@@ -55,6 +55,35 @@ async def found_journal(etcd: Etcd, names: Names, journal: str, replicas: tuple[
     state = GroupState(0, "", tuple(sorted(replicas)), replicas, "founded")
     key = names.journal(journal)
     await etcd.txn([not_there(key)], [put(key, state.encode())])
+
+
+class NotThere(Exception):
+    """etcd does not know the journal that we have a part of; the message says what that may mean, for people."""
+
+
+async def join_journal(etcd: Etcd, names: Names, journal: str, replica: str, *, empty: bool) -> None:
+    """Be one of those that keep a journal, or the first; whether it is in sync is for its leader to see.
+
+    One whose node is named already is not entered: the leader puts it in the place of that node's last one.
+    NotThere: there is no journal, though ours is not empty. Unknown: ask again.
+    """
+    key = names.journal(journal)
+    while True:
+        found = await etcd.range(key)
+        if not found.kvs:
+            if not empty:
+                raise NotThere(
+                    f"etcd knows nothing of {key.decode()}, of which the data directory has a part: this is another "
+                    "etcd or cluster than before, or it has lost what it knew ('rabbitish cluster force-leader')"
+                )
+            await found_journal(etcd, names, journal, (replica,))
+            continue
+        state = decode_state(found.kvs[0].value)
+        if node_of(replica) in map(node_of, state.replicas):
+            return
+        joined = state._replace(replicas=(*state.replicas, replica), nonce=f"{replica}/joins")
+        if (await etcd.txn([modified_at(key, found.kvs[0].modified)], [put(key, joined.encode())])).succeeded:
+            return
 
 
 class EtcdCoordinator:

@@ -317,7 +317,7 @@ async def run(
     """
     certificates = Certificates(settings) if settings.uses_tls else None
     log = log or get_log()
-    disk = _open_disk(settings, log)
+    disk = open_disk(settings, log)
     listeners = open_listeners(settings) if listen else []
     sockets = [sock for opened in listeners for sock in opened.sockets]
     async with trio.open_nursery() as nursery:
@@ -358,7 +358,7 @@ async def run(
         disk.close()
 
 
-def _open_disk(settings: Settings, log: Log) -> RealDisk | None:
+def open_disk(settings: Settings, log: Log) -> RealDisk | None:
     if not settings.data_dir:
         log.info("nothing is kept on disk, nothing survives this process")
         return None

@@ -202,6 +202,16 @@ class Compaction:
         self._journal.segments.replace(self._segments, new)
         self._journal.dies(self._segments)
 
+    @property
+    def replaced(self) -> list[SegmentHead]:
+        """The segments that the new one stands for."""
+        return [segment.head for segment in self._segments]
+
+    @property
+    def new_bytes(self) -> int:
+        """The size of the new one."""
+        return self._new.size
+
     def report(self) -> dict[str, object]:
         """What was done, for the log."""
         before = sum(segment.size for segment in self._segments)

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol, cast
 
+LOCK_FILE = "lock"
 # A write of this size is one of many; then there is room for so much more.
 _MUCH_BYTES = 64 * 1024
 _ROOM_BYTES = 16 * 1024 * 1024
@@ -179,7 +180,7 @@ class RealDisk:
         if not exclusive:
             return
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._lock = os.open(path / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        self._lock = os.open(path / LOCK_FILE, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -192,6 +193,24 @@ class RealDisk:
             os.close(self._open.popitem()[1])
         if self._lock is not None:
             os.close(self._lock)
+
+    @property
+    def path(self) -> Path:
+        """The folder."""
+        return self._path
+
+    def set_aside(self, name: str) -> Path:
+        """Have all files in a new folder inside this one, which is then empty; the folder. OSError: that failed."""
+        number = 1
+        while (folder := self._path / f"{name}-{number}").exists():
+            number += 1
+        folder.mkdir(mode=0o700)
+        for each in self.names():
+            if each != LOCK_FILE:
+                (self._path / each).rename(folder / each)
+        _sync_folder(folder)
+        _sync_folder(self._path)
+        return folder
 
     def names(self) -> list[str]:
         """See Disk."""
@@ -262,8 +281,12 @@ class RealDisk:
         return status.f_bavail * status.f_frsize
 
     def _sync_names(self) -> None:
-        fd = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+        _sync_folder(self._path)
+
+
+def _sync_folder(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -148,3 +148,16 @@ def test_without_room_for_zeroes_it_does_without(tmp_path: Path, monkeypatch: py
     file.close()
     assert disk.read("a") == expected
     disk.close()
+
+
+def test_set_aside(tmp_path: Path) -> None:
+    disk = RealDisk(tmp_path / "data")
+    for text in (b"one", b"two"):
+        file = disk.create("journal")
+        file.write(text)
+        file.close()
+        folder = disk.set_aside("damaged")
+        assert (folder / "journal").read_bytes() == text
+        assert [name for name in disk.names() if name != "lock"] == []
+    assert sorted(path.name for path in tmp_path.glob("data/*")) == ["damaged-1", "damaged-2", "lock"]
+    disk.close()

@@ -1,0 +1,81 @@
+"""Who keeps a cluster's journal: the first one founds it, others join, and nobody begins it anew by mistake."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator
+
+import pytest
+import trio
+
+from rabbitish.cluster.etcd import Etcd
+from rabbitish.cluster.membership import Names, NotThere, join_journal
+from rabbitish.cluster.protocol.state import GroupState, decode_state
+
+from .etcd_server import EtcdCluster
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdCluster]:
+    cluster = EtcdCluster(tmp_path_factory.mktemp("etcd"))
+    cluster.start()
+    trio.run(cluster.ready)
+    yield cluster
+    cluster.stop()
+
+
+def play(server: EtcdCluster, scene: Callable[[Etcd], Awaitable[None]]) -> None:
+    async def main() -> None:
+        etcd = Etcd(server.endpoints)
+        with trio.fail_after(10):
+            await scene(etcd)
+        await etcd.aclose()
+
+    trio.run(main)
+
+
+async def known(etcd: Etcd, names: Names) -> GroupState:
+    (found,) = (await etcd.range(names.journal("main"))).kvs
+    return decode_state(found.value)
+
+
+def test_the_first_founds_it_and_others_join(server: EtcdCluster) -> None:
+    async def scene(etcd: Etcd) -> None:
+        names = Names("joining")
+        await join_journal(etcd, names, "main", "a#1", empty=True)
+        assert (await known(etcd, names))[:4] == (0, "", ("a#1",), ("a#1",))
+        await join_journal(etcd, names, "main", "b#1", empty=True)
+        await join_journal(etcd, names, "main", "b#1", empty=True)
+        assert (await known(etcd, names))[:4] == (0, "", ("a#1",), ("a#1", "b#1"))
+        await join_journal(etcd, names, "main", "b#2", empty=True)  # whose place its leader gives it
+        assert (await known(etcd, names)).replicas == ("a#1", "b#1")
+        await join_journal(etcd, names, "main", "c#1", empty=False)  # which had been forgotten
+        assert (await known(etcd, names)).replicas == ("a#1", "b#1", "c#1")
+
+    play(server, scene)
+
+
+def test_all_at_once(server: EtcdCluster) -> None:
+    async def scene(etcd: Etcd) -> None:
+        names = Names("racing")
+        async with trio.open_nursery() as nursery:
+            for node in "abcde":
+
+                async def join(node: str = node) -> None:
+                    await join_journal(etcd, names, "main", f"{node}#1", empty=True)
+
+                nursery.start_soon(join)
+        state = await known(etcd, names)
+        assert sorted(state.replicas) == [f"{node}#1" for node in "abcde"]
+        assert len(state.isr) == 1
+
+    play(server, scene)
+
+
+def test_who_has_something_does_not_begin_anew(server: EtcdCluster) -> None:
+    async def scene(etcd: Etcd) -> None:
+        names = Names("forgotten")
+        with pytest.raises(NotThere, match="etcd knows nothing of /rabbitish/forgotten/journals/main"):
+            await join_journal(etcd, names, "main", "a#1", empty=False)
+        assert not (await etcd.range(names.prefix, prefix=True)).kvs
+
+    play(server, scene)
