@@ -11,13 +11,13 @@ A snapshot is one compacted segment that takes the place of all others by being 
 
 from __future__ import annotations
 
-import json
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
 
+from rabbitish.cluster.protocol.disk_pieces import PIECE_BYTES, Piece
+from rabbitish.cluster.protocol.disk_writer import REPLICA_FILE, Known, Writer, read_known
 from rabbitish.cluster.protocol.log import EpochStart, check, check_kept
-from rabbitish.store.files import Disk, File
+from rabbitish.store.files import Disk
 from rabbitish.store.record import (
     SEGMENT_HEAD_BYTES,
     Damage,
@@ -31,129 +31,13 @@ from rabbitish.store.record import (
     encode_segment_head,
     segment_name,
 )
-from rabbitish.store.scan import NEW_SUFFIX, Cut, scan, that_count, tidy
-
-REPLICA_FILE = "replica.json"
-SNAPSHOT_FILE = f"journal-snapshot{NEW_SUFFIX}"
-# Records of about so many bytes are found together when a log is opened.
-_PIECE_BYTES = 64 * 1024
-
-
-class Known(NamedTuple):
-    """What `replica.json` says."""
-
-    storage: str
-    epoch: int
-    installing: int
-    """The segment that follows on a snapshot that is about to be renamed; 0 when there is none."""
-
-
-class Piece:
-    """Neighbouring records: where they are, and the bytes themselves until they are written."""
-
-    __slots__ = ("data", "first", "last", "offset", "segment", "size")
-
-    def __init__(self, first: int, last: int, segment: str, offset: int, size: int, data: bytes | None) -> None:
-        self.first = first
-        self.last = last
-        self.segment = segment
-        self.offset = offset
-        self.size = size
-        self.data = data
-
-
-def read_known(disk: Disk) -> Known | None:
-    """What a folder says of its replica; None: there is none. JournalDamaged: it cannot be read."""
-    if REPLICA_FILE not in disk.names():
-        return None
-    try:
-        found = json.loads(disk.read(REPLICA_FILE))
-        return Known(str(found["storage_id"]), int(found["epoch"]), int(found["installing"]))
-    except (ValueError, LookupError, TypeError) as error:
-        raise JournalDamaged(REPLICA_FILE, 0, f"it cannot be read ({error})") from error
-
-
-class _Writer:
-    """What is done to the disk, in a ticket's time. OSError: nothing may follow."""
-
-    def __init__(self, disk: Disk, known: Known) -> None:
-        self.disk = disk
-        self.known = known
-        self._file: File | None = None
-        self._snapshot: File | None = None
-
-    def know(self, known: Known) -> None:
-        new = REPLICA_FILE + NEW_SUFFIX
-        if new in self.disk.names():
-            self.disk.unlink(new)
-        file = self.disk.create(new)
-        text = {"storage_id": known.storage, "epoch": known.epoch, "installing": known.installing}
-        file.write(json.dumps(text).encode())
-        file.sync()
-        file.close()
-        self.disk.rename(new, REPLICA_FILE)
-        self.known = known
-
-    def note_epoch(self, epoch: int) -> None:
-        self.know(self.known._replace(epoch=epoch))
-
-    def close(self) -> None:
-        if self._file is not None:
-            self._file.sync()
-            self._file.close()
-            self._file = None
-
-    def begin(self, head: SegmentHead) -> None:
-        self.close()
-        self._file = self.disk.create(head.name)
-        self._file.write(encode_segment_head(head))
-        self._file.sync()
-
-    def write(self, data: bytes) -> None:
-        assert self._file is not None
-        self._file.write(data)
-
-    def sync(self) -> None:
-        if self._file is not None:
-            self._file.sync()
-
-    def cut(self, drop: list[str], name: str, size: int) -> None:
-        self.close()
-        for gone in drop:
-            self.disk.unlink(gone)
-        if name:
-            self.disk.truncate(name, size)
-
-    def begin_install(self, head: SegmentHead) -> None:
-        if self._snapshot is not None:
-            self._snapshot.close()
-        if SNAPSHOT_FILE in self.disk.names():
-            self.disk.unlink(SNAPSHOT_FILE)
-        self._snapshot = self.disk.create(SNAPSHOT_FILE)
-        self._snapshot.write(encode_segment_head(head))
-
-    def install(self, data: bytes) -> None:
-        assert self._snapshot is not None
-        self._snapshot.write(data)
-
-    def end_install(self, head: SegmentHead, following: SegmentHead, old: list[str]) -> None:
-        assert self._snapshot is not None
-        self._snapshot.sync()
-        self._snapshot.close()
-        self._snapshot = None
-        self.close()
-        self.know(self.known._replace(installing=following.sequence))
-        self.disk.rename(SNAPSHOT_FILE, head.name)
-        for name in old:
-            self.disk.unlink(name)
-        self.begin(following)
-        self.know(self.known._replace(installing=0))
+from rabbitish.store.scan import Cut, scan, that_count, tidy
 
 
 class DiskTicket:
     """See Ticket."""
 
-    def __init__(self, writer: _Writer, work: list[Callable[[], None]], last: int, epoch: int, cuts: int) -> None:
+    def __init__(self, writer: Writer, work: list[Callable[[], None]], last: int, epoch: int, cuts: int) -> None:
         self._writer = writer
         self._work = work
         self.last = last
@@ -174,7 +58,7 @@ class DiskLog:
     def __init__(self, disk: Disk, known: Known, segment_bytes: int) -> None:
         self._disk = disk
         self._segment_bytes = segment_bytes
-        self._writer = _Writer(disk, known)
+        self._writer = Writer(disk, known)
         self.storage = known.storage
         self.base = self.last = self.durable = 0
         self.epoch = self.stored_epoch = known.epoch
@@ -412,7 +296,7 @@ def open_log(disk: Disk, new_id: Callable[[], str], *, segment_bytes: int) -> Di
 
     def visit(head: SegmentHead, data: bytes, record: Record) -> None:
         last = record.lsn + record.span - 1
-        if pieces and pieces[-1].segment == head.name and pieces[-1].size < _PIECE_BYTES:
+        if pieces and pieces[-1].segment == head.name and pieces[-1].size < PIECE_BYTES:
             pieces[-1].last = last
             pieces[-1].size = record.end - pieces[-1].offset
         else:
