@@ -21,7 +21,7 @@ from tests.store.fake_disk import FakeDisk
 
 from .memory_log import MemoryLog, record
 
-SEGMENT_BYTES = 600
+SEGMENT_BYTES = 150
 STEPS = 40
 SEEDS = range(1, 9)
 

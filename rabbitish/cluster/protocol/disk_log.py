@@ -11,21 +11,20 @@ A snapshot is one compacted segment that takes the place of all others by being 
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import pairwise
+from weakref import WeakSet
 
-from rabbitish.cluster.protocol.disk_pieces import PIECE_BYTES, Piece
+from rabbitish.cluster.protocol.disk_pieces import Pieces, Place, Snapshot
 from rabbitish.cluster.protocol.disk_writer import REPLICA_FILE, Known, Writer, read_known
-from rabbitish.cluster.protocol.log import EpochStart, check, check_kept
+from rabbitish.cluster.protocol.log import EpochStart, begin_in, check, check_kept
 from rabbitish.store.files import Disk
 from rabbitish.store.record import (
     SEGMENT_HEAD_BYTES,
-    Damage,
     JournalDamaged,
     Record,
     SegmentHead,
     Type,
-    decode_all,
     decode_mark,
     decode_segment_head,
     encode_segment_head,
@@ -33,17 +32,22 @@ from rabbitish.store.record import (
 )
 from rabbitish.store.scan import Cut, scan, that_count, tidy
 
+# Segments begin where the leader's do; where none of its does for so many times their size, one begins all the same.
+_SEGMENTS = 4
+# So many beginnings of epochs are kept, the newest.
+_MOST_STARTS = 1_000
+
 
 class DiskTicket:
     """See Ticket."""
 
-    def __init__(self, writer: Writer, work: list[Callable[[], None]], last: int, epoch: int, cuts: int) -> None:
-        self._writer = writer
+    def __init__(self, log: DiskLog, work: list[Callable[[], None]]) -> None:
+        self._writer = log._writer
         self._work = work
-        self.last = last
-        self.epoch = epoch
-        self.cuts = cuts
-        self.written: list[Piece] = []
+        self.last = log.last
+        self.epoch = log.epoch
+        self.cuts = log._cuts
+        self.serial = log._pieces.serial
 
     def run(self) -> None:
         """See Ticket."""
@@ -57,7 +61,7 @@ class DiskLog:
 
     def __init__(self, disk: Disk, known: Known, segment_bytes: int) -> None:
         self._disk = disk
-        self._segment_bytes = segment_bytes
+        self._most_bytes = _SEGMENTS * segment_bytes
         self._writer = Writer(disk, known)
         self.storage = known.storage
         self.base = self.last = self.durable = 0
@@ -67,19 +71,22 @@ class DiskLog:
         """The torn tail that was cut off when it was opened."""
         self._segments: list[tuple[SegmentHead, int]] = []  # with their sizes
         self._open = False  # whether the last of them may be appended to
-        self._pieces: list[Piece] = []
-        self._unwritten: list[Piece] = []
+        self._pieces = Pieces(disk)
         self._work: list[Callable[[], None]] = []
+        self._writes: list[bytes] | None = None  # what the last of it writes
         self._cuts = 0
         self._barrier = 0  # up to here is synced by the time that what is queued is done
-        self._coming: list[Piece] = []
         self._coming_head = SegmentHead(0, 0, 0, 0, 0)
+        self._coming_size = self._coming_last = 0
         self._coming_starts: list[EpochStart] = []
+        self._snapshots: WeakSet[Snapshot] = WeakSet()
+        self._changes: list[Callable[[], None]] = []  # of old segments, that wait until nobody reads a snapshot
+        self._gone: list[str] = []  # whose files may be deleted
 
     # ---- opening
 
     def adopt(
-        self, segments: list[tuple[SegmentHead, int]], pieces: list[Piece], starts: list[EpochStart], last: int
+        self, segments: list[tuple[SegmentHead, int]], pieces: Pieces, starts: list[EpochStart], last: int
     ) -> None:
         """What was found on the disk; all of it is synced."""
         self._segments = segments
@@ -91,6 +98,7 @@ class DiskLog:
                 self.base = head.next_lsn - 1
             elif head is segments[0][0]:
                 self.base = head.first_lsn - 1
+        pieces.forget(self.base)
         self.epoch = max([self.epoch, *(start.epoch for start in starts)])
 
     # ---- changing it
@@ -100,47 +108,70 @@ class DiskLog:
         """See Log."""
         return bool(self._work)
 
+    def _do(self, work: Callable[[], None]) -> None:
+        self._work.append(work)
+        self._writes = None
+
     def note_epoch(self, epoch: int) -> None:
         """See Log."""
         self.epoch = epoch
-        self._work.append(lambda: self._writer.note_epoch(epoch))
+        self._do(lambda: self._writer.note_epoch(epoch))
 
     def append(self, data: bytes) -> None:
-        """See Log."""
+        """See Log. A segment begins where the leader's does: with a snapshot of everything declared."""
         records = check(data, self.last, self.starts[-1].epoch if self.starts else 0)
-        if not self._open or self._segments[-1][1] >= self._segment_bytes:
-            self._begin()
-        if any(r.type is Type.MARK and decode_mark(data, r.body) > self._barrier for r in records):
-            self._work.append(self._writer.sync)
-            self._barrier = self.last
-        head, size = self._segments[-1]
-        last = records[-1].lsn + records[-1].span - 1
-        piece = Piece(self.last + 1, last, head.name, size, len(data), data)
-        self._pieces.append(piece)
-        self._unwritten.append(piece)
-        self._segments[-1] = (head, size + len(data))
-        self._work.append(lambda: self._writer.write(data))
-        self.last = last
-        self.starts += [EpochStart(record.epoch, record.lsn) for record in records if record.type is Type.EPOCH]
+        begins = [0, len(records)]
+        for index, record in enumerate(records):
+            if record.type is Type.SNAPSHOT:
+                begins.append(index - 1 if index and records[index - 1].type is Type.MARK else index)
+        for start, stop in pairwise(sorted(set(begins))):
+            some = records[start:stop]
+            size = self._segments[-1][1] if self._open else 0
+            if not size or size >= self._most_bytes or (start in begins[2:] and size > SEGMENT_HEAD_BYTES):
+                self._begin_next()
+            if any(r.type is Type.MARK and decode_mark(data, r.body) > self._barrier for r in some):
+                self._do(self._writer.sync)
+                self._barrier = self.last
+            part = data[some[0].start : some[-1].end]
+            self._add((part,), len(part), some[-1].lsn + some[-1].span - 1)
+        starts = begin_in(records, self.starts)
+        if starts:
+            self.starts += starts
+            self._note_starts()
 
-    def _begin(self) -> None:
+    def _add(self, parts: Sequence[bytes], size: int, last: int) -> None:
+        head, at = self._segments[-1]
+        self._pieces.add(self.last + 1, last, Place(head.name, at), size, parts)
+        self._segments[-1] = (head, at + size)
+        if self._writes is None:
+            writes: list[bytes] = []
+            self._do(lambda: self._writer.write(writes))
+            self._writes = writes
+        self._writes += parts
+        self.last = last
+
+    def _note_starts(self) -> None:
+        starts = tuple(self.starts[-_MOST_STARTS:])
+        self._do(lambda: self._writer.note_starts(starts))
+
+    def _begin_next(self) -> None:
         sequence = self._segments[-1][0].last + 1 if self._segments else 1
-        head = SegmentHead(sequence, sequence, 0, self.last + 1, 0)
+        self._begin(SegmentHead(sequence, sequence, 0, self.last + 1, 0))
+
+    def _begin(self, head: SegmentHead) -> None:
         self._segments.append((head, SEGMENT_HEAD_BYTES))
         self._open = True
         self._barrier = self.last  # the one before is synced first
-        self._work.append(lambda: self._writer.begin(head))
+        self._do(lambda: self._writer.begin(head))
 
     def truncate(self, lsn: int) -> None:
         """See Log."""
         assert lsn >= self.base
         if lsn >= self.last:
             return
-        keep = bisect_right(self._pieces, lsn, key=lambda piece: piece.first)
-        gone = self._pieces[keep:]
         name, size = "", 0
         drop: list[str] = []
-        follows = False  # on a compacted segment, which there must be one behind
+        follows = self.base > 0  # on what is not to be forgotten: one segment says where the log goes on
         for head, _ in self._segments:
             if not head.generation and head.first_lsn > lsn:
                 if follows:
@@ -148,75 +179,112 @@ class DiskLog:
                 else:
                     drop.append(head.name)
             follows = bool(head.generation)
-        if keep and self._pieces[keep - 1].last > lsn:
-            piece = self._pieces[keep - 1]
-            piece.size = self._offset(piece, lsn)
-            piece.last = lsn
-            if piece.data is not None:
-                piece.data = piece.data[: piece.size]
-            name, size = piece.segment, piece.offset + piece.size
-        elif not name and gone and gone[0].segment not in drop:
-            name, size = gone[0].segment, gone[0].offset
-        del self._pieces[keep:]
+        place = self._pieces.cut(lsn)
+        if place is not None and place.segment not in drop:
+            name, size = place
         self._segments = [
             (head, size if head.name == name else old) for head, old in self._segments if head.name not in drop
         ]
         for each in drop:
             self._disk.forget(each)
-        self._work.append(lambda: self._writer.cut(drop[::-1], name, size))
+        self._do(lambda: self._writer.cut(drop[::-1], name, size))
         self._open = False
         self.last = lsn
         self.durable = min(self.durable, lsn)
         self._barrier = min(self._barrier, lsn)
         self._cuts += 1
-        while self.starts and self.starts[-1].lsn > lsn:
-            self.starts.pop()
+        if self.starts and self.starts[-1].lsn > lsn:
+            self.starts = [start for start in self.starts if start.lsn <= lsn]
+            self._note_starts()
+
+    # ---- for the journal of a leader
+
+    def seal(self) -> None:
+        """What was appended is on disk, in files that are closed, once the next ticket is done.
+
+        What is appended next begins a segment. So others may read the folder, and a journal go on behind it.
+        """
+        self._do(self._writer.close)
+        self._open = False
+
+    def begin_segment(self, head: SegmentHead) -> None:
+        """The journal begins a segment: it follows on the last, and on the last record."""
+        assert head.sequence == (self._segments[-1][0].last + 1 if self._segments else 1)
+        assert head.first_lsn == self.last + 1 and not head.generation
+        self._begin(head)
+
+    def append_batch(self, parts: Sequence[bytes], last: int) -> None:
+        """Append records of our own, up to number `last`, which are not looked at.
+
+        None of them begins an epoch that is not known, and no MARK in them is ahead of what is synced here.
+        """
+        assert self._open and last > self.last
+        self._add(parts, sum(map(len, parts)), last)
+
+    def drop(self, names: Iterable[str] = ()) -> list[str]:
+        """Nobody needs these oldest segments any more, or those that one took the place of (see `replaced`).
+
+        The names of the files that may be deleted now, in that order: of these and earlier ones. As long as somebody
+        reads a snapshot nothing changes, and the names come later; so ask from time to time.
+        """
+        dropped = tuple(names)
+        if dropped:
+            self._changes.append(lambda: self._drop(dropped))
+        self._change()
+        gone, self._gone = self._gone, []
+        for name in gone:
+            self._disk.forget(name)
+        return gone
+
+    def _change(self) -> None:
+        while self._changes and not self._snapshots:
+            self._changes.pop(0)()
+
+    def _drop(self, names: tuple[str, ...]) -> None:
+        self._gone += names
+        while self._segments[0][0].name in names:
+            del self._segments[0]
+        self._move_base(self._segments[0][0].first_lsn - 1)
+
+    def replaced(self, olds: Sequence[str], head: SegmentHead, size: int) -> None:
+        """A segment of so many bytes has been written anew in place of these neighbours, and has its name.
+
+        Their files are not to be deleted before `drop` was told of them, and says so.
+        """
+        self._changes.append(lambda: self._replace(olds, head, size))
+        self._change()
+
+    def _replace(self, olds: Sequence[str], head: SegmentHead, size: int) -> None:
+        index = next(index for index, (old, _) in enumerate(self._segments) if old.name == olds[0])
+        assert [old.name for old, _ in self._segments[index : index + len(olds)]] == list(olds)
+        self._segments[index : index + len(olds)] = [(head, size)]
+        self._move_base(head.next_lsn - 1)
+
+    def _move_base(self, base: int) -> None:
+        assert base <= self.durable
+        self.base = max(self.base, base)
+        self._pieces.forget(self.base)
+
+    @property
+    def held(self) -> bool:
+        """Whether somebody reads a snapshot, so that nothing is dropped."""
+        return bool(self._snapshots)
 
     # ---- reading it
-
-    def _bytes(self, piece: Piece) -> bytes:
-        data = piece.data
-        if data is None:
-            data = self._disk.read_at(piece.segment, piece.offset, piece.size)
-        return data
-
-    def _offset(self, piece: Piece, lsn: int) -> int:
-        """How many bytes of a piece come before the first record behind `lsn`. JournalDamaged: it cannot be read."""
-        data = self._bytes(piece)
-        at = 0
-        for record in self._records(piece, data):
-            if record.lsn > lsn:
-                break
-            at = record.end
-        return at
-
-    def _records(self, piece: Piece, data: bytes) -> Iterator[Record]:
-        try:
-            yield from decode_all(data, 0)
-        except Damage as damage:
-            raise JournalDamaged(piece.segment, piece.offset + damage.offset, damage.reason) from None
 
     def read(self, after: int, most_bytes: int) -> tuple[bytes, int]:
         """See Log. JournalDamaged: it cannot be read back."""
         assert self.base <= after < self.last
-        at = bisect_right(self._pieces, after + 1, key=lambda piece: piece.first) - 1
-        parts: list[bytes] = []
-        size = 0
-        while at < len(self._pieces) and size < most_bytes:
-            piece = self._pieces[at]
-            data = self._bytes(piece)
-            if piece.first <= after:
-                data = data[self._offset(piece, after) :]
-            parts.append(data)
-            size += len(data)
-            after = piece.last
-            at += 1
-        return b"".join(parts), after
+        return self._pieces.read(after, most_bytes)
 
     def snapshot(self) -> Iterator[bytes]:
-        """See Log."""
-        kept = [piece for piece in self._pieces if piece.last <= self.base]
-        return (self._bytes(piece) for piece in kept)
+        """See Log. Old segments stay as they are, and so does `base`, as long as somebody holds it."""
+        kept = [(head, size) for head, size in self._segments if head.first_lsn <= self.base]
+        first = self._segments[0][0].first_lsn if self._segments else self.last + 1
+        starts = [start for start in self.starts if start.lsn < first]
+        snapshot = Snapshot(self._disk, starts, [(head.name, size) for head, size in kept])
+        self._snapshots.add(snapshot)
+        return snapshot
 
     # ---- snapshots
 
@@ -226,32 +294,30 @@ class DiskLog:
         last = self._segments[-1][0].last if self._segments else 1
         generation = max((head.generation for head, _ in self._segments), default=0) + 1
         head = self._coming_head = SegmentHead(first, last, generation, 1, base + 1)
-        self._coming, self._coming_starts = [], []
-        self._work.append(lambda: self._writer.begin_install(head))
+        self._coming_size, self._coming_last, self._coming_starts = SEGMENT_HEAD_BYTES, 0, []
+        self._do(lambda: self._writer.begin_install(head))
 
     def install(self, data: bytes) -> None:
         """See Log."""
-        before = self._coming[-1] if self._coming else None
-        records = check_kept(data, before.last if before else 0, self._coming_head.next_lsn - 1)
-        offset = before.offset + before.size if before else SEGMENT_HEAD_BYTES
-        last = records[-1].lsn + records[-1].span - 1
-        self._coming.append(Piece(records[0].lsn, last, self._coming_head.name, offset, len(data), None))
-        self._coming_starts += [EpochStart(record.epoch, record.lsn) for record in records if record.type is Type.EPOCH]
-        self._work.append(lambda: self._writer.install(data))
+        records = check_kept(data, self._coming_last, self._coming_head.next_lsn - 1)
+        self._coming_size += len(data)
+        self._coming_last = records[-1].lsn + records[-1].span - 1
+        self._coming_starts += begin_in(records, self._coming_starts)
+        self._do(lambda: self._writer.install(data))
 
     def end_install(self) -> None:
         """See Log."""
-        head, old = self._coming_head, [head.name for head, _ in self._segments]
+        head, old = self._coming_head, [*self._gone, *(head.name for head, _ in self._segments)]
+        self._changes, self._gone = [], []  # of what is replaced now, all of it
         following = SegmentHead(head.last + 1, head.last + 1, 0, head.next_lsn, 0)
+        self.starts, self._coming_starts = self._coming_starts, []
+        starts = tuple(self.starts[-_MOST_STARTS:])
         for name in old:
             self._disk.forget(name)
-        self._work.append(lambda: self._writer.end_install(head, following, old))
-        size = self._coming[-1].offset + self._coming[-1].size if self._coming else SEGMENT_HEAD_BYTES
-        self._segments = [(head, size), (following, SEGMENT_HEAD_BYTES)]
+        self._do(lambda: self._writer.end_install(head, following, starts))
+        self._segments = [(head, self._coming_size), (following, SEGMENT_HEAD_BYTES)]
         self._open = True
-        self._pieces, self._coming = self._coming, []
-        self._unwritten = []
-        self.starts, self._coming_starts = self._coming_starts, []
+        self._pieces.clear()
         self.base = self.last = self._barrier = head.next_lsn - 1
         self.durable = 0
         self._cuts += 1
@@ -260,15 +326,12 @@ class DiskLog:
 
     def begin_sync(self) -> DiskTicket:
         """See Log."""
-        work, self._work = self._work, []
-        ticket = DiskTicket(self._writer, work, self.last, self.epoch, self._cuts)
-        ticket.written, self._unwritten = self._unwritten, []
-        return ticket
+        work, self._work, self._writes = self._work, [], None
+        return DiskTicket(self, work)
 
     def end_sync(self, ticket: DiskTicket) -> None:
         """See Log."""
-        for piece in ticket.written:
-            piece.data = None
+        self._pieces.written(ticket.serial)
         self.stored_epoch = ticket.epoch
         if ticket.cuts == self._cuts:
             self.durable = max(self.durable, ticket.last)
@@ -291,26 +354,25 @@ def open_log(disk: Disk, new_id: Callable[[], str], *, segment_bytes: int) -> Di
         known = Known(new_id(), 0, 0)
     log = DiskLog(disk, known, segment_bytes)
     _finish_install(disk, known)
-    pieces: list[Piece] = []
+    pieces = Pieces(disk)
     starts: list[EpochStart] = []
 
     def visit(head: SegmentHead, data: bytes, record: Record) -> None:
-        last = record.lsn + record.span - 1
-        if pieces and pieces[-1].segment == head.name and pieces[-1].size < PIECE_BYTES:
-            pieces[-1].last = last
-            pieces[-1].size = record.end - pieces[-1].offset
-        else:
-            pieces.append(Piece(record.lsn, last, head.name, record.start, record.end - record.start, None))
+        last, size = record.lsn + record.span - 1, record.end - record.start
+        pieces.found(record.lsn, last, Place(head.name, record.start), size)
         if record.type is Type.EPOCH:
-            starts.append(EpochStart(record.epoch, record.lsn))
+            starts.extend(begin_in((record,), starts))
 
     scanned = scan(disk, visit)
     tidy(disk, scanned)
     log.cut = scanned.cut
+    if scanned.segments:
+        older = [start for start in known.starts if start.lsn < scanned.segments[0][0].first_lsn]
+        starts = older + [start for start in starts if not older or start.epoch > older[-1].epoch]
     log.adopt(list(scanned.segments), pieces, starts, scanned.last_lsn)
-    writer = log._writer
-    if read_known(disk) != known or log.epoch > known.epoch or known.installing:
-        writer.know(known._replace(epoch=log.epoch, installing=0))
+    known = Known(known.storage, log.epoch, 0, tuple(starts[-_MOST_STARTS:]))
+    if read_known(disk) != known:
+        log._writer.know(known)
     log.stored_epoch = log.epoch
     return log
 

@@ -8,14 +8,18 @@ be.
 from __future__ import annotations
 
 import json
+from itertools import groupby
 from typing import NamedTuple
 
+from rabbitish.cluster.protocol.log import EpochStart
 from rabbitish.store.files import Disk, File
-from rabbitish.store.record import JournalDamaged, SegmentHead, encode_segment_head
+from rabbitish.store.record import JournalDamaged, SegmentHead, encode_segment_head, parse_segment_name, segment_name
 from rabbitish.store.scan import NEW_SUFFIX
 
 REPLICA_FILE = "replica.json"
 SNAPSHOT_FILE = f"journal-snapshot{NEW_SUFFIX}"
+# Parts from this size on are written by themselves.
+_LARGE_BYTES = 64 * 1024
 
 
 class Known(NamedTuple):
@@ -23,8 +27,10 @@ class Known(NamedTuple):
 
     storage: str
     epoch: int
-    installing: int
+    installing: int = 0
     """The segment that follows on a snapshot that is about to be renamed; 0 when there is none."""
+    starts: tuple[EpochStart, ...] = ()
+    """Where epochs begin. They count below the first segment alone, where there is no record of that any more."""
 
 
 def read_known(disk: Disk) -> Known | None:
@@ -33,7 +39,8 @@ def read_known(disk: Disk) -> Known | None:
         return None
     try:
         found = json.loads(disk.read(REPLICA_FILE))
-        return Known(str(found["storage_id"]), int(found["epoch"]), int(found["installing"]))
+        starts = tuple(EpochStart(int(epoch), int(lsn)) for epoch, lsn in found["starts"])
+        return Known(str(found["storage_id"]), int(found["epoch"]), int(found["installing"]), starts)
     except (ValueError, LookupError, TypeError) as error:
         raise JournalDamaged(REPLICA_FILE, 0, f"it cannot be read ({error})") from error
 
@@ -52,7 +59,8 @@ class Writer:
         if new in self.disk.names():
             self.disk.unlink(new)
         file = self.disk.create(new)
-        text = {"storage_id": known.storage, "epoch": known.epoch, "installing": known.installing}
+        storage, epoch, installing, starts = known
+        text = {"storage_id": storage, "epoch": epoch, "installing": installing, "starts": starts}
         file.write(json.dumps(text).encode())
         file.sync()
         file.close()
@@ -61,6 +69,9 @@ class Writer:
 
     def note_epoch(self, epoch: int) -> None:
         self.know(self.known._replace(epoch=epoch))
+
+    def note_starts(self, starts: tuple[EpochStart, ...]) -> None:
+        self.know(self.known._replace(starts=starts))
 
     def close(self) -> None:
         if self._file is not None:
@@ -74,9 +85,12 @@ class Writer:
         self._file.write(encode_segment_head(head))
         self._file.sync()
 
-    def write(self, data: bytes) -> None:
+    def write(self, parts: list[bytes]) -> None:
+        """Little parts are joined; large ones are not copied."""
         assert self._file is not None
-        self._file.write(data)
+        for large, group in groupby(parts, lambda part: len(part) >= _LARGE_BYTES):
+            for data in group if large else (b"".join(group),):
+                self._file.write(data)
 
     def sync(self) -> None:
         if self._file is not None:
@@ -101,15 +115,20 @@ class Writer:
         assert self._snapshot is not None
         self._snapshot.write(data)
 
-    def end_install(self, head: SegmentHead, following: SegmentHead, old: list[str]) -> None:
+    def end_install(self, head: SegmentHead, following: SegmentHead, starts: tuple[EpochStart, ...]) -> None:
         assert self._snapshot is not None
         self._snapshot.sync()
         self._snapshot.close()
         self._snapshot = None
         self.close()
         self.know(self.known._replace(installing=following.sequence))
+        old = sorted(filter(None, map(parse_segment_name, self.disk.names())))
+        for name in old:  # older ones than any that it takes the place of were dropped, and may still be there
+            if name.sequence < head.sequence:
+                self.disk.unlink(segment_name(*name))
         self.disk.rename(SNAPSHOT_FILE, head.name)
         for name in old:
-            self.disk.unlink(name)
+            if name.sequence >= head.sequence:
+                self.disk.unlink(segment_name(*name))
         self.begin(following)
-        self.know(self.known._replace(installing=0))
+        self.know(self.known._replace(installing=0, starts=starts))

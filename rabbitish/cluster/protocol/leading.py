@@ -45,6 +45,7 @@ class Feed:
         "flying_bytes",
         "open",
         "pieces",
+        "pin",
         "sent",
         "sent_at",
         "session",
@@ -61,6 +62,7 @@ class Feed:
         self.flying: deque[tuple[int, int]] = deque()  # (last number, bytes) of frames under way
         self.flying_bytes = 0
         self.snap = snap
+        self.pin: Iterator[bytes] | None = None  # a snapshot that was sent: what follows it is to be kept until then
         self.pieces = -1  # of the snapshot, sent so far; -1: it has not begun
         self.digest = hashlib.sha256()
 
@@ -136,6 +138,8 @@ class Leadership:
             self._feed_snapshot(peer, feed, frame, now)
             return
         self.advance()
+        if feed.pin is not None and self.caught_up(feed):
+            feed.pin = None
         self._feed(peer, feed, now)
 
     def counts(self, feed: Feed, frame: Ack) -> bool:
@@ -179,7 +183,7 @@ class Leadership:
             feed.digest.update(data)
             send(peer, SnapRecords(self.epoch, feed.session, feed.pieces, now, data))
         else:
-            feed.snap = None
+            feed.snap, feed.pin = None, feed.snap
             send(peer, SnapEnd(self.epoch, feed.session, feed.pieces, now, feed.digest.digest()))
         feed.pieces += 1
 

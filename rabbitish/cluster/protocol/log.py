@@ -10,7 +10,7 @@ the same: up to the lower end of the highest epoch that begins at the same numbe
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 from rabbitish.store.record import Damage, Record, Type, decode_all
@@ -21,6 +21,17 @@ class EpochStart(NamedTuple):
 
     epoch: int
     lsn: int
+
+
+def begin_in(records: Iterable[Record], known: Sequence[EpochStart]) -> list[EpochStart]:
+    """The epochs that begin in records behind those `known`. Of an epoch's EPOCH records the first is its beginning."""
+    epoch = known[-1].epoch if known else 0
+    starts: list[EpochStart] = []
+    for record in records:
+        if record.type is Type.EPOCH and record.epoch > epoch:
+            epoch = record.epoch
+            starts.append(EpochStart(epoch, record.lsn))
+    return starts
 
 
 class Ticket(Protocol):
