@@ -212,6 +212,16 @@ class Compaction:
         """The size of the new one."""
         return self._new.size
 
+    @property
+    def olds(self) -> list[str]:
+        """The files that it takes the place of."""
+        return [segment.head.name for segment in self._segments]
+
+    @property
+    def size(self) -> int:
+        """How many bytes the new segment has, once it is written."""
+        return self._new.size
+
     def report(self) -> dict[str, object]:
         """What was done, for the log."""
         before = sum(segment.size for segment in self._segments)

@@ -14,7 +14,7 @@ from rabbitish.core.broker import Broker
 from rabbitish.core.exchange import Exchange
 from rabbitish.session.content import WireCodec, WireMessage
 from rabbitish.store.compaction import Compaction
-from rabbitish.store.coordinator import LocalCoordinator
+from rabbitish.store.coordinator import Coordinator, LocalCoordinator
 from rabbitish.store.record import parse_segment_name
 from rabbitish.store.recovery import Recovered, recover
 from tests.session.harness import START, World
@@ -38,6 +38,7 @@ class Durable(World):
         segment_bytes: int = SEGMENT_BYTES,
         window_bytes: int = WINDOW_BYTES,
         lazy: bool = False,
+        coordinator: Coordinator | None = None,
     ) -> None:
         super().__init__()
         self.disk = disk
@@ -49,7 +50,7 @@ class Durable(World):
             disk,
             self.broker,
             self.codec,
-            LocalCoordinator(disk, lambda: "this very disk"),
+            coordinator or LocalCoordinator(disk, lambda: "this very disk"),
             now,
             segment_bytes=segment_bytes,
             on_failure=self.failures.append,
