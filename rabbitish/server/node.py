@@ -113,7 +113,11 @@ class Node:
 
     async def open_led(self, disk: Disk, lead: Lead) -> None:
         """The same for a journal that other nodes keep too. It may take a while, in which everything else goes on."""
-        self.keeper = await trio.to_thread.run_sync(Keeper, self, disk, self._journal_failed, lead)
+        self._begin_round()  # for the thread, where trio's clock cannot be asked
+        try:
+            self.keeper = await trio.to_thread.run_sync(Keeper, self, disk, self._journal_failed, lead)
+        finally:
+            self._round_now = None
         self._opened(disk, RosterRecord(self.keeper))
         await self.keeper.caught_up()
 
