@@ -217,9 +217,10 @@ class Load:
             await until("nothing is missing", lambda: not self.ledger.missing, seconds / 2)
         self._consuming.cancel()
         await self._consumed.wait()
-        await self.insist(self._empty, seconds)
+        await self.insist(self.empty, seconds)
 
-    async def _empty(self, channel: Channel) -> None:
+    async def empty(self, channel: Channel) -> None:
+        """Take all there is, until for a moment nothing comes."""
         quiet_since = trio.current_time()
         while trio.current_time() - quiet_since < 0.3:
             for queue in self._queues:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
+from itertools import pairwise
 from typing import NamedTuple
 
 Id = tuple[str, int]
@@ -104,6 +105,16 @@ class Ledger:
     def confirmed(self) -> int:
         """How many were confirmed."""
         return len(self._confirmed)
+
+    @property
+    def failures(self) -> int:
+        """Publishes that failed, and connections that ended, whatever the reason."""
+        return self.refused.total() + self.troubles.total()
+
+    def longest_gap(self, since: float = 0.0) -> float:
+        """Between two confirms, in seconds, of those that came after a moment."""
+        times = [when for when, _, _ in self.confirms if when >= since]
+        return max((after - before for before, after in pairwise(times)), default=0.0)
 
     def verdict(self) -> Verdict:
         """When the queues are empty."""

@@ -170,6 +170,7 @@ class Cluster:
         options: list[str],
     ) -> None:
         self.folder = folder
+        self.ttl = ttl
         self.network = Network()
         self.etcd = EtcdCluster(folder, etcd_size)
         self.client = Etcd(self.etcd.endpoints, timeout=2)
@@ -302,11 +303,16 @@ class Cluster:
             self.links[name].down()
         return took
 
+    def mend(self) -> None:
+        """Nothing is cut, and nobody is frozen."""
+        self.network.heal()
+        for node in self.nodes.values():
+            if node.frozen:
+                node.thaw()
+
     async def status(self, name: str) -> dict[str, object]:
         """What `rabbitish cluster status --json` says on a node."""
-        command = [sys.executable, "-m", "rabbitish", "cluster", "status", "--json"]
-        said = await self.ctl(name, *command[3:])
-        result: dict[str, object] = json.loads(said)
+        result: dict[str, object] = json.loads(await self.ctl(name, "cluster", "status", "--json"))
         return result
 
     async def ctl(self, name: str, *words: str) -> str:
