@@ -9,6 +9,7 @@ A connection through a cut is made, and then nothing comes.
 from __future__ import annotations
 
 import struct
+from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
@@ -30,6 +31,8 @@ class Network:
         self.cuts: set[tuple[str, str]] = set()
         self.delays: dict[tuple[str, str], float] = {}
         """Seconds, by direction."""
+        self.passed: Counter[tuple[str, str]] = Counter()
+        """Bytes, by direction."""
         self._changed = trio.Event()
 
     def cut(self, sources: Iterable[str], targets: Iterable[str], *, both_ways: bool = True) -> None:
@@ -135,6 +138,7 @@ class Relay:
                     over()  # none of ours goes on talking on a connection half of which has ended
                     return
                 await writer.send_all(data)
+                self._network.passed[(source, target)] += len(data)
             except _BROKEN:
                 over()
                 return
