@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import trio
@@ -147,12 +147,32 @@ class Broker:
             file.write(bytes([byte ^ 1 << chance.randrange(8)]))
         return segment
 
+    def mount(self, size: int) -> None:
+        """Give it a disk of its own, in memory, before it is started. Only root may."""
+        self.data.mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(self.data)], check=True)
+
+    def fill(self) -> Path:
+        """Leave no room on its disk; the file that has it all."""
+        filler = self.data.parent / self.name / "filler"
+        with suppress(OSError), filler.open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(4_096))
+        return filler
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has ended by itself."""
+        return self._process is not None and self._process.poll() is not None
+
     def end(self) -> None:
-        """Whatever state it is in, it is gone afterwards."""
+        """Whatever state it is in, it is gone afterwards, and its disk with it."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
             self._process = None
+        if self.data.is_mount():
+            subprocess.run(["umount", str(self.data)], check=False)
 
 
 class Cluster:

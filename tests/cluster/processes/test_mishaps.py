@@ -20,7 +20,7 @@ from pika.exceptions import AMQPError
 from rabbitish.client import connect, queue_arguments
 
 from ..etcd_server import find_etcd
-from .clients import WORK, Load, at_work
+from .clients import WORK, Load, at_work, confirms_again
 from .ledger import Ledger
 from .mishaps import MISHAPS, live_through
 from .nodes import Cluster, cluster
@@ -51,6 +51,35 @@ def test_mishap(tmp_path: Path, name: str) -> None:
             assert verdict.valid, verdict
             assert not verdict.refused, load.ledger.refused
             assert nodes.tracebacks() == []
+
+    trio.run(main)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root may mount a small disk")
+@pytest.mark.parametrize("of", ["leader", "mirror"])
+def test_a_full_disk(tmp_path: Path, of: str) -> None:
+    """Who cannot write goes, whatever it was, and the others go on."""
+
+    async def main() -> None:
+        settings = {**SETTINGS, "disk_free_limit_bytes": 0}
+        async with cluster(tmp_path, ttl=TTL_SECONDS, settings=settings, start=False) as nodes:
+            for node in nodes.nodes.values():
+                node.mount(16_000_000)
+            await nodes.start()
+            await nodes.whole()
+            load = Load(Ledger(), nodes.uris)
+            async with at_work(load):
+                leader = await nodes.leader()
+                full = leader if of == "leader" else (await nodes.mirrors())[0]
+                filler = nodes.nodes[full].fill()
+                await nodes.in_sync(*(name for name in nodes.names if name != full))
+                await confirms_again(load)
+                filler.unlink()
+                nodes.kill(full)
+                await nodes.start(full)
+                await nodes.whole()
+            verdict = load.ledger.verdict()
+            assert verdict.valid, verdict
 
     trio.run(main)
 
