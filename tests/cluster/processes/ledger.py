@@ -16,14 +16,14 @@ Id = tuple[str, int]
 
 
 class Verdict(NamedTuple):
-    """Counts, of which the first four must be none."""
+    """Counts, of which the first three must be none."""
 
     lost: int
     unexpected: int
-    false_first: int
-    """Deliveries without `redelivered` of a message that somebody had got before."""
     disorder: int
     """First deliveries before which a later one of the same stream came; only counted where one at a time consumes."""
+    false_first: int
+    """Deliveries without `redelivered` of a message that somebody had got before."""
     attempted: int
     confirmed: int
     received: int
@@ -39,7 +39,7 @@ class Verdict(NamedTuple):
     @property
     def valid(self) -> bool:
         """Whether the broker kept its promises."""
-        return not (self.lost or self.unexpected or self.false_first or self.disorder)
+        return not (self.lost or self.unexpected or self.disorder)
 
 
 class Ledger:
@@ -125,8 +125,8 @@ class Ledger:
         return Verdict(
             lost=len(lost),
             unexpected=len(self._strange),
-            false_first=len(self._false_first),
             disorder=len(self._disorder),
+            false_first=len(self._false_first),
             attempted=self._attempted.total(),
             confirmed=len(self._confirmed),
             received=len(self._received),
