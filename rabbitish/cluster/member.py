@@ -15,12 +15,23 @@ import trio
 from rabbitish.cluster.etcd import Etcd
 from rabbitish.cluster.membership import EtcdCoordinator, Names, now_ms
 from rabbitish.cluster.protocol.confirms import ConfirmGate
-from rabbitish.cluster.protocol.frames import Ack, Frame, FrameDecoder, Hello, LinkError, Reject, encode_frame
+from rabbitish.cluster.protocol.frames import (
+    Ack,
+    Frame,
+    FrameDecoder,
+    Hello,
+    LinkError,
+    Reject,
+    Relay,
+    Relaying,
+    encode_frame,
+)
 from rabbitish.cluster.protocol.greeting import NONCE_BYTES, Greeting, Refused
 from rabbitish.cluster.protocol.log import Log, Ticket
 from rabbitish.cluster.protocol.replica import Replica
 from rabbitish.cluster.protocol.state import node_of, replica_id
 from rabbitish.cluster.protocol.timing import Timing
+from rabbitish.cluster.relay import TakeRelay
 from rabbitish.store.record import Type
 
 _READ_BYTES = 256 * 1024
@@ -76,6 +87,7 @@ class Member:
         secret: bytes,
         timing: Timing,
         note: Note = lambda event, details: None,
+        take_relay: TakeRelay | None = None,
     ) -> None:
         self.node = node
         self.id = replica_id(node, storage)
@@ -87,6 +99,7 @@ class Member:
         self._secret = secret
         self._timing = timing
         self._note = note
+        self._take_relay = take_relay
         self._gate = ConfirmGate()
         self._waiting: list[_Wait] = []
         self._stopped = trio.Event()
@@ -277,6 +290,11 @@ class Member:
         decoder = FrameDecoder()
         while True:
             for frame in decoder.feed(data):
+                if isinstance(frame, Relaying):
+                    if not isinstance(frame, Relay) or dials or connection.peer or self._take_relay is None:
+                        raise LinkError("a client is brought where none is taken")
+                    await self._take_relay(stream, frame)
+                    return
                 if not dials and isinstance(frame, Hello):
                     connection.peer = frame.replica
                     old, self._from_mirrors[frame.replica] = self._from_mirrors.get(frame.replica), connection

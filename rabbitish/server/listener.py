@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+import resource
 import socket
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -16,10 +17,13 @@ import trio
 
 from rabbitish.addresses import Address
 from rabbitish.config import Settings
+from rabbitish.server.log import Log
 
 _OVERLOADED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
 _PAUSE_SECONDS = 0.1
 _ANY_PORT_TRIES = 10
+# So many descriptors are kept from connections, for the journal above all, which must not do without.
+_RESERVED_FILES = 64
 
 
 class ListenError(Exception):
@@ -126,16 +130,32 @@ async def accept(listener: socket.socket, welcome: Callable[[socket.socket], Non
         welcome(sock)
 
 
-class SocketPeer:
-    """Where a connection comes from."""
+def has_room(sock: socket.socket, connections: int, settings: Settings, log: Log) -> bool:
+    """Whether there may be one more than so many connections; where not, the log says why."""
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if connections >= settings.max_connections:
+        log.warning("too many connections", most=settings.max_connections)
+    elif sock.fileno() >= most - min(_RESERVED_FILES, most // 4) and most != resource.RLIM_INFINITY:
+        log.warning("too many connections for the limit of open files", limit=most)
+    else:
+        return True
+    return False
 
-    def __init__(self, sock: socket.socket) -> None:
-        remote, local = sock.getpeername(), sock.getsockname()
+
+class SocketPeer:
+    """Where a connection comes from, and where it came in: addresses with their ports."""
+
+    def __init__(self, remote: tuple[str, int], local: tuple[str, int]) -> None:
         # RabbitMQ's name for a connection; operators and its management API know connections by it.
         self.name = f"{_joined(remote)} -> {_joined(local)}"
         self.address = _joined(remote)
         self.host, self.port = remote[0], remote[1]
         self.loopback = ipaddress.ip_address(remote[0].partition("%")[0]).is_loopback
+
+    @classmethod
+    def of(cls, sock: socket.socket) -> SocketPeer:
+        """Of an accepted socket. OSError: nobody is there any more."""
+        return cls(sock.getpeername(), sock.getsockname())
 
 
 def _joined(where: tuple[str, int]) -> str:

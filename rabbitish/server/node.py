@@ -7,7 +7,6 @@ it when a deadline comes and while the core says that work is left. Nothing else
 from __future__ import annotations
 
 import os
-import resource
 import secrets
 import signal
 import socket
@@ -31,7 +30,7 @@ from rabbitish.server.definitions import load_definitions
 from rabbitish.server.disk_watch import DiskWatch
 from rabbitish.server.keeper import JournalError, Keeper, Lead
 from rabbitish.server.link import Link, Socket
-from rabbitish.server.listener import SocketPeer, accept, close_all, open_listeners
+from rabbitish.server.listener import SocketPeer, accept, close_all, has_room, open_listeners
 from rabbitish.server.log import Log, get_log
 from rabbitish.server.reactor import READ, Reactor
 from rabbitish.server.registrar import Registrar
@@ -43,8 +42,6 @@ from rabbitish.store.files import DataDirInUse, Disk, RealDisk
 
 # However many queues are long, each keeps this much in memory.
 _NARROWEST_WINDOW_BYTES = 64 * 1024
-# So many descriptors are kept from connections, for the journal above all, which must not do without.
-_RESERVED_FILES = 64
 
 
 class DataDirError(JournalError):
@@ -113,7 +110,11 @@ class Node:
 
     async def open_led(self, disk: Disk, lead: Lead) -> None:
         """The same for a journal that other nodes keep too. It may take a while, in which everything else goes on."""
-        self.keeper = await trio.to_thread.run_sync(Keeper, self, disk, self._journal_failed, lead)
+        self._begin_round()  # for the thread, where trio's clock cannot be asked
+        try:
+            self.keeper = await trio.to_thread.run_sync(Keeper, self, disk, self._journal_failed, lead)
+        finally:
+            self._round_now = None
         self._opened(disk, RosterRecord(self.keeper))
         await self.keeper.caught_up()
 
@@ -156,24 +157,19 @@ class Node:
         finally:
             self._round_now = None
 
-    def welcome(self, sock: socket.socket) -> None:
-        """Start a session on an accepted socket."""
-        peer = self.let_in(sock)
+    def welcome(self, sock: socket.socket, peer: SocketPeer | None = None) -> None:
+        """Start a session on an accepted socket; `peer` is who it is if another node brings it."""
+        peer = self.let_in(sock, peer)
         if peer is not None:
             self._begin(sock, Session(self.hub, peer, self.log.bind(connection=peer.name), self.now()))
 
-    def let_in(self, sock: socket.socket) -> SocketPeer | None:
+    def let_in(self, sock: socket.socket, peer: SocketPeer | None = None) -> SocketPeer | None:
         """Who is there; None, and the socket closed, when there is no room for it."""
-        most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         try:
-            if len(self.links) + (self.tls.shaking if self.tls else 0) >= self.settings.max_connections:
-                self.log.warning("too many connections", most=self.settings.max_connections)
-            elif sock.fileno() >= most - min(_RESERVED_FILES, most // 4) and most != resource.RLIM_INFINITY:
-                self.log.warning("too many connections for the limit of open files", limit=most)
-            else:
+            if has_room(sock, len(self.links) + (self.tls.shaking if self.tls else 0), self.settings, self.log):
                 if self.settings.tcp_nodelay:
                     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                return SocketPeer(sock)
+                return peer or SocketPeer.of(sock)
         except OSError:  # gone already
             pass
         sock.close()

@@ -77,11 +77,11 @@ class RosterRecord:
         self._append(roster)
 
     async def write(self, roster: Roster) -> None:
-        """See Rosters."""
+        """See Rosters. AccessError: another node leads by now, and knows whether it is kept."""
         try:
             await self._keeper.reached(self._append(roster))
         except JournalError as error:
-            raise Unsure(str(error)) from error
+            raise AccessError(f"whether it holds is not known: {error}") from error
 
     def _append(self, roster: Roster) -> int:
         return self._keeper.recovered.recorder.access_changed(json.dumps(to_document(roster)).encode())

@@ -33,9 +33,9 @@ class TlsDoor:
         self._turn = trio.Lock()
         self._log = get_log()
 
-    def welcome(self, nursery: trio.Nursery, sock: socket.socket) -> None:
-        """Start the handshake on an accepted socket; it ends with `nursery` at the latest."""
-        peer = self._node.let_in(sock)
+    def welcome(self, nursery: trio.Nursery, sock: socket.socket, peer: SocketPeer | None = None) -> None:
+        """Start the handshake on an accepted socket; it ends with `nursery` at the latest. `peer`: see Node."""
+        peer = self._node.let_in(sock, peer)
         if peer is not None:
             self.shaking += 1
             nursery.start_soon(self._receive, sock, peer)

@@ -115,7 +115,9 @@ def get(channel: Channel, method: methods.BasicGet) -> None:
     sent = cast("WireMessage", message)
     session.outbox.write(sent.framed(channel.number, session.frame_max))
     if channel.tracer is not None:
-        channel.tracer.delivered(queue.name, [sent], redelivered=returns > 0)
+        channel.tracer.delivered(channel, queue.name, [sent], None, redelivered=returns > 0)
+        if channel.tracer.full:
+            session.occupy(channel.tracer.make_room())
 
 
 @handles(methods.BasicAck)

@@ -172,7 +172,7 @@ class Channel:
 
     def heed_tracing(self) -> None:
         """The virtual host is traced, or not any more."""
-        self.tracer = Tracer(self) if self.session.vhost.record.tracing else None
+        self.tracer = self.session.hub.tracer(self.session.vhost)
         if self.tracer is not None:
             self.plain = False
 

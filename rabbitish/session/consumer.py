@@ -81,15 +81,20 @@ class ChannelConsumer:
         self._prefixed = -1  # the length of the suffix that _prefix was made for
 
     def room(self) -> int:
-        """How many messages it can take: prefetch of its own and of the channel, and whether the peer reads."""
+        """How many messages it can take: prefetch of its own and of the channel, and whether the peer reads.
+
+        And whether copies of what it got wait, where the virtual host is traced.
+        """
         outbox = self._outbox
         if outbox.size >= outbox.high:
             outbox.waiters.append(self)
             return 0
+        channel = self.channel
+        if channel.tracer is not None and channel.tracer.holds(self):
+            return 0
         if self.no_ack:
             return _NO_LIMIT
         room = self.prefetch - self.unacked if self.prefetch else _NO_LIMIT
-        channel = self.channel
         if channel.global_prefetch:
             room = min(room, channel.global_prefetch - channel.consumer_unacked)
         return room
@@ -126,7 +131,8 @@ class ChannelConsumer:
             self._hold(lane, first, messages, returns, step)
         channel.last_delivery_tag = tag
         if channel.tracer is not None:
-            channel.tracer.delivered(self.queue.name, cast("Sequence[WireMessage]", messages), redelivered=redelivered)
+            sent = cast("Sequence[WireMessage]", messages)
+            channel.tracer.delivered(channel, self.queue.name, sent, self, redelivered=redelivered)
         return size
 
     def _hold(self, lane: Lane, position: int, messages: Sequence[Message], returns: int, step: int) -> None:

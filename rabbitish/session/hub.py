@@ -20,6 +20,7 @@ from rabbitish.core.vhost import Vhost
 from rabbitish.errors import ConnectionFailure, ReplyCode
 from rabbitish.session.content import PropertyCache, WireMessage
 from rabbitish.session.tally import Tally
+from rabbitish.session.trace import Tracer
 
 if TYPE_CHECKING:
     from rabbitish.session.channel import Channel
@@ -82,6 +83,7 @@ class Hub:
         self.alarm = ""  # the same in words for those who are blocked ("low on memory"), or empty
         self.on_publish: OnPublish | None = None  # see `watch_publishes`
         self._held_for = ""
+        self._tracers: dict[Vhost, Tracer] = {}
 
     def now_durable(self, lsn: int) -> None:
         """The journal is on disk up to `lsn`: confirm what waited for that."""
@@ -109,6 +111,7 @@ class Hub:
                     if session.state == "running" and session.vhost is vhost:
                         session.stop(_forced(f"vhost '{name}' is deleted"), now)
                 broker.delete_vhost(name)
+                self._tracers.pop(vhost, None)
         for name, record in roster.vhosts.items():
             vhost = broker.add_vhost(name)
             traced, vhost.record = vhost.record.tracing, record
@@ -118,7 +121,15 @@ class Hub:
         if (roster.policies, roster.operator_policies) != (before.policies, before.operator_policies):
             broker.govern(policies_by_vhost(roster), now)
 
+    def tracer(self, vhost: Vhost) -> Tracer | None:
+        """Who makes copies of what is published and delivered in a virtual host, if it is traced."""
+        if not vhost.record.tracing:
+            return None
+        return self._tracers.setdefault(vhost, Tracer(vhost))
+
     def _heed_tracing(self, vhost: Vhost) -> None:
+        if not vhost.record.tracing:
+            self._tracers.pop(vhost, None)
         for session in self.sessions:
             if session.state == "running" and session.vhost is vhost:
                 for channel in session.channels.values():

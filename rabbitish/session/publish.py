@@ -119,7 +119,7 @@ def publish(channel: Channel, method: methods.BasicPublish, command: Command) ->
     if session.hub.on_publish is not None:
         targets = session.hub.on_publish(channel, message, targets)
     if channel.tracer is not None:
-        channel.tracer.published(message, targets)
+        channel.tracer.published(channel, message, targets)
     count_publish(channel)
     if channel.transaction is not None:
         channel.transaction.publishes.append((route.mandatory, message, targets))

@@ -1,25 +1,30 @@
 """RabbitMQ's firehose: copies of what is published and delivered in a virtual host, to its exchange amq.rabbitmq.trace.
 
-A channel has a `Tracer` while its virtual host is traced, and none otherwise; publishes take the generic path then.
-What a copy says of its message stands in its headers, as in RabbitMQ (rabbit_trace). Copies of deliveries are published
-a little later: a queue that is handing out must not get more meanwhile. Copies are not traced themselves.
+A virtual host that is traced has a `Tracer`, which its channels know, and publishes take the generic path then. What a
+copy says of its message stands in its headers, as in RabbitMQ (rabbit_trace). Copies of deliveries are published a bit
+later: a queue that is handing out must not get more meanwhile. What waits for that counts as memory in use, and a
+consumer whose copies wait gets no more before they are published. Copies are not traced themselves.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from rabbitish.core.arguments import ROUTING_KEY_BYTES_MAX
 from rabbitish.core.exchange import Target
+from rabbitish.core.holdings import MESSAGE_OVERHEAD_BYTES
 from rabbitish.core.message import Address, Traits
+from rabbitish.core.vhost import Vhost
 from rabbitish.session.content import WireMessage, WireStamp, address_suffix, framed_content
 from rabbitish.values import Table, Value
 from rabbitish.wire.properties import Properties
 
 if TYPE_CHECKING:
     from rabbitish.session.channel import Channel
+    from rabbitish.session.consumer import ChannelConsumer
 
 TRACE_EXCHANGE = "amq.rabbitmq.trace"
 
@@ -27,55 +32,116 @@ TRACE_EXCHANGE = "amq.rabbitmq.trace"
 _HEADERS_BYTES_MAX = 64 * 1024
 _TRANSIENT = Traits(False, 0, None)
 
+# Copies that are made at a stretch: some milliseconds.
+_COPIES_AT_ONCE = 64
+_BYTES_AT_ONCE = 1024 * 1024
+# While as much as this waits no consumer in the virtual host gets anything.
+_MOST_WAITING_BYTES = 8 * 1024 * 1024
+
+
+class _Waiting(NamedTuple):
+    """A delivery that was not copied yet."""
+
+    channel: Channel
+    key: str
+    about: Table
+    message: WireMessage
+
+    @property
+    def weight(self) -> int:
+        return self.message.size + MESSAGE_OVERHEAD_BYTES
+
 
 class Tracer:
-    """Makes the copies of one channel."""
+    """Makes the copies of one virtual host."""
 
-    __slots__ = ("_channel", "_later")
+    __slots__ = ("_held", "_served", "_vhost", "_waiting", "_waiting_bytes")
 
-    def __init__(self, channel: Channel) -> None:
-        self._channel = channel
-        self._later: list[tuple[str, Table, WireMessage]] = []
+    def __init__(self, vhost: Vhost) -> None:
+        self._vhost = vhost
+        self._waiting: deque[_Waiting] = deque()
+        self._waiting_bytes = 0
+        self._served: set[ChannelConsumer] = set()  # whose copies wait
+        self._held: dict[ChannelConsumer, None] = {}  # who asked for more meanwhile
 
-    def published(self, message: WireMessage, targets: Sequence[Target]) -> None:
+    def published(self, channel: Channel, message: WireMessage, targets: Sequence[Target]) -> None:
         """A message has been published and goes to these queues."""
-        if self._wanted(message):
+        key = _shortened(f"publish.{message.address.exchange}")
+        if self._watched(key) and not _is_copy(message):
             queues: list[Value] = [target.name for target in targets]
-            about: Table = {**self._who(), "routed_queues": queues}
-            self._copy(f"publish.{message.address.exchange}", about, message, self._channel.session.now)
+            self._copy(channel, key, {**_who(channel), "routed_queues": queues}, message, channel.session.now)
 
-    def delivered(self, queue: str, messages: Sequence[WireMessage], *, redelivered: bool) -> None:
-        """These have been sent to the peer."""
-        about: Table = {"redelivered": int(redelivered), **self._who()}
-        found = [(f"deliver.{queue}", about, message) for message in messages if self._wanted(message)]
-        if found and not self._later:
-            self._channel.session.vhost.chores.add(self._copy_later())
-        self._later += found
+    def delivered(
+        self,
+        channel: Channel,
+        queue: str,
+        messages: Sequence[WireMessage],
+        consumer: ChannelConsumer | None,
+        *,
+        redelivered: bool,
+    ) -> None:
+        """These have been sent to the peer, to this consumer or for basic.get."""
+        key = _shortened(f"deliver.{queue}")
+        if not self._watched(key):
+            return
+        about: Table = {"redelivered": int(redelivered), **_who(channel)}
+        found = [_Waiting(channel, key, about, message) for message in messages if not _is_copy(message)]
+        if found:
+            if not self._waiting:
+                self._vhost.chores.add(self._copy_waiting())
+            self._waiting += found
+            self._count(sum([each.weight for each in found]))
+            if consumer is not None:
+                self._served.add(consumer)
 
-    def _wanted(self, message: WireMessage) -> bool:
-        return self._channel.session.vhost.exchanges[TRACE_EXCHANGE].bound and not _is_copy(message)
+    def holds(self, consumer: ChannelConsumer) -> bool:
+        """Whether it must wait for copies, after which it is told to `resume`."""
+        if consumer in self._served or self.full:
+            self._held[consumer] = None
+            return True
+        return False
 
-    def _copy_later(self) -> Iterator[None]:
-        while self._later:
-            waiting, self._later = self._later, []
-            for number, copy in enumerate(waiting):
-                self._copy(*copy, self._channel.session.broker.now)
-                if number % 64 == 63:
+    def _watched(self, key: str) -> bool:
+        """Whether anybody could see a copy with this key: where nobody can, nothing is done."""
+        exchange = self._vhost.exchanges[TRACE_EXCHANGE]
+        return bool(exchange.alternate or exchange.matches(key, {}))
+
+    @property
+    def full(self) -> bool:
+        """Whether so much waits that nothing should be delivered."""
+        return self._waiting_bytes >= _MOST_WAITING_BYTES
+
+    def make_room(self) -> Iterator[None]:
+        """Takes steps until that is over."""
+        while self.full:
+            yield
+
+    def _copy_waiting(self) -> Iterator[None]:
+        count = size = 0
+        try:
+            while self._waiting:
+                each = self._waiting.popleft()
+                self._count(-each.weight)
+                self._copy(*each, each.channel.session.broker.now)
+                count, size = count + 1, size + each.message.size
+                if count >= _COPIES_AT_ONCE or size >= _BYTES_AT_ONCE:
+                    count = size = 0
                     yield
+        finally:  # and be it a fault of ours: nobody may wait for ever
+            self._count(-self._waiting_bytes)
+            self._waiting.clear()
+            served, self._served = self._served, set()
+            held, self._held = self._held, {}
+            for consumer in sorted(held, key=served.__contains__):  # those first that have had nothing
+                consumer.resume()
 
-    def _who(self) -> Table:
-        session = self._channel.session
-        return {
-            "vhost": session.vhost.name,
-            "connection": session.peer.name,
-            "channel": self._channel.number,
-            "user": session.user.name,
-        }
+    def _count(self, size: int) -> None:
+        self._waiting_bytes += size
+        self._vhost.usage.bytes += size
 
-    def _copy(self, key: str, about: Table, message: WireMessage, now: int) -> None:
-        session = self._channel.session
-        vhost = session.vhost
-        address = Address(TRACE_EXCHANGE, _shortened(key))
+    def _copy(self, channel: Channel, key: str, about: Table, message: WireMessage, now: int) -> None:
+        session, vhost = channel.session, self._vhost
+        address = Address(TRACE_EXCHANGE, key)
         headers = {**_described(message), "node": session.hub.cluster_name, **about}
         targets = vhost.route(vhost.exchanges[TRACE_EXCHANGE], (address.routing_key,), headers)
         if not targets:
@@ -90,11 +156,21 @@ class Tracer:
         if len(raw) > _HEADERS_BYTES_MAX:  # more than fits a frame of whoever watches
             about = {**about, "routed_queues": []} if "routed_queues" in about else about
             raw = Properties(headers={**headers, **about, "properties": {}}).encode()
-        stamp = WireStamp(address, _TRANSIENT, message.size, self._channel.number, address_suffix(address))
+        stamp = WireStamp(address, _TRANSIENT, message.size, channel.number, address_suffix(address))
         body = [message.body()] if message.size else []
-        content = framed_content(self._channel.number, raw, message.size, body, session.frame_max)
+        content = framed_content(channel.number, raw, message.size, body, session.frame_max)
         for target in targets:
             target.enqueue(WireMessage(stamp, content), now)
+
+
+def _who(channel: Channel) -> Table:
+    session = channel.session
+    return {
+        "vhost": session.vhost.name,
+        "connection": session.peer.name,
+        "channel": channel.number,
+        "user": session.user.name,
+    }
 
 
 def _is_copy(message: WireMessage) -> bool:

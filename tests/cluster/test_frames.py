@@ -14,9 +14,13 @@ from rabbitish.cluster.protocol.frames import (
     Hello,
     LinkError,
     Reject,
+    Relay,
+    RelayAnswer,
+    Relaying,
     SnapBegin,
     SnapEnd,
     SnapRecords,
+    Verdict,
     Welcome,
     encode_frame,
 )
@@ -25,7 +29,7 @@ from rabbitish.cluster.protocol.log import EpochStart
 from rabbitish.cluster.protocol.state import GroupState, decode_state
 
 BIG = 1 << 60
-FRAMES: list[Frame] = [
+FRAMES: list[Frame | Relaying] = [
     Hello("m3/a/0", "b#ü", BIG, 7, (EpochStart(1, 1), EpochStart(7, BIG)), BIG),
     Hello("", "", 0, 0, (), 0),
     Welcome(7, BIG, 3, 17, 12, snapshot=False),
@@ -37,6 +41,8 @@ FRAMES: list[Frame] = [
     Append(7, 1, 99, 98, 5, b"x" * 3000),
     Ack(7, 1, 98, 5),
     Reject(8),
+    Relay(("10.0.0.7", 50_412), ("fe80::1%eth0", 5671), "amqps"),
+    RelayAnswer(Verdict.NOT_LEADER, "nobody does"),
 ]
 STREAM = b"".join(map(encode_frame, FRAMES))
 
@@ -48,7 +54,7 @@ def test_frames_whole_and_byte_by_byte() -> None:
 
 
 @pytest.mark.parametrize("frame", FRAMES, ids=lambda frame: type(frame).__name__)
-def test_a_frame_with_the_beginning_of_the_next(frame: Frame) -> None:
+def test_a_frame_with_the_beginning_of_the_next(frame: Frame | Relaying) -> None:
     decoder = FrameDecoder()
     data = encode_frame(frame)
     assert decoder.feed(data + data[:3]) == [frame]
@@ -59,6 +65,26 @@ def test_what_is_no_frame_is_refused() -> None:
     for data in (b"\0\0\0\0\0", b"\0\0\0\1\x63x", b"\xff\xff\xff\xff\1", b"\0\0\0\1\1x", b"\0\0\0\1\7x"):
         with pytest.raises(LinkError):
             FrameDecoder().feed(data)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"7",
+        b"[]",
+        b"[" * 100_000,
+        b'{"client": ["::1", 1], "listener": ["::1", 2]}',
+        b'{"client": ["::1", 1], "listener": ["::1", Infinity], "scheme": "amqp"}',
+        b'{"client": ["here", 1], "listener": ["::1", 2], "scheme": "amqp"}',
+        b'{"client": [7, 1], "listener": ["::1", 2], "scheme": "amqp"}',
+        b'{"client": ["::1"], "listener": ["::1", 2], "scheme": "amqp"}',
+    ],
+    ids=range(9),
+)
+def test_a_relay_of_nobody_is_refused(body: bytes) -> None:
+    with pytest.raises(LinkError):
+        FrameDecoder().feed(len(body).to_bytes(4, "big") + b"\x09" + body)
 
 
 def test_damaged_frames_are_frames_or_refused() -> None:

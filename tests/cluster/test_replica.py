@@ -140,6 +140,78 @@ def test_a_stopping_leader_hands_over() -> None:
     assert len(world.etcd.state.isr) >= 2
 
 
+def test_the_last_one_in_sync_stops_when_somebody_has_caught_up() -> None:
+    world = Quiet()
+    old = world.lead()
+    mirrors = world.mirrors()
+    for node in mirrors:
+        node.crash(power=False)
+    world.run(500)
+    assert world.etcd.state.isr == (old.replica.me,)
+    mirrors[0].start()
+    assert old.replica.leading is not None
+    while not old.replica.leading.feeds:
+        world.run(5)
+    assert world.etcd.state.isr == (old.replica.me,)
+    old.replica.stop(world.now)
+    world.run(500)
+    assert world.lead() is mirrors[0]
+
+
+def test_a_leader_whose_disk_hangs_gives_way() -> None:
+    world = Quiet()
+    old = world.lead()
+
+    def hang() -> None:
+        old.sync = lambda ticket: None  # type: ignore[method-assign]
+
+    assert TIMING.lag_ms < world.pause_of(hang) < 2 * TIMING.lag_ms + 500  # its heir gives it some time, too
+    assert world.lead() is not old
+    assert old.replica.running
+
+
+def test_a_leader_that_slept_blames_nobody_for_what_it_did_not_hear() -> None:
+    world = Quiet()
+    leader = world.lead()
+    before = world.counts["in_sync_changes"]
+    leader.paused = []
+    world.run(TIMING.lag_ms + 200)
+    leader.resume()
+    world.run(TIMING.lag_ms)
+    assert (world.lead(), world.counts["in_sync_changes"]) == (leader, before)
+    world.mirrors()[0].crash(power=False)
+    world.run(500)
+    assert world.counts["in_sync_changes"] == before + 1
+
+
+def test_a_burst_gathers_in_the_log_and_not_on_the_way() -> None:
+    world = Quiet()
+    leader = world.lead()
+    sent: list[Frame] = []
+    leader.send = lambda peer, frame: sent.append(frame)  # type: ignore[method-assign]
+    for _ in range(2_000):
+        leader.replica.append(Type.VHOST_NEW, b"x", now=world.now)
+        leader.replica.flush(world.now)
+    assert len(sent) < 600
+    del leader.send
+    world.producer.publishing = False
+    world.run(3_000)
+    assert {node.log.durable for node in world.nodes.values()} == {leader.log.last}
+
+
+def test_a_long_frame_on_its_way_keeps_a_session_alive() -> None:
+    world = Quiet()
+    leader, mirror = world.lead(), world.mirrors()[0]
+    session = mirror.replica.following.session
+    world.network.cut.add((leader.name, mirror.name))
+    for _ in range(10):
+        world.run(TIMING.silence_ms // 5)
+        mirror.replica.receiving(leader.replica.me, world.now)
+    assert mirror.replica.following.session is session
+    world.run(2 * TIMING.silence_ms)
+    assert mirror.replica.following.session is None
+
+
 def test_with_too_few_in_sync_confirms_are_held() -> None:
     world = Quiet(min_in_sync=2)
     for node in world.mirrors():

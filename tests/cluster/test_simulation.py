@@ -49,7 +49,7 @@ def test_a_broken_rule_is_noticed(broken: Broken) -> None:
     for seed in (broken.seed, *range(1, MOST_SEEDS)):
         try:
             live(seed, broken.replica, broken.flake)
-        except (Violation, Damage) as noticed:
+        except (Violation, Damage, AssertionError) as noticed:  # the last: a log that is told what no log can do
             if not str(noticed).startswith(LATE):  # what was promised was broken, not only late
                 return
     pytest.fail(f"no seed up to {MOST_SEEDS} notices")

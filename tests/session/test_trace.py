@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
+from rabbitish.core.access.policies import Policy
+from rabbitish.core.queue import HANDFUL_MESSAGES
 from rabbitish.values import Table
 from rabbitish.wire import methods
 from rabbitish.wire.properties import Properties
@@ -196,9 +200,114 @@ def test_copies_that_die_are_not_traced_again(world: World, client: Client) -> N
 
 def test_a_copy_whose_headers_fit_no_frame(world: World, watcher: Client, client: Client) -> None:
     client.ask(methods.ExchangeDeclare(exchange="many", type="fanout"))
-    for number in range(700):
-        name = client.declare(f"{number:0200}")
-        client.ask(methods.QueueBind(queue=name, exchange="many"))
+    names = [f"{number:0200}" for number in range(700)]
+    client.send(*[methods.QueueDeclare(queue=name, nowait=True) for name in names])
+    client.send(*[methods.QueueBind(queue=name, exchange="many", nowait=True) for name in names])
     client.publish("", b"m", exchange="many")
     (copy,) = seen(watcher)
     assert (copy.body, headers(copy)["exchange_name"], headers(copy)["routed_queues"]) == (b"m", "many", [])
+
+
+def steps(world: World, *clients: Client) -> Iterator[None]:
+    """Let the broker settle one time after the other, and these clients read what comes, until nothing is left."""
+    while True:
+        world.broker.settle(world.now)
+        yield
+        for client in clients:
+            client.collect()
+        if not world.broker.restless:
+            return
+
+
+def sent(client: Client) -> int:
+    """How many deliveries a client was sent."""
+    return client.session.channels[1].last_delivery_tag
+
+
+def test_a_long_queue_is_drained_no_faster_than_its_copies_are_published(
+    world: World, watcher: Client, client: Client
+) -> None:
+    """What waits to be copied is a handful, and is counted as memory in use until it is in the queue of copies."""
+    trace(world, on=False)
+    client.declare("q")
+    body = b"x" * 1000
+    client.publish("q", *[body] * 3000)
+    world.settle()
+    trace(world, on=True)
+    in_use = world.broker.usage.bytes
+    client.send(methods.BasicConsume(queue="q", consumer_tag="c", no_ack=True))
+    behind = []
+    for _ in steps(world, client):
+        behind.append(sent(client) - world.queue("seen").ready)
+        assert world.broker.usage.bytes >= in_use
+    assert 0 < max(behind) <= HANDFUL_MESSAGES
+    assert (sent(client), world.queue("seen").ready, behind[-1]) == (3000, 3000, 0)
+    assert [said.body for said in client.answers()[1:]] == [body] * 3000
+    watcher.ask(methods.QueuePurge(queue="seen"), channel=2)
+    assert world.broker.usage.bytes == 0
+
+
+def test_fetching_much_waits_for_copies(world: World, watcher: Client, client: Client) -> None:
+    trace(world, on=False)
+    client.declare("q")
+    client.publish("q", *[b"x" * 200_000] * 60)
+    world.settle()
+    trace(world, on=True)
+    client.reading = False
+    client.send(*[methods.BasicGet(queue="q", no_ack=True)] * 60)
+    assert sent(client) == 42  # 8 MiB
+    client.read_on()
+    assert (len(client.answers()), world.queue("seen").ready) == (60, 60)
+
+
+def test_nobody_gets_a_second_share_before_all_that_wait_had_one(world: World, watcher: Client) -> None:
+    """So much waits to be copied after eight deliveries that the other consumers must wait."""
+    trace(world, on=False)
+    readers = [world.client() for _ in range(11)]
+    for number, reader in enumerate(readers):
+        reader.session.outbox.high = 1 << 30
+        reader.declare(f"q{number}")
+        reader.publish(f"q{number}", *[b"x" * (1 << 20)] * 2)
+    world.settle()
+    trace(world, on=True)
+    for number, reader in enumerate(readers):
+        reader.send(methods.BasicConsume(queue=f"q{number}", no_ack=True))
+    for _ in steps(world, *readers):
+        had = [sent(reader) for reader in readers]
+        assert max(had) - min(had) <= 1
+    assert had == [2] * 11
+
+
+def test_where_nobody_can_see_a_copy_nothing_is_done(world: World, watcher: Client, client: Client) -> None:
+    watcher.ask(methods.QueueUnbind(queue="seen", exchange=TRACE, routing_key="#"), channel=2)
+    watcher.ask(methods.QueueBind(queue="seen", exchange=TRACE, routing_key="deliver.other"), channel=2)
+    client.declare("q")
+    client.publish("q", *[b"x"] * 1000)
+    client.send(methods.BasicConsume(queue="q", no_ack=True))
+    world.broker.settle(world.now)
+    assert (sent(client), world.broker.restless, world.broker.usage.bytes) == (1000, False, 0)
+
+
+def test_a_policy_s_alternate_sees_what_nobody_asked_for(world: World, client: Client) -> None:
+    trace(world, on=True)
+    client.declare("q")
+    client.declare("rest")
+    client.ask(methods.QueueBind(queue="rest", exchange="amq.fanout"))
+    policy = Policy("p", "trace", {"alternate-exchange": "amq.fanout"})
+    world.change(lambda roster: roster.set_policy("/", policy))
+    client.publish("q", b"x")
+    assert world.queue("rest").ready == 1
+
+
+def test_tracing_ends_while_copies_wait(world: World, watcher: Client, client: Client) -> None:
+    trace(world, on=False)
+    client.declare("q")
+    client.publish("q", *[b"x"] * 500)
+    world.settle()
+    trace(world, on=True)
+    client.send(methods.BasicConsume(queue="q", no_ack=True))
+    world.broker.settle(world.now)
+    assert sent(client) == HANDFUL_MESSAGES
+    trace(world, on=False)
+    assert sent(client) == 500
+    assert len(seen(watcher)) == HANDFUL_MESSAGES

@@ -17,7 +17,7 @@ from weakref import WeakSet
 
 from rabbitish.cluster.protocol.disk_pieces import Pieces, Place, Snapshot
 from rabbitish.cluster.protocol.disk_writer import REPLICA_FILE, Known, Writer, read_known
-from rabbitish.cluster.protocol.log import EpochStart, begin_in, check, check_kept
+from rabbitish.cluster.protocol.log import EpochStart, Ticket, begin_in, check, check_kept
 from rabbitish.store.files import Disk
 from rabbitish.store.record import (
     SEGMENT_HEAD_BYTES,
@@ -329,8 +329,9 @@ class DiskLog:
         work, self._work, self._writes = self._work, [], None
         return DiskTicket(self, work)
 
-    def end_sync(self, ticket: DiskTicket) -> None:
+    def end_sync(self, ticket: Ticket) -> None:
         """See Log."""
+        assert isinstance(ticket, DiskTicket)
         self._pieces.written(ticket.serial)
         self.stored_epoch = ticket.epoch
         if ticket.cuts == self._cuts:

@@ -5,12 +5,17 @@ session the session too: an answer counts for nothing else. HELLO has an attempt
 answers an earlier HELLO knows a log that is no longer so. APPEND has a stamp of the leader's clock, which ACK repeats,
 so that the leader knows when the follower was certainly there.
 
+A connection that begins with RELAY brings a client instead: what follows the leader's answer is the client's own bytes.
+
 To change a frame: raise VERSION in greeting.py; nodes of different versions do not talk.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
+from enum import IntEnum
+from ipaddress import ip_address
 from struct import Struct
 from struct import error as StructError  # noqa: N812
 from typing import Any, NamedTuple, Protocol
@@ -103,7 +108,37 @@ class Reject(NamedTuple):
     epoch: int
 
 
+class Relay(NamedTuple):
+    """A node brings a client's connection."""
+
+    client: tuple[str, int]
+    """Where it comes from: address and port."""
+    listener: tuple[str, int]
+    """Where it came in."""
+    scheme: str
+    """What was spoken there: "amqp" or "amqps"."""
+
+
+class Verdict(IntEnum):
+    """What becomes of a relayed connection."""
+
+    TAKEN = 0
+    """The client's bytes may follow, both ways."""
+    NOT_LEADER = 1
+    """Somebody else is to be asked, or the same one later."""
+    REFUSED = 2
+    """Nobody needs to be asked again."""
+
+
+class RelayAnswer(NamedTuple):
+    """What becomes of it, and the reason in words."""
+
+    verdict: Verdict
+    reason: str
+
+
 Frame = Hello | Welcome | SnapBegin | SnapRecords | SnapEnd | Append | Ack | Reject
+Relaying = Relay | RelayAnswer
 
 
 class Link(Protocol):
@@ -113,7 +148,7 @@ class Link(Protocol):
         """Send to a replica, over the connection there is or, for HELLO, one that is made."""
 
 
-_HEAD = Struct(">IB")
+HEAD = Struct(">IB")
 _HELLO = Struct(">QIQHHI")  # attempt, seen, end, bytes of journal, bytes of replica, how many starts
 _START = Struct(">IQ")
 _WELCOME = Struct(">IQQQQ?")
@@ -123,6 +158,7 @@ _END = Struct(">IQIQ32s")
 _APPEND = Struct(">IQQQQ")
 _ACK = Struct(">IQQQ")
 _REJECT = Struct(">I")
+_VERDICT = Struct(">B")
 
 
 def _pack_hello(frame: Hello) -> bytes:
@@ -142,6 +178,29 @@ def _unpack_hello(body: bytes) -> Hello:
     return Hello(journal, replica, attempt, seen, starts, end)
 
 
+def _pack_relay(frame: Relay) -> bytes:
+    return json.dumps(frame._asdict()).encode()
+
+
+def _unpack_relay(body: bytes) -> Relay:
+    found = json.loads(body)
+    ends: list[tuple[str, int]] = []
+    for host, port in (found["client"], found["listener"]):
+        ip_address(host.partition("%")[0])
+        if type(port) is not int:
+            raise LinkError(f"a port that is none: {port!r}")
+        ends.append((host, port))
+    return Relay(ends[0], ends[1], str(found["scheme"]))
+
+
+def _pack_answer(frame: RelayAnswer) -> bytes:
+    return _VERDICT.pack(frame.verdict) + frame.reason.encode()
+
+
+def _unpack_answer(body: bytes) -> RelayAnswer:
+    return RelayAnswer(Verdict(*_VERDICT.unpack_from(body)), body[_VERDICT.size :].decode())
+
+
 def _fixed(layout: Struct, kind: Callable[..., Frame]) -> tuple[Callable[[Any], bytes], Callable[[bytes], Frame]]:
     return lambda frame: layout.pack(*frame), lambda body: kind(*layout.unpack(body))
 
@@ -154,7 +213,7 @@ def _with_data(layout: Struct, kind: Callable[..., Frame]) -> tuple[Callable[[An
     )
 
 
-_TABLE: Mapping[type[Any], tuple[int, tuple[Callable[[Any], bytes], Callable[[bytes], Frame]]]] = {
+_TABLE: Mapping[type[Any], tuple[int, tuple[Callable[[Any], bytes], Callable[[bytes], Frame | Relaying]]]] = {
     Hello: (1, (_pack_hello, _unpack_hello)),
     Welcome: (2, _fixed(_WELCOME, Welcome)),
     SnapBegin: (3, _fixed(_BEGIN, SnapBegin)),
@@ -163,16 +222,18 @@ _TABLE: Mapping[type[Any], tuple[int, tuple[Callable[[Any], bytes], Callable[[by
     Append: (6, _with_data(_APPEND, Append)),
     Ack: (7, _fixed(_ACK, Ack)),
     Reject: (8, _fixed(_REJECT, Reject)),
+    Relay: (9, (_pack_relay, _unpack_relay)),
+    RelayAnswer: (10, (_pack_answer, _unpack_answer)),
 }
 _PACK = {kind: (number, codec[0]) for kind, (number, codec) in _TABLE.items()}
 _UNPACK = {number: codec[1] for number, codec in _TABLE.values()}
 
 
-def encode_frame(frame: Frame) -> bytes:
+def encode_frame(frame: Frame | Relaying) -> bytes:
     """A frame as bytes."""
     number, pack = _PACK[type(frame)]
     body = pack(frame)
-    return _HEAD.pack(len(body), number) + body
+    return HEAD.pack(len(body), number) + body
 
 
 class FrameDecoder:
@@ -181,24 +242,24 @@ class FrameDecoder:
     def __init__(self) -> None:
         self._buffer = bytearray()
 
-    def feed(self, data: bytes) -> list[Frame]:
+    def feed(self, data: bytes) -> list[Frame | Relaying]:
         """The frames that are complete with `data`. LinkError: no frame; nothing more can be read."""
         buffer = self._buffer
         buffer += data
-        frames: list[Frame] = []
+        frames: list[Frame | Relaying] = []
         at = 0
-        while len(buffer) - at >= _HEAD.size:
-            size, number = _HEAD.unpack_from(buffer, at)
+        while len(buffer) - at >= HEAD.size:
+            size, number = HEAD.unpack_from(buffer, at)
             if size > MAX_FRAME_BYTES or number not in _UNPACK:
                 raise LinkError(f"a frame of type {number} and {size} bytes")
-            end = at + _HEAD.size + size
+            end = at + HEAD.size + size
             if len(buffer) < end:
                 break
-            body = bytes(buffer[at + _HEAD.size : end])
+            body = bytes(buffer[at + HEAD.size : end])
             at = end
             try:
                 frames.append(_UNPACK[number](body))
-            except (StructError, UnicodeDecodeError) as error:
+            except (StructError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
                 raise LinkError(f"a frame of type {number} that cannot be read: {error}") from error
         del buffer[:at]
         return frames

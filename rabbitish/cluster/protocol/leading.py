@@ -29,8 +29,9 @@ from rabbitish.cluster.protocol.state import GroupState, Outcome, Proposal, View
 if TYPE_CHECKING:
     from rabbitish.cluster.protocol.replica import Replica
 
-# So much may be under way to a mirror unacknowledged; the rest waits in the log.
+# So much, in so many frames, may be under way to a mirror unacknowledged; the rest waits in the log, where it gathers.
 _WINDOW_BYTES = 4 << 20
+_WINDOW_FRAMES = 256
 _MOST_STRIKES = 8
 
 
@@ -88,6 +89,9 @@ class Leadership:
         self._strikes: dict[str, int] = {}
         self._rejoin: dict[str, int] = {}  # not before
         self._renewed: dict[str, str] = {}  # replicas that come back with another storage, and whose place they take
+        self._ticked = now
+        self._judge_at = now  # who slept judges nobody by what it did not hear then
+        self._moved = (0, now)  # our own disk: up to where, and since when, or since when it had nothing to do
 
     # ---- sessions
 
@@ -158,12 +162,15 @@ class Leadership:
         if feed.snap is None and feed.sent < log.base:
             del self.feeds[peer]  # what it needs next is not kept any more: it will ask again, and get a snapshot
             return
-        while feed.open and feed.snap is None and feed.sent < log.last and feed.flying_bytes < _WINDOW_BYTES:
+        while feed.open and feed.snap is None and feed.sent < log.last and self._has_room(feed):
             data, last = log.read(feed.sent, MAX_RECORDS_BYTES)
             feed.flying.append((last, len(data)))
             feed.flying_bytes += len(data)
             self._append(peer, feed, data, now)
             feed.sent = last
+
+    def _has_room(self, feed: Feed) -> bool:
+        return feed.flying_bytes < _WINDOW_BYTES and len(feed.flying) < _WINDOW_FRAMES
 
     def _append(self, peer: str, feed: Feed, data: bytes, now: int) -> None:
         feed.sent_at = now
@@ -224,6 +231,8 @@ class Leadership:
 
     def slow(self, now: int) -> list[str]:
         """R9: members that nothing is heard of, or that make no progress."""
+        if now < self._judge_at:
+            return []
         lag, me = self.replica.timing.lag_ms, self.replica.me
         return [x for x in self.state.isr if x != me and (x in self._lost or now - self._good.get(x, 0) > lag)]
 
@@ -312,9 +321,13 @@ class Leadership:
                 self._append(peer, feed, b"", now)
             elif now - feed.sent_at > self.replica.timing.lag_ms:
                 del self.feeds[peer]  # it never answered, or is stuck in a snapshot
+        self._look_at_ourselves(now)
         if self.proposal is None:
             if self.stop_by is not None:
-                self._hand_over(now)
+                self._stop(now)
+            elif now - self._moved[1] > self.replica.timing.lag_ms and (heirs := self._heirs()):
+                self.replica.owner.note("slow_disk", epoch=self.epoch)
+                self._hand_over(heirs, self.state.isr)
             else:
                 self._adjust(now)
         elif self._retry_at is not None and now >= self._retry_at:
@@ -322,16 +335,34 @@ class Leadership:
         if self.stop_by is not None and now >= self.stop_by + self.replica.timing.stop_ms:
             self.replica.stopped()
 
-    def _hand_over(self, now: int) -> None:
-        """R13: to the mirror that has most, once what is under way is confirmed or had its time."""
+    def _look_at_ourselves(self, now: int) -> None:
+        """Whether we slept, and whether our own disk goes on."""
         replica = self.replica
+        if now - self._ticked > replica.timing.lag_ms // 2:
+            self._judge_at = now + replica.timing.lag_ms
+            self._moved = (self._moved[0], now)
+        self._ticked = now
+        if not replica.syncing or replica.log.durable != self._moved[0]:
+            self._moved = (replica.log.durable, now)
+
+    def _stop(self, now: int) -> None:
+        """R13: once what is under way is confirmed or had its time, and who catches up was waited for."""
         assert self.stop_by is not None
-        if replica.commit < replica.log.last and now < self.stop_by:
-            return
-        heirs = [name for name in self.state.isr if name != replica.me and name in self.feeds]
-        if not heirs:
-            replica.stopped()
-            return
+        if now < self.stop_by:
+            if self.replica.commit < self.replica.log.last:
+                return
+            if not self._heirs() and self.feeds:
+                self._adjust(now)
+                return
+        if heirs := self._heirs():  # we are gone then, and they need not wait until they notice
+            self._hand_over(heirs, tuple(name for name in self.state.isr if name != self.replica.me))
+        else:
+            self.replica.stopped()
+
+    def _heirs(self) -> list[str]:
+        return [name for name in self.state.isr if name != self.replica.me and name in self.feeds]
+
+    def _hand_over(self, heirs: list[str], isr: tuple[str, ...]) -> None:
+        """To the mirror that has most."""
         heir = max(heirs, key=lambda name: self.feeds[name].acked)
-        rest = tuple(name for name in self.state.isr if name != replica.me)  # or the heir would wait for us
-        self.propose(self.state._replace(epoch=self.epoch + 1, leader=heir, isr=rest))
+        self.propose(self.state._replace(epoch=self.epoch + 1, leader=heir, isr=isr))

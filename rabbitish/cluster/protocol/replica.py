@@ -263,6 +263,12 @@ class Replica:
         elif frame.journal == self.journal and frame.replica == peer:
             self.leading.hello(peer, frame, now)
 
+    def receiving(self, peer: str, now: int) -> None:
+        """A frame of another replica arrives that is not whole yet: a long one takes longer than we are patient."""
+        session = self.following.session
+        if session is not None and session.leader == peer:
+            session.heard = now
+
     def disconnected(self, peer: str, now: int) -> None:
         """The connection to a replica is gone."""
         if self.leading is not None:

@@ -1,0 +1,354 @@
+"""A node of a cluster: it keeps a mirror of the cluster's journal, and is the broker while it leads.
+
+    take part (Member) -> leads, and its epoch is committed -> the broker is read from the log -> clients come in
+    another leads, or it may be so without our hearing of it -> clients go, the broker is forgotten -> mirror again
+
+There is one journal in a cluster and so one broker at a time, on the node that leads; the others send their clients on
+to it (front.py). Nothing here decides who leads: that is the protocol's, in cluster/.
+"""
+
+from __future__ import annotations
+
+import secrets
+import signal
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import trio
+
+from rabbitish.cluster.etcd import Etcd, Unknown
+from rabbitish.cluster.member import Member
+from rabbitish.cluster.membership import Names, NotThere, join_journal, now_ms, shared_secret
+from rabbitish.cluster.protocol.disk_log import DiskLog, open_log
+from rabbitish.cluster.protocol.disk_writer import read_known
+from rabbitish.cluster.protocol.frames import Relay
+from rabbitish.cluster.protocol.log import Ticket
+from rabbitish.cluster.protocol.state import node_of, replica_id
+from rabbitish.cluster.protocol.timing import Timing
+from rabbitish.cluster.relay import open_relay
+from rabbitish.config import Settings
+from rabbitish.server.allocator import keep_freed_blocks
+from rabbitish.server.certificates import Certificates
+from rabbitish.server.cluster_place import ClusterPlace, cluster_place, needed_in_sync
+from rabbitish.server.collector import Collector
+from rabbitish.server.control import ControlSocket
+from rabbitish.server.definitions import load_definitions
+from rabbitish.server.front import Front, Leader
+from rabbitish.server.keeper import JournalError
+from rabbitish.server.listener import ListenError, Opened, close_all, open_listeners
+from rabbitish.server.log import Log, get_log
+from rabbitish.server.node import Node, open_disk
+from rabbitish.server.replicated import Replicated
+from rabbitish.server.rosters import roster_of
+from rabbitish.server.tls_door import TlsDoor
+from rabbitish.store.files import RealDisk
+from rabbitish.store.record import JournalDamaged
+from rabbitish.store.scan import that_count
+
+JOURNAL = "main"
+_SECRET_BYTES = 32
+_AGAIN_SECONDS = 0.5
+_LOOK_SECONDS = 0.1  # how often it is looked without any news
+# How long it may be doubtful whether we still lead before clients are sent away.
+_DOUBT_SECONDS = 1.0
+_CONFIRM_SECONDS = 2.0  # for what is under way when we stop
+
+
+class _Part(Member):
+    """The node's part in the journal."""
+
+    lead: Replicated | None = None
+
+    def watch(self, changed: Callable[[], None]) -> None:
+        """Call this whenever something may have changed."""
+        self._changed = changed
+
+    def sync(self, ticket: Ticket) -> None:
+        """See Owner."""
+        self._nursery.start_soon(self._sync_and_tell, ticket)
+
+    async def _sync_and_tell(self, ticket: Ticket) -> None:
+        await self._sync(ticket)
+        if self.lead is not None:
+            self.lead.synced()
+        self._changed()
+
+    def advanced(self) -> None:
+        """See Owner."""
+        super().advanced()
+        if self.lead is not None:
+            self.lead.advanced()
+        self._changed()
+
+    def led(self, epoch: int) -> None:
+        """See Owner."""
+        self._changed()
+
+    def stepped_down(self) -> None:
+        """See Owner."""
+        super().stepped_down()
+        self._changed()
+
+    def alarm(self, reason: str) -> None:
+        """See Owner."""
+        self.failure = reason
+        super().alarm(reason)
+        self._changed()
+
+    failure = ""
+
+
+class Clustered:
+    """See the module."""
+
+    def __init__(self, settings: Settings, place: ClusterPlace, log: Log) -> None:
+        self.settings = settings
+        self.place = place
+        self.log = log
+        self.names = Names(place.cluster.name)
+        self.etcd = Etcd(place.cluster.members)
+        self.stopping = trio.Event()
+        self.part: _Part
+        self.front: Front
+        self._certificates = Certificates(settings) if settings.uses_tls else None
+        self._disk: RealDisk
+        self._log_disk: RealDisk  # the same folder, for whoever reads it at the same time
+        self._records: DiskLog
+        self._news = trio.Event()
+
+    async def run(self, ready: Callable[[list[str]], None]) -> None:
+        """Take part until `stopping` is set. ListenError, JournalError: it cannot, or not any more."""
+        disk = open_disk(self.settings, self.log)
+        assert disk is not None  # no member of a cluster without a data directory, say the settings
+        self._disk, self._log_disk = disk, RealDisk(disk.path, exclusive=False)
+        try:
+            listeners = open_listeners(self.settings)
+            try:
+                self._records = await trio.to_thread.run_sync(self._open_log)
+                secret = await self._join()
+                await self._take_part(secret, listeners, ready)
+            finally:
+                close_all([sock for opened in listeners for sock in opened.sockets])
+        finally:
+            self._log_disk.close()
+            disk.close()
+        if self.part.failure:
+            raise JournalError(f"this node cannot go on in the cluster: {self.part.failure}")
+
+    async def _take_part(self, secret: bytes, listeners: list[Opened], ready: Callable[[list[str]], None]) -> None:
+        log, settings = self._records, self.settings
+        timing = Timing(ttl_ms=self.place.ttl_s * 1_000)
+        self.front = Front(settings, partial(_bring, secret), self.log)
+        self.part = _Part(
+            self.place.node,
+            log.storage,
+            JOURNAL,
+            log,
+            self.etcd,
+            self.names,
+            secret,
+            timing,
+            self._note,
+            take_relay=self.front.relayed,
+        )
+        self.part.watch(self._changed)
+        async with trio.open_nursery() as nursery:
+            begun = trio.Event()
+
+            async def take_part() -> None:
+                host, port = self.place.listen
+                try:
+                    await self.part.run(host, port, advertised=self.place.advertised, ready=begun.set)
+                except OSError as error:
+                    if begun.is_set():
+                        raise
+                    raise ListenError(f"cannot listen on {self.place.listen}: {error.strerror or error}") from error
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(take_part)
+            await begun.wait()
+            nursery.start_soon(self.front.run, listeners)
+            nursery.start_soon(self._watch_leader)
+            ready([str(address) for address, _ in listeners])
+            nursery.start_soon(self._lead_when_due)
+        log.close()
+
+    # ---- coming in
+
+    def _open_log(self) -> DiskLog:
+        """The log on disk, or a new one; one that is damaged is set aside, since the others have what it had (R14)."""
+        try:
+            known = read_known(self._disk)
+            if known is None and that_count(self._disk.names())[0]:
+                raise JournalError(
+                    f"{self._disk.path} holds the journal of a node of its own, which is no member of a cluster"
+                )
+            return open_log(self._log_disk, _new_id, segment_bytes=self.settings.journal_segment_bytes)
+        except JournalDamaged as damage:
+            folder = self._disk.set_aside("damaged")
+            self.log.error("the log is damaged: it is set aside, and this node begins anew", reason=damage, at=folder)
+            return open_log(self._log_disk, _new_id, segment_bytes=self.settings.journal_segment_bytes)
+        except OSError as error:
+            raise JournalError(f"the log cannot be read: {error}") from error
+
+    async def _join(self) -> bytes:
+        """Become one of those that keep the journal; the cluster's secret. JournalError: that must not be."""
+        me, said = replica_id(self.place.node, self._records.storage), False
+        while True:
+            try:
+                secret = await shared_secret(self.etcd, self.names, secrets.token_hex(_SECRET_BYTES).encode())
+                await join_journal(self.etcd, self.names, JOURNAL, me, empty=not self._records.last)
+                return secret
+            except NotThere as refused:
+                raise JournalError(str(refused)) from refused
+            except Unknown as error:
+                if not said:
+                    said = True
+                    self.log.warning("etcd does not answer, and without it nobody knows who leads", error=error)
+            await trio.sleep(_AGAIN_SECONDS)
+
+    def _note(self, event: str, details: dict[str, object]) -> None:
+        said = self.log.error if event == "alarm" else self.log.info
+        said(f"cluster: {event.replace('_', ' ')}", **details)
+
+    def _changed(self) -> None:
+        self._news.set()
+        self._news = trio.Event()
+
+    async def _watch_leader(self) -> None:
+        """Tell the front who leads, for ever."""
+        while True:
+            news, leader = self._news, None
+            view = self.part.replica.view
+            if view is not None and view.state.leader and view.state.leader != self.part.id:
+                address = self.part.address_of(view.state.leader)
+                if address is not None:
+                    leader = Leader(node_of(view.state.leader), address, view.state.epoch)
+            self.front.follow(leader)
+            with trio.move_on_after(_LOOK_SECONDS):
+                await news.wait()
+
+    # ---- leading
+
+    @property
+    def _leads(self) -> bool:
+        return self.part.replica.may_deliver(now_ms())
+
+    async def _lead_when_due(self) -> None:
+        while not self.stopping.is_set():
+            if self._leads:
+                await self._lead()
+            else:
+                await self._for_news()
+        self.part.stop()
+
+    async def _for_news(self, seconds: float = _LOOK_SECONDS) -> None:
+        news = self._news
+        with trio.move_on_after(seconds):
+            await news.wait()
+
+    async def _lead(self) -> None:
+        """Be the broker, as long as this node leads."""
+        replica, records = self.part.replica, self._records
+        epoch = records.epoch
+        records.seal()
+        replica.flush(now_ms())
+        while (replica.syncing or records.dirty) and self._leads:
+            await self._for_news()
+        async with trio.open_nursery() as nursery:
+            node = Node(self.settings, nursery, log=self.log)
+            nursery.start_soon(self._end_when_lost, nursery.cancel_scope, epoch)
+            lead = Replicated(
+                replica, records, self._needed, lambda text: node.registrar.govern(roster_of(text)), nursery
+            )
+            try:
+                self.part.lead = lead
+                nursery.start_soon(lead.hand_over_lazily)
+                await self._begin(node, lead)
+                await self._serve(node)
+            finally:
+                self.part.lead = None
+                self.front.serve(None)
+                nursery.cancel_scope.cancel()
+                if node.keeper is not None:
+                    node.keeper.lose()
+                node.audit.close()
+        if node.failure is not None:
+            raise JournalError(f"the journal cannot be used: {node.failure}")
+
+    async def _begin(self, node: Node, lead: Replicated) -> None:
+        if self._certificates is not None:
+            node.tls = TlsDoor(node, self._certificates)
+        began = now_ms()
+        await node.open_led(self._disk, lead)
+        if self.settings.load_definitions:
+            await load_definitions(node, Path(self.settings.load_definitions))
+        node.nursery.start_soon(node.tick)
+        node.nursery.start_soon(Collector(node).run)
+        self.log.info("this node leads, and serves", epoch=self._records.epoch, ms=now_ms() - began)
+
+    async def _serve(self, node: Node) -> None:
+        """Let clients in until we are to stop."""
+        control = ControlSocket.open(node)
+        if control is not None:
+            node.nursery.start_soon(control.run)
+        self.front.serve(node)
+        await self.stopping.wait()
+        self.front.serve(None)
+        await node.stop()
+        assert node.keeper is not None
+        with trio.move_on_after(_CONFIRM_SECONDS):
+            await node.keeper.caught_up()
+        node.keeper.close()
+
+    async def _end_when_lost(self, scope: trio.CancelScope, epoch: int) -> None:
+        """End what this node does as the leader once it is not, or cannot know for too long (R12)."""
+        certain = trio.current_time()
+        while True:
+            if self._leads:
+                certain = trio.current_time()
+            leading = self.part.replica.leading
+            if leading is None or leading.epoch != epoch or trio.current_time() - certain > _DOUBT_SECONDS:
+                self.log.warning("this node does not lead any more: its connections are closed", epoch=epoch)
+                scope.cancel()
+                return
+            await self._for_news()
+
+    def _needed(self) -> int:
+        view = self.part.replica.view
+        return needed_in_sync(self.place.min_in_sync, len(view.state.replicas) if view is not None else 1)
+
+
+def _new_id() -> str:
+    return secrets.token_hex(16)
+
+
+async def _bring(secret: bytes, address: tuple[str, int], relay: Relay) -> trio.SocketStream:
+    return await open_relay(address, secret, relay)
+
+
+async def serve_clustered(settings: Settings, ready: Callable[[list[str]], None]) -> None:
+    """Be a node of a cluster until SIGTERM or SIGINT; see node.serve."""
+    keep_freed_blocks()
+    Collector.begin()
+    clustered = Clustered(settings, cluster_place(settings), get_log())
+
+    async def heed_signals() -> None:
+        async for number in signals:
+            if number != signal.SIGHUP:
+                clustered.stopping.set()
+                return
+            if clustered.front.node is not None:
+                nursery.start_soon(clustered.front.node.reload)
+
+    def is_ready(urls: list[str]) -> None:
+        Collector.settle_down()
+        ready(urls)
+
+    heeded = (signal.SIGTERM, signal.SIGINT, *([signal.SIGHUP] if settings.uses_tls else []))
+    with trio.open_signal_receiver(*heeded) as signals:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(heed_signals)
+            await clustered.run(is_ready)
+            nursery.cancel_scope.cancel()

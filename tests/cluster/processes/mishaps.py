@@ -1,0 +1,198 @@
+"""What goes wrong with a cluster while clients are at work, and what must be so afterwards.
+
+Each mishap happens, is lived through until clients get confirms again, is mended, and ends with all nodes in sync. What
+was promised to clients is checked by the ledger at the end of the run.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
+
+import trio
+
+from .clients import Load, confirms_again
+from .nodes import Cluster
+from .relays import ETCD
+
+Happening = Callable[[Cluster, Load], Awaitable[None]]
+
+
+class Mishap(NamedTuple):
+    """`relays`: it needs a network that can be cut."""
+
+    happen: Happening
+    relays: bool = False
+
+
+async def leader_killed(cluster: Cluster, load: Load) -> None:
+    """kill -9 of the leader."""
+    leader = await cluster.leader()
+    began = trio.current_time()
+    cluster.kill(leader)
+    await confirms_again(load, began)
+    assert await cluster.other_leader(leader) != leader
+    await cluster.start(leader)
+
+
+async def mirror_killed(cluster: Cluster, load: Load) -> None:
+    """kill -9 of a mirror."""
+    mirror, *_ = await cluster.mirrors()
+    cluster.kill(mirror)
+    await confirms_again(load)
+    await cluster.in_sync()
+    await confirms_again(load)
+    await cluster.start(mirror)
+
+
+async def all_killed(cluster: Cluster, load: Load) -> None:
+    """kill -9 of all nodes at the same time."""
+    cluster.kill(*cluster.names)
+    await cluster.start()
+    await confirms_again(load)
+
+
+async def leader_frozen(cluster: Cluster, load: Load) -> None:
+    """SIGSTOP of the leader, SIGCONT when there is another one."""
+    leader = await cluster.leader()
+    cluster.nodes[leader].freeze()
+    await cluster.other_leader(leader)
+    await confirms_again(load)
+    cluster.nodes[leader].thaw()
+
+
+async def mirror_frozen(cluster: Cluster, load: Load) -> None:
+    """SIGSTOP of a mirror, SIGCONT when it has left the set."""
+    mirror, *_ = await cluster.mirrors()
+    cluster.nodes[mirror].freeze()
+    await cluster.in_sync()
+    await confirms_again(load)
+    cluster.nodes[mirror].thaw()
+
+
+async def handed_over(cluster: Cluster, load: Load) -> None:
+    """SIGTERM to the leader, which hands over before it ends."""
+    leader = await cluster.leader()
+    began = trio.current_time()
+    await cluster.stop(leader)
+    await confirms_again(load, began)
+    await cluster.other_leader(leader)
+    await cluster.start(leader)
+
+
+async def leader_cut_off(cluster: Cluster, load: Load) -> None:
+    """The leader reaches neither nodes nor etcd, and nobody reaches it."""
+    leader = await cluster.leader()
+    cluster.network.isolate(leader, [name for name in cluster.names if name != leader])
+    await cluster.other_leader(leader)
+    await confirms_again(load)
+    cluster.network.heal()
+
+
+async def leader_cut_from_etcd(cluster: Cluster, load: Load) -> None:
+    """The leader reaches the nodes and not etcd: somebody else leads, or it goes on as long as all mirrors answer."""
+    leader = await cluster.leader()
+    cluster.network.cut([leader], [ETCD])
+    await confirms_again(load)
+    await cluster.other_leader(leader)
+    await confirms_again(load)
+    cluster.network.heal()
+
+
+async def leader_hears_nothing(cluster: Cluster, load: Load) -> None:
+    """What the leader says arrives, and what is said to it does not."""
+    leader = await cluster.leader()
+    others = [name for name in cluster.names if name != leader]
+    cluster.network.cut([*others, ETCD], [leader], both_ways=False)
+    await cluster.other_leader(leader)
+    await confirms_again(load)
+    cluster.network.heal()
+
+
+async def mirror_wiped(cluster: Cluster, load: Load) -> None:
+    """A mirror comes back with an empty disk."""
+    mirror, *_ = await cluster.mirrors()
+    cluster.kill(mirror)
+    await cluster.in_sync()
+    cluster.nodes[mirror].wipe()
+    await cluster.start(mirror)
+
+
+async def mirror_damaged(cluster: Cluster, load: Load) -> None:
+    """A bit of what a mirror has on disk is another one when it comes back."""
+    mirror, *_ = await cluster.mirrors()
+    cluster.kill(mirror)
+    await cluster.in_sync()
+    cluster.nodes[mirror].flip_a_bit(random.Random(1))
+    await cluster.start(mirror)
+
+
+async def etcd_killed(cluster: Cluster, load: Load) -> None:
+    """etcd is gone for longer than leases last; as long as all mirrors answer nobody notices."""
+    before = load.ledger.failures
+    cluster.etcd.stop()
+    with trio.move_on_after(cluster.ttl + 1):
+        while True:
+            await confirms_again(load)
+    assert load.ledger.failures == before, load.ledger.troubles
+    cluster.etcd.start()
+    await cluster.etcd.ready()
+
+
+async def etcd_frozen(cluster: Cluster, load: Load) -> None:
+    """The same with an etcd that does not answer."""
+    before = load.ledger.failures
+    cluster.etcd.members[0].pause()
+    with trio.move_on_after(cluster.ttl + 1):
+        while True:
+            await confirms_again(load)
+    assert load.ledger.failures == before, load.ledger.troubles
+    cluster.etcd.members[0].resume()
+
+
+async def two_leaders_killed(cluster: Cluster, load: Load) -> None:
+    """The leader and then, before it is back, the next one: one of three confirms nothing alone."""
+    first = await cluster.leader()
+    cluster.kill(first)
+    second = await cluster.other_leader(first)
+    await confirms_again(load)
+    await cluster.in_sync()
+    cluster.kill(second)
+    await cluster.start(first, second)
+    await confirms_again(load)
+
+
+MISHAPS = {
+    happen.__name__: Mishap(happen, relays)
+    for relays, happenings in (
+        (
+            False,
+            (
+                leader_killed,
+                mirror_killed,
+                all_killed,
+                leader_frozen,
+                mirror_frozen,
+                handed_over,
+                mirror_wiped,
+                mirror_damaged,
+                etcd_killed,
+                etcd_frozen,
+                two_leaders_killed,
+            ),
+        ),
+        (True, (leader_cut_off, leader_cut_from_etcd, leader_hears_nothing)),
+    )
+    for happen in happenings
+}
+
+
+async def live_through(cluster: Cluster, load: Load, name: str) -> None:
+    """A mishap, and the way back."""
+    try:
+        await MISHAPS[name].happen(cluster, load)
+    finally:
+        cluster.mend()
+    await cluster.whole()
+    await confirms_again(load)

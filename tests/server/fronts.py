@@ -1,0 +1,97 @@
+"""Nodes of a cluster as far as clients meet them: fronts on real sockets, links between them, a broker that leads."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+
+import trio
+
+from rabbitish.cluster.etcd import Etcd
+from rabbitish.cluster.member import Member
+from rabbitish.cluster.membership import Names
+from rabbitish.cluster.protocol.timing import Timing
+from rabbitish.cluster.relay import open_relay
+from rabbitish.config import Settings
+from rabbitish.server.front import Front, Leader
+from rabbitish.server.listener import open_listeners
+from rabbitish.server.node import Node
+from tests.cluster.memory_log import MemoryLog
+from tests.server.support import Client
+
+SECRET = b"the secret of the links"
+
+
+class FrontNode:
+    """A front that listens, and the member whose links it shares."""
+
+    def __init__(self, name: str, secret: bytes = SECRET, **settings: object) -> None:
+        values = {"listen": ("amqp://127.0.0.1:0",), **settings}
+        self.settings = Settings(**values)  # type: ignore[arg-type]
+        self.name = name
+        self.front = Front(self.settings, lambda address, relay: open_relay(address, secret, relay))
+        self.ports: list[int] = []
+        self.links: tuple[str, int] = ("", 0)
+        self._secret = secret
+        self._clients: list[Client] = []
+
+    def leader(self, epoch: int = 1) -> Leader:
+        """What others know of this node when it leads."""
+        return Leader(self.name, self.links, epoch)
+
+    async def open(self, at: int = 0) -> Client:
+        """A client of one of the listeners, which has not said anything."""
+        client = Client(await trio.open_tcp_stream("127.0.0.1", self.ports[at]))
+        self._clients.append(client)
+        return client
+
+    async def connect(self) -> Client:
+        client = await self.open()
+        await client.handshake()
+        return client
+
+    async def run(self, task_status: trio.TaskStatus[None]) -> None:
+        log, etcd = MemoryLog(), Etcd([("127.0.0.1", 1)])
+        member = Member(
+            self.name,
+            "s",
+            "j",
+            log,
+            etcd,
+            Names("c"),
+            self._secret,
+            Timing(),
+            take_relay=self.front.relayed,
+        )
+        (links,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        self.links = links.socket.getsockname()[:2]
+        listeners = open_listeners(self.settings)
+        self.ports = [opened.address.port for opened in listeners]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(trio.serve_listeners, member._accept, [links]))
+            nursery.start_soon(self.front.run, listeners)
+            task_status.started()
+
+    async def close(self) -> None:
+        for client in self._clients:
+            await client.stream.aclose()
+
+
+@asynccontextmanager
+async def fronts(*nodes: FrontNode) -> AsyncIterator[None]:
+    """Have them run."""
+    async with trio.open_nursery() as nursery:
+        for node in nodes:
+            await nursery.start(node.run)
+        yield
+        for node in nodes:
+            await node.close()
+        nursery.cancel_scope.cancel()
+
+
+def leads(node: FrontNode, broker: Node, *mirrors: FrontNode, epoch: int = 1) -> None:
+    """A node leads with a broker, and these know it."""
+    node.front.serve(broker)
+    for mirror in mirrors:
+        mirror.front.follow(node.leader(epoch))
