@@ -62,6 +62,7 @@ class Replicated:
         self._nursery = nursery
         self._journal: Journal | None = None
         self._durable: Callable[[int], None] = lambda lsn: None
+        self._wanted = 0  # what somebody waits for
         self._asked = 0  # whoever waits for no more than this need not have anything handed over
         self._handed: deque[tuple[int, int]] = deque()  # last number and bytes of batches that are not committed
         self._handed_bytes = 0
@@ -82,6 +83,7 @@ class Replicated:
 
     def kick(self, wanted: int) -> bool:
         """See Writer."""
+        self._wanted = wanted
         journal = self._journal
         if journal is None or not journal.waiting:
             return False
@@ -119,8 +121,7 @@ class Replicated:
 
     def synced(self) -> None:
         """The disk has done what it had to: it may have the next."""
-        if self._journal is not None and self._journal.waiting:
-            self.hand_over()
+        self.kick(self._wanted)
 
     def delete(self, names: list[str]) -> None:
         """See Writer. A mirror may be reading them, so they may go only later."""

@@ -48,6 +48,8 @@ class DiskTicket:
         self.epoch = log.epoch
         self.cuts = log._cuts
         self.serial = log._pieces.serial
+        self.appends = log._appends
+        """How many bytes it appends, where it does nothing else; else None."""
 
     def run(self) -> None:
         """See Ticket."""
@@ -74,6 +76,7 @@ class DiskLog:
         self._pieces = Pieces(disk)
         self._work: list[Callable[[], None]] = []
         self._writes: list[bytes] | None = None  # what the last of it writes
+        self._appends: int | None = 0  # how much of it all does, if nothing else
         self._cuts = 0
         self._barrier = 0  # up to here is synced by the time that what is queued is done
         self._coming_head = SegmentHead(0, 0, 0, 0, 0)
@@ -110,7 +113,7 @@ class DiskLog:
 
     def _do(self, work: Callable[[], None]) -> None:
         self._work.append(work)
-        self._writes = None
+        self._writes = self._appends = None
 
     def note_epoch(self, epoch: int) -> None:
         """See Log."""
@@ -145,8 +148,10 @@ class DiskLog:
         self._segments[-1] = (head, at + size)
         if self._writes is None:
             writes: list[bytes] = []
-            self._do(lambda: self._writer.write(writes))
+            self._work.append(lambda: self._writer.write(writes))
             self._writes = writes
+        if self._appends is not None:
+            self._appends += size
         self._writes += parts
         self.last = last
 
@@ -327,7 +332,8 @@ class DiskLog:
     def begin_sync(self) -> DiskTicket:
         """See Log."""
         work, self._work, self._writes = self._work, [], None
-        return DiskTicket(self, work)
+        ticket, self._appends = DiskTicket(self, work), 0
+        return ticket
 
     def end_sync(self, ticket: Ticket) -> None:
         """See Log."""
