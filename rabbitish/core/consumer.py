@@ -100,7 +100,7 @@ class Consumers:
             room = consumer.room()
             if room > 0:
                 return consumer, room
-            self._set_aside(consumer)
+            self.set_aside(consumer)
         return None
 
     def alone(self) -> bool:
@@ -121,7 +121,7 @@ class Consumers:
             if room > 0:
                 able.append((consumer, room))
             else:
-                self._set_aside(consumer)
+                self.set_aside(consumer)
         return able
 
     def rotate(self) -> None:
@@ -139,7 +139,8 @@ class Consumers:
         if len(self._turns) > 1:
             self._turns = dict(sorted(self._turns.items(), reverse=True))
 
-    def _set_aside(self, consumer: Consumer) -> None:
+    def set_aside(self, consumer: Consumer) -> None:
+        """It has no room; no turns before it has."""
         self._leave(consumer)
         consumer.waiting = True
 

@@ -87,7 +87,8 @@ class Leaving(Holdings, ABC):
     def acknowledge(self, messages: Sequence[Message]) -> None:
         """Consumers are done with these messages."""
         self._let_out(messages)
-        self.forget_away(messages)
+        if self.away_bytes:
+            self.forget_away(messages)
         if self.durable:
             self.record_removed(messages, Reason.ACKNOWLEDGED)
 

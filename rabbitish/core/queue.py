@@ -290,9 +290,20 @@ class Queue(Leaving):
         each = min(min(room for _, room in takers), ready // len(takers)) if takers else 0
         if not each:
             return 0
-        first, messages, returns = self._take_run(lane, each * len(takers))
-        for place, (consumer, _) in enumerate(takers):
-            self._give(consumer, lane, first + place, messages[place :: len(takers)], returns, len(takers))
+        step = len(takers)
+        first, messages, returns = self._take_run(lane, each * step)
+        full = self.ready > len(messages)  # whether it will be asked again who has room
+        held: list[Message] = []
+        for place, (consumer, room) in enumerate(takers):
+            share = messages[place::step]
+            if consumer.no_ack:
+                self._give(consumer, lane, first + place, share, returns, step)
+            else:
+                self.unacked_bytes += consumer.deliver(lane, first + place, share, returns, step)
+                held += share
+                if full and room == each:
+                    self.consumers.set_aside(consumer)
+        self._book_held(held)
         return len(messages)
 
     def _handful(self) -> int:
@@ -318,17 +329,22 @@ class Queue(Leaving):
         self, consumer: Consumer, lane: Lane, first: int, messages: list[Message], returns: int, step: int = 1
     ) -> None:
         """Deliver what was taken, and book it. See Consumer.deliver."""
-        count = len(messages)
         size = consumer.deliver(lane, first, messages, returns, step)
-        self.ready -= count
         if consumer.no_ack:
+            self.ready -= len(messages)
             self.bytes -= size
             self.record_removed(messages, Reason.ACKNOWLEDGED)
         else:
-            self.unacked += count
             self.unacked_bytes += size
-            if self.durable:
-                self._record_delivered(messages)
+            self._book_held(messages)
+
+    def _book_held(self, messages: list[Message]) -> None:
+        """These are with consumers that will say what becomes of them."""
+        count = len(messages)
+        self.ready -= count
+        self.unacked += count
+        if count and self.durable:
+            self._record_delivered(messages)
 
     def take(self, now: int, *, no_ack: bool) -> tuple[Lane, int, Message, int] | None:
         """One message for basic.get: its lane, position, the message and how often it came back; None when empty."""

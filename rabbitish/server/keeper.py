@@ -82,8 +82,7 @@ class Keeper:
         self._failed = failed
         self._log = node.log
         self._held: dict[Link, None] = {}  # with something to say that must not be heard before the journal is on disk
-        self._further = trio.Event()  # the journal is on disk further than before
-        self.behind = False
+        self._further: trio.Event | None = None  # for who waits until the journal is on disk further than before
         self._codec = WireCodec(node.hub.properties)
         self.recovered = self._recover(disk)
         self.journal = self.recovered.journal
@@ -132,12 +131,14 @@ class Keeper:
     def _tell(self, lsn: int) -> None:
         """The journal is on disk up to `lsn`: whoever waits for it may go on."""
         self._node.hub.now_durable(lsn)
-        self._further.set()
-        self._further = trio.Event()
-        held, self._held = self._held, {}
-        now = self._node.now()
-        for link in held:
-            link.flush(now)
+        if self._further is not None:
+            self._further.set()
+            self._further = None
+        if self._held:
+            held, self._held = self._held, {}
+            now = self._node.now()
+            for link in held:
+                link.flush(now)
 
     def hold(self, link: Link) -> None:
         """A link waits for the journal; it is flushed when that is on disk some way further."""
@@ -151,11 +152,12 @@ class Keeper:
         safe = self._syncer.kick(self._node.hub.wanted)
         if safe:
             self._tell(self.journal.durable_lsn)
-        behind = self.journal.pending_bytes > self._node.settings.journal_backlog_bytes
-        if behind is not self.behind:
-            self.behind = behind
+        node = self._node
+        behind = self.journal.pending_bytes > node.settings.journal_backlog_bytes
+        if behind is not node.behind:
+            node.behind = behind
             if not behind:
-                for link in self._node.links.values():
+                for link in node.links.values():
                     link.look_again()
         return safe
 
@@ -164,6 +166,12 @@ class Keeper:
         hub = self._node.hub
         hub.wanted = max(hub.wanted, self.journal.last_lsn)
         await self.reached(hub.wanted)
+
+    def _go_further(self) -> trio.Event:
+        """Set when the journal is on disk some way further."""
+        if self._further is None:
+            self._further = trio.Event()
+        return self._further
 
     async def compact(self) -> None:
         """Keep the journal from taking much more room than what lives in it."""
@@ -194,7 +202,7 @@ class Keeper:
         while hub.durable < lsn:
             if self._lost:
                 raise JournalError("another node leads by now")
-            further = self._further
+            further = self._go_further()
             self._node.pump(self._node.now())  # to have it written and synced, and all told of it
             await further.wait()
 

@@ -29,6 +29,9 @@ _FEW_PARTS = 64
 _AHEAD_READ_BYTES = 16 * 1024
 
 
+_NOTHING = memoryview(b"")
+
+
 def _behind(parts: list[bytes], sent: int) -> bytes:
     """What comes after the first `sent` bytes of all parts."""
     for index, part in enumerate(parts):
@@ -52,6 +55,7 @@ class Link:
     """The server's side of a session."""
 
     __slots__ = (
+        "_done",
         "_hard_limit",
         "_is_ahead",
         "_node",
@@ -71,8 +75,9 @@ class Link:
         self.session = session
         self.closed = False
         self._over = trio.Event()  # there is nothing more to read for
+        self._done = False  # the same at hand
         self._sent_all = trio.Event()  # set when _rest gets empty
-        self._rest = memoryview(b"")  # taken from the outbox and not yet sent
+        self._rest = _NOTHING  # taken from the outbox and not yet sent
         self._watching = 0
         self._is_ahead = False  # when that was last asked
         self._read_bytes = session.settings.read_bytes
@@ -108,7 +113,7 @@ class Link:
         """See Ready."""
         if events & WRITE:
             self._write()
-        if events & READ and not self._over.is_set():
+        if events & READ and not self._done:
             try:
                 self._read()
             except Exception as error:  # a bug of ours costs this connection, not the broker
@@ -136,10 +141,13 @@ class Link:
             session.receive_data(data, self._node.now())
         if not data or session.ended:
             self._end()
-        else:
+        elif session.listed:
+            pass  # it will be flushed, and looked at then
+        elif session.publishes or session.busy or not session.reading:
             self.look_again()
 
     def _end(self) -> None:
+        self._done = True
         self._over.set()
         self.look_again()
 
@@ -148,10 +156,8 @@ class Link:
         if self.closed:
             return
         session = self.session
-        events = 0
-        if self._rest:
-            events = WRITE
-        if not self._over.is_set() and session.reading and not session.busy and session.outbox.size <= self._hard_limit:
+        events = WRITE if self._rest else 0
+        if session.reading and not self._done and not session.busy and session.outbox.size <= self._hard_limit:
             paused = session.publishes and self._node.behind
             if not paused:
                 events |= READ
@@ -163,15 +169,11 @@ class Link:
 
     # ---- out
 
-    @property
-    def _held(self) -> bool:
-        """Whether what the session has to say must wait for the journal."""
-        return self.session.outbox.held_until > self.session.hub.durable
-
     def flush(self, now: int) -> None:
         """Send what the session has to say, and notice what else changed about it."""
-        outbox = self.session.outbox
-        if self._held:
+        session = self.session
+        outbox = session.outbox
+        if outbox.held_until > session.hub.durable:  # what it has to say must wait for the journal
             keeper = self._node.keeper
             assert keeper is not None
             keeper.hold(self)
@@ -182,7 +184,8 @@ class Link:
                 outbox.size = 0
                 self._end()
                 return
-        if self.session.ended:
+        if session.ended:
+            self._done = True
             self._over.set()
         self.look_again()
 
@@ -196,7 +199,7 @@ class Link:
                 sent = self._sock.send(data)
             except BlockingIOError:
                 pass
-            rest = memoryview(data)[sent:]
+            rest = memoryview(data)[sent:] if sent < len(data) else _NOTHING
         else:  # large bodies need not be copied together
             parts = outbox.take_parts()
             with contextlib.suppress(BlockingIOError):
@@ -213,7 +216,7 @@ class Link:
         except BlockingIOError:
             return
         except OSError:
-            self._rest = memoryview(b"")
+            self._rest = _NOTHING
             self._sent_all.set()
             self._end()
             return
@@ -228,7 +231,7 @@ class Link:
     def cut(self) -> None:
         """Hang up at once; what was still to be said is not."""
         self.session.receive_eof(self._node.now())
-        self._rest = memoryview(b"")
+        self._rest = _NOTHING
         self._end()
         self.close()
 

@@ -94,6 +94,7 @@ class Node:
         self.tls: TlsDoor | None = None
         self.failure: Exception | None = None
         self.keeper: Keeper | None = None
+        self.behind = False  # whether publishers must wait for the disk
         self._round_now: int | None = None
         self.reactor = Reactor(self._begin_round, self._end_round, linger=alone)
         nursery.start_soon(self.reactor.run)
@@ -134,11 +135,6 @@ class Node:
             self.log.error("journal: the broker stops", error=error)
             self.failure = error
             self.nursery.cancel_scope.cancel()
-
-    @property
-    def behind(self) -> bool:
-        """Whether publishers must wait for the disk."""
-        return self.keeper is not None and self.keeper.behind
 
     def now(self) -> int:
         """Wall milliseconds that never go back."""

@@ -208,17 +208,16 @@ class Channel:
 
     def ack(self, taken: list[Run]) -> None:
         """The peer is done with these; if that takes long it is not heard before all is done."""
-        if _are_many(taken, _ACKED_AT_ONCE):
+        if len(taken) == 1:
+            run = taken[0]
+            self._acked(run.queue, run.consumer, run.held())
+        elif _are_many(taken, _ACKED_AT_ONCE):
             self.session.occupy(_in_pieces(self.ack_at_once, taken, _ACKED_AT_ONCE))
         else:
             self.ack_at_once(taken)
 
     def ack_at_once(self, taken: list[Run]) -> None:
         """The peer is done with these."""
-        if len(taken) == 1:
-            run = taken[0]
-            self._acked(run.queue, run.consumer, run.held())
-            return
         # Most are of one queue and consumer, whom it is enough to tell once.
         queue = consumer = None
         messages: list[Message] = []
@@ -276,7 +275,7 @@ class Channel:
                 self.consumers[consumer.tag] = self.consumers.pop(consumer.tag)
             self.wake_consumers()
         elif consumer.waiting:
-            consumer.resume()
+            consumer.queue.wake(consumer)
 
     def wake_consumers(self) -> None:
         """Whatever kept consumers of this channel waiting may be over."""

@@ -100,9 +100,10 @@ class Session:
             if data:
                 self.parser.push(data)
             self._frames()
-            for channel in self._confirming:
-                channel.flush_confirms()
-            self._confirming.clear()
+            if self._confirming:
+                for channel in self._confirming:
+                    channel.flush_confirms()
+                self._confirming.clear()
         except Exception as error:  # noqa: BLE001 (ours, whatever it is: the broker lives on)
             self._own_fault(error)
 

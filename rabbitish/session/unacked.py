@@ -118,6 +118,13 @@ class Unacked:
 
     def take(self, tag: int) -> Run | None:
         """Take one delivery out; None: there is no such one."""
+        if len(self._runs) == 1 and self._firsts[0] == tag:  # the only one that a peer with a prefetch of 1 has
+            only = self._runs[0]
+            if only is not None and len(only.messages) == 1:
+                self._runs.clear()
+                self._firsts.clear()
+                self._begin = self._gone = 0
+                return only
         place = bisect_right(self._firsts, tag, self._begin) - 1
         run = self._runs[place] if place >= self._begin else None
         if run is None:

@@ -20,6 +20,7 @@ _AUTO_DELETE, _HAS_TTLS = 1, 2
 _TTL = Struct(">Qq")  # the number, and the TTL or -1
 _ROUTE = Struct(">HII")
 _RANGE_BYTES = 12
+_OF_ONE_RANGE = Struct(">IBQI")
 _RETURNED = Struct(">IQI")
 RETURNED_BYTES = _RETURNED.size
 
@@ -234,6 +235,8 @@ def ranges_of(lsns: Sequence[int]) -> list[int]:
 
 def encode_of_queue(queue: int, flags: int, ranges: Ranges) -> bytes:
     """REMOVE (flags: the reason) and DELIVERED: these messages of this queue."""
+    if len(ranges) == 2:
+        return _OF_ONE_RANGE.pack(queue, flags, *ranges)
     return _QUEUE.pack(queue, flags) + Struct(">" + "QI" * (len(ranges) // 2)).pack(*ranges)
 
 

@@ -16,7 +16,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import groupby
-from typing import NamedTuple
+from operator import attrgetter
+from typing import NamedTuple, Protocol
 
 from rabbitish.store.bodies import Ranges, encode_of_queue, ranges_of
 from rabbitish.store.files import Disk, File
@@ -25,7 +26,7 @@ from rabbitish.store.record import (
     SegmentHead,
     Type,
     encode,
-    encode_mark,
+    encode_mark_record,
     encode_segment_head,
 )
 from rabbitish.store.segments import WEIGHT_BYTES, Segment, Segments
@@ -36,6 +37,16 @@ _RANGES_AT_ONCE = 2048
 _GATHERED_AT_MOST = 4096
 # Pieces from this size on are written by themselves.
 _LARGE_BYTES = 64 * 1024
+
+
+_number = attrgetter("lsn")
+
+
+class Numbered(Protocol):
+    """A message, as far as records name it."""
+
+    lsn: int
+    size: int
 
 
 class Batch(NamedTuple):
@@ -109,9 +120,10 @@ class Journal:
         self.last_sequence = next_sequence - 1
         self._filled = 0  # bytes of records in the segment that is being filled, apart from its snapshot
         self._segment: Segment
+        self._name = ""  # of its file
         self._first = False
         self._gathering: tuple[Type, int, int] | None = None  # kind, queue and flags of the record that is open
-        self._gathered: list[int] = []  # the messages in it
+        self._gathered: list[Numbered] = []  # the messages in it
         self._large: dict[int, _Large] = {}  # messages among what is not closed yet, by number
         self._pieces: list[bytes] = []
         self._unclosed = 0  # bytes of these
@@ -150,9 +162,10 @@ class Journal:
         if self._filled >= self.segment_bytes:
             self._begin_segment()
 
-    def gather(self, kind: Type, queue: int, flags: int, lsns: list[int]) -> None:
+    def gather(self, kind: Type, queue: int, flags: int, messages: Sequence[Numbered]) -> None:
         """Append a record of messages of a queue, or add them to the last one if that says the same of others.
 
+        What a REMOVE leaves of segments is counted when the record is closed, for all of it at once.
         Who has a number of theirs, as `last_lsn`, must have called `close_gathering` first, to be sure that all he
         means is in records up to there.
         """
@@ -162,17 +175,23 @@ class Journal:
                 self._mark()
             self.last_lsn += 1
             self._gathering = (kind, queue, flags)
-        self._gathered += lsns
+        self._gathered += messages
 
     def close_gathering(self) -> None:
         """Nothing more goes into the last record."""
         if self._gathering is None:
             return
         (kind, queue, flags), self._gathering = self._gathering, None
-        lsns, self._gathered = self._gathered, []
-        lsns.sort()
+        messages, self._gathered = self._gathered, []
         self.last_lsn -= 1  # which was taken for it
-        self._append_ranges(kind, queue, flags, ranges_of(lsns))
+        if len(messages) == 1:
+            ranges = [messages[0].lsn, 1]
+        else:
+            messages.sort(key=_number)
+            ranges = ranges_of([message.lsn for message in messages])
+        self._append_ranges(kind, queue, flags, ranges)
+        if kind is Type.REMOVE:
+            self.segments.left(queue, ranges, [message.size for message in messages])
 
     def append_snapshot(self, kind: Type, *body: bytes) -> None:
         """Append a record of the snapshot that begins a segment, however large that becomes."""
@@ -212,7 +231,7 @@ class Journal:
         del self._large[lsn]
         pieces, index = self._pieces, large.index
         size = sum(map(len, pieces[index : index + 3]))
-        mark = b"".join(encode(lsn, self.epoch, Type.MARK, encode_mark(self.durable_lsn)))
+        mark = encode_mark_record(lsn, self.epoch, self.durable_lsn)
         pieces[index : index + 3] = (mark, b"", b"")
         saved = size - len(mark)
         self._segment.leave_out(lsn, saved, large.weight)
@@ -234,9 +253,7 @@ class Journal:
 
     def _add(self, pieces: Sequence[bytes]) -> int:
         self._pieces += pieces
-        size = 0
-        for piece in pieces:
-            size += len(piece)
+        size = sum(map(len, pieces))
         self._segment.size += size
         self._unclosed += size
         self.pending_bytes += size
@@ -245,15 +262,14 @@ class Journal:
     def _mark(self) -> None:
         """Begin a batch with how far the journal was safe: less than that found later is damage, not a torn tail."""
         self.last_lsn += 1
-        size = self._add(encode(self.last_lsn, self.epoch, Type.MARK, encode_mark(self.durable_lsn)))
-        self._segment.other_bytes += size
+        self._segment.other_bytes += self._add((encode_mark_record(self.last_lsn, self.epoch, self.durable_lsn),))
 
     def _begin_segment(self) -> None:
         self._close_batch()
         self.last_sequence += 1
         self._first = True
         head = SegmentHead(self.last_sequence, self.last_sequence, 0, self.last_lsn + 1, 0)
-        self._segment = self.segments.begin(head)
+        self._segment, self._name = self.segments.begin(head), head.name
         self._segment.other_bytes = self._add([encode_segment_head(head)])
         self._mark()
         self.append_snapshot(Type.SNAPSHOT)
@@ -263,9 +279,8 @@ class Journal:
 
     def _close_batch(self) -> None:
         if self._pieces:
-            name = self._segment.head.name
-            head, rest = (self._pieces[:1], self._pieces[1:]) if self._first else ([], self._pieces)
-            self._batches.append(Batch(name, self._first, head + _joined(rest), self._unclosed, self.last_lsn))
+            parts = self._pieces[:1] + _joined(self._pieces[1:]) if self._first else _joined(self._pieces)
+            self._batches.append(Batch(self._name, self._first, parts, self._unclosed, self.last_lsn))
             self._pieces = []
             self._large.clear()
             self._unclosed = 0

@@ -111,6 +111,16 @@ def encode_mark(durable_lsn: int) -> bytes:
     return _MARK.pack(MARK_MAGIC, durable_lsn)
 
 
+_MARK_RECORD = Struct(">QIBB8sQ")  # all of it but length and checksum, which are a good part of what little is written
+_LENGTH_AND_CRC = Struct(">II")
+
+
+def encode_mark_record(lsn: int, epoch: int, durable_lsn: int) -> bytes:
+    """The whole record."""
+    checked = _MARK_RECORD.pack(lsn, epoch, Type.MARK, 0, MARK_MAGIC, durable_lsn)
+    return _LENGTH_AND_CRC.pack(_MARK.size, zlib.crc32(checked)) + checked
+
+
 def decode_mark(data: bytes, body: int) -> int:
     """The other way."""
     lsn: int = _MARK.unpack_from(data, body)[1]

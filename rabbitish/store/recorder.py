@@ -23,7 +23,6 @@ from rabbitish.store.bodies import (
     Named,
     Route,
     encode_returned,
-    ranges_of,
 )
 from rabbitish.store.journal import Journal
 from rabbitish.store.record import Type
@@ -124,8 +123,8 @@ class JournalRecorder:
         """See Recorder."""
         number = self._numbers.pop(queue)
         self._routes.clear()
-        self._journal.segments.remove_queue(number)
         self.declared = self._journal.append(Type.QUEUE_GONE, number.to_bytes(4, "big"))
+        self._journal.segments.remove_queue(number)
 
     def bound(self, vhost: str, binding: Binding) -> None:
         """See Recorder."""
@@ -206,18 +205,11 @@ class JournalRecorder:
 
     def removed(self, queue: Queue, messages: Sequence[Message], reason: Reason) -> None:
         """See Recorder."""
-        number, segments = self._numbers[queue], self._journal.segments
-        lsns = [message.lsn for message in messages]
-        self._journal.gather(Type.REMOVE, number, _REASON_NUMBERS[reason], lsns)
-        ranges, start = ranges_of(lsns), 0
-        for index in range(0, len(ranges), 2):
-            end = start + ranges[index + 1]
-            weight = sum([message.size + WEIGHT_BYTES for message in messages[start:end]])
-            segments.removed(number, ranges[index : index + 2], weight)
-            start = end
-        if self._journal.holds_large and reason is Reason.ACKNOWLEDGED:
-            for lsn in lsns:
-                self._journal.done_with(lsn)
+        journal = self._journal
+        journal.gather(Type.REMOVE, self._numbers[queue], _REASON_NUMBERS[reason], messages)
+        if journal.holds_large and reason is Reason.ACKNOWLEDGED:
+            for message in messages:
+                journal.done_with(message.lsn)
 
     def page_removed(self, queue: Queue, page: Page, reason: Reason) -> None:
         """See Recorder."""
@@ -227,7 +219,7 @@ class JournalRecorder:
 
     def delivered(self, queue: Queue, messages: Sequence[Message]) -> None:
         """See Recorder."""
-        self._journal.gather(Type.DELIVERED, self._numbers[queue], 0, [message.lsn for message in messages])
+        self._journal.gather(Type.DELIVERED, self._numbers[queue], 0, messages)
 
     def returned(self, queue: Queue, message: Message, returns: int) -> None:
         """See Recorder."""

@@ -142,6 +142,15 @@ class Segments:
         for first, count in zip(ranges[::2], ranges[1::2], strict=True):
             self.of(first).remove(queue, first, count, each * count)
 
+    def left(self, queue: int, ranges: Ranges, sizes: Sequence[int]) -> None:
+        """Messages have left a queue whose bodies had these sizes. No range reaches over the beginning of a segment."""
+        start = 0
+        for index in range(0, len(ranges), 2):
+            first, count = ranges[index], ranges[index + 1]
+            weight = sum(sizes[start : start + count]) + WEIGHT_BYTES * count
+            self.of(first).remove(queue, first, count, weight)
+            start += count
+
     def remove_queue(self, queue: int) -> None:
         """A queue has gone with all that it held."""
         for segment in self.all:

@@ -114,6 +114,9 @@ class FrameParser:
             data, pos = self.data, self.pos = self._behind, self._behind_at
             have = len(data) - pos
             self._behind = b""
+        if not have:
+            self.data, self.pos, self._need = b"", 0, HEAD.size
+            return None
         if have < HEAD.size:
             self._wait_for(HEAD.size)
             return None

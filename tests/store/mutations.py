@@ -119,7 +119,7 @@ MUTATIONS = (
     Mutation(
         "drop the record of deliveries",
         "core/queue.py",
-        "            if self.durable:\n                self._record_delivered(messages)\n",
+        "        if count and self.durable:\n            self._record_delivered(messages)\n",
         "",
         "store/test_recovery.py",
     ),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import NamedTuple
+
 from rabbitish.store.bodies import decode_of_queue
 from rabbitish.store.journal import _RANGES_AT_ONCE, Journal
 from rabbitish.store.record import (
@@ -106,27 +109,51 @@ def gathered(data: bytes) -> list[tuple[int, Type, tuple[int, int, tuple[int, ..
     ]
 
 
+class Numbered(NamedTuple):
+    lsn: int
+    size: int = 100
+
+
+def messages(numbers: Iterable[int]) -> list[Numbered]:
+    return [Numbered(number) for number in numbers]
+
+
+def test_what_left_is_counted_message_by_message_when_its_record_is_closed() -> None:
+    journal = journal_on(FakeDisk(), segment_bytes=1 << 20)
+    small = publish(journal, size=100)
+    publish(journal, size=100)
+    large = publish(journal, size=5000)
+    publish(journal, size=5000)
+    (segment,) = journal.segments.all
+    journal.gather(Type.REMOVE, 1, 0, [Numbered(large, 5000)])
+    journal.gather(Type.REMOVE, 1, 0, [Numbered(small)])
+    journal.close_gathering()
+    assert (segment.counts, segment.weights) == ({1: 2}, {1: 5100 + 2 * WEIGHT_BYTES})
+    assert list(segment.removed) == [1, small, 1, 1, large, 1]
+
+
 def test_the_same_said_of_several_is_one_record() -> None:
     disk = FakeDisk()
     journal = journal_on(disk, segment_bytes=1 << 20)
+    first = publish(journal, 1, 2, count=5)
     write(journal)
     before = journal.last_lsn
-    for lsns in ([15], [11, 12], [13]):
-        journal.gather(Type.REMOVE, 1, 0, lsns)
+    for numbers in ([first + 4], [first, first + 1], [first + 2]):
+        journal.gather(Type.REMOVE, 1, 0, messages(numbers))
         assert (journal.last_lsn, journal.waiting) == (before + 2, True)  # a mark comes first
-    journal.gather(Type.REMOVE, 1, 3, [14])  # for another reason
-    journal.gather(Type.REMOVE, 2, 3, [14])  # from another queue
-    journal.gather(Type.DELIVERED, 2, 3, [20])
+    journal.gather(Type.REMOVE, 1, 3, messages([first + 3]))  # for another reason
+    journal.gather(Type.REMOVE, 2, 3, messages([first + 3]))  # from another queue
+    journal.gather(Type.DELIVERED, 2, 3, messages([20]))
     lsn = publish(journal)
-    journal.gather(Type.DELIVERED, 2, 3, [21])
+    journal.gather(Type.DELIVERED, 2, 3, messages([21]))
     journal.close_gathering()  # somebody asked how far the journal is
-    journal.gather(Type.DELIVERED, 2, 3, [22])
+    journal.gather(Type.DELIVERED, 2, 3, messages([22]))
     assert journal.last_lsn == lsn + 2
     write(journal)
     assert gathered(disk.read(segment_name(1))) == [
-        (before + 2, Type.REMOVE, (1, 0, (11, 3, 15, 1))),
-        (before + 3, Type.REMOVE, (1, 3, (14, 1))),
-        (before + 4, Type.REMOVE, (2, 3, (14, 1))),
+        (before + 2, Type.REMOVE, (1, 0, (first, 3, first + 4, 1))),
+        (before + 3, Type.REMOVE, (1, 3, (first + 3, 1))),
+        (before + 4, Type.REMOVE, (2, 3, (first + 3, 1))),
         (before + 5, Type.DELIVERED, (2, 3, (20, 1))),
         (lsn + 1, Type.DELIVERED, (2, 3, (21, 1))),
         (lsn + 2, Type.DELIVERED, (2, 3, (22, 1))),
@@ -139,8 +166,8 @@ def test_very_much_that_is_the_same_is_several_records() -> None:
     journal = journal_on(disk, segment_bytes=1 << 20)
     before = journal.last_lsn
     lsns = list(range(100, 10_100, 2))
-    journal.gather(Type.REMOVE, 1, 0, list(reversed(lsns)))
-    journal.gather(Type.REMOVE, 1, 0, [99])
+    journal.gather(Type.DELIVERED, 1, 0, messages(reversed(lsns)))
+    journal.gather(Type.DELIVERED, 1, 0, messages([99]))
     write(journal)
     found = gathered(disk.read(segment_name(1)))
     assert [lsn for lsn, _, _ in found] == [before + 1 + n for n in range(len(found))]
