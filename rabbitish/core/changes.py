@@ -71,8 +71,11 @@ class Recorder(Protocol):
     def unbound(self, vhost: str, binding: Binding) -> None:
         """It has gone."""
 
-    def published(self, queues: Sequence[Queue], messages: Sequence[Message], now: int) -> None:
-        """Persistent messages of one address went to these durable queues; gives each message its number."""
+    def published(self, queues: Sequence[Queue], messages: Sequence[Message], now: int, *, alike: bool = True) -> None:
+        """Persistent messages of one address went to these durable queues; gives each message its number.
+
+        They have one priority, and expire or not. `alike`: all that is before their bodies is the same to the byte.
+        """
 
     def removed(self, queue: Queue, messages: Sequence[Message], reason: Reason) -> None:
         """Messages with numbers left a queue."""

@@ -40,8 +40,11 @@ class Target(Protocol):
     def enqueue(self, message: Message, now: int) -> bool:
         """Take a message; False when it is refused."""
 
-    def enqueue_alike(self, messages: list[Message], now: int) -> None:
-        """Take messages of one stamp, where none may be refused."""
+    def enqueue_alike(self, messages: list[Message], size: int, now: int) -> None:
+        """Take messages of one kind, whose bodies are `size` bytes together, where none may be refused.
+
+        Of one kind they expire or not, and have one priority.
+        """
 
 
 Destination: TypeAlias = "Target | Exchange"

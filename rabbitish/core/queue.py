@@ -147,17 +147,16 @@ class Queue(Leaving):
             self._dirty.append(self)
         return True
 
-    def enqueue_alike(self, messages: list[Message], now: int) -> None:
-        """Put messages of one stamp at the end, for a queue that refuses none (see `may_refuse`)."""
+    def enqueue_alike(self, messages: list[Message], size: int, now: int) -> None:
+        """See Target; for a queue that refuses none (see `may_refuse`)."""
         lane = self._lane
         if self._special or lane.expiring or messages[0].stamp.expiration_ms is not None:
             for message in messages:
                 self._enqueue_special(message, now)
             return
         lane.last.extend(messages)
-        count = len(messages)
-        self.ready += count
-        self.bytes += count * messages[0].size
+        self.ready += len(messages)
+        self.bytes += size
         if not self.dirty:
             self.dirty = True
             self._dirty.append(self)

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 
 from rabbitish.core.access.logins import Attempt
 from rabbitish.core.access.records import User
+from rabbitish.core.message import Traits
 from rabbitish.core.vhost import Vhost
 from rabbitish.errors import AMQPError, ChannelError, ConnectionFailure, ReplyCode
 from rabbitish.session import basic, handshake, modes, topology  # noqa: F401  (they fill the table of methods)
@@ -24,7 +25,8 @@ from rabbitish.session.fastlane import Template, take_fast
 from rabbitish.session.hub import Hub, Log, Peer
 from rabbitish.session.outbox import Outbox
 from rabbitish.session.patience import Patience
-from rabbitish.session.publish import Route, RouteMemory, find_route
+from rabbitish.session.publish import Form, Route, RouteMemory, find_route
+from rabbitish.session.shapes import Kind, Shape
 from rabbitish.values import Table
 from rabbitish.wire import methods
 from rabbitish.wire.codec import IDS
@@ -78,8 +80,9 @@ class Session:
         self.heard = now
         self.channels: dict[int, Channel] = {}
         self._memory = RouteMemory(self.settings.route_cache_entries)
-        self.routes, self.templates = self._memory.routes, self._memory.templates
-        self.template: Template | None = None  # that of the last publish
+        self.routes, self.templates, self.shapes = self._memory.routes, self._memory.templates, self._memory.shapes
+        self.template: Template | None = None  # the last one that a publish had
+        self.kind: Kind | None = None  # of the last publish
         self.blocked = False  # it published under an alarm
         self._confirming: list[Channel] = []
         self._opening = b""
@@ -283,6 +286,19 @@ class Session:
         """Know publishes that begin like this one from now on."""
         self._memory.remember(self.templates, template.beginning, template)
 
+    def remember_shape(self, form: Form, shape: Shape) -> None:
+        """Know publishes of this shape from now on."""
+        self._memory.remember_shape(form, shape)
+
+    def kind_of(self, method: bytes, route: Route, traits: Traits) -> Kind:
+        """The kind of publishes with this method frame and such traits."""
+        key = method, traits.persistent, traits.priority, traits.expiration_ms is not None
+        kind = self._memory.kinds.get(key)
+        if kind is None:
+            kind = Kind(int.from_bytes(method[1:3], "big"), route, traits)
+            self._memory.remember(self._memory.kinds, key, kind)
+        return kind
+
     def note_confirms(self, channel: Channel) -> None:
         """A channel has publishes to confirm at the end of this batch."""
         if not self._confirming or self._confirming[-1] is not channel:
@@ -297,11 +313,11 @@ class Session:
     @property
     def ahead(self) -> bool:
         """Whether the peer publishes more than those take who are at work for it."""
-        template = self.template
-        if template is None or not template.route.targets:
+        kind = self.kind
+        if kind is None or not kind.route.targets:
             return False
         now = self.broker.now
-        for target in template.route.targets[:_LOOKED_AT]:  # noqa: SIM110 (any() takes three times as long)
+        for target in kind.route.targets[:_LOOKED_AT]:  # noqa: SIM110 (any() takes three times as long)
             if target.outpaced(now):
                 return True
         return False
@@ -384,7 +400,7 @@ class Session:
         known = vhost.route_memories.get(self.user.name)
         if isinstance(known, RouteMemory):
             self._memory = known
-            self.routes, self.templates = known.routes, known.templates
+            self.routes, self.templates, self.shapes = known.routes, known.templates, known.shapes
         else:
             vhost.route_memories[self.user.name] = self._memory
         self.heard = self.now
@@ -460,4 +476,4 @@ class Session:
         self.hub.sessions.discard(self)
         self.touch()
         self.outbox.end()
-        self.template = None  # which leads to queues, and they to their owners
+        self.template = self.kind = None  # which lead to queues, and they to their owners

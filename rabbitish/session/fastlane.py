@@ -16,15 +16,13 @@ from struct import Struct
 from typing import TYPE_CHECKING
 
 from rabbitish.core.message import Message
-from rabbitish.core.vhost import durable_queues
 from rabbitish.errors import AMQPError
 from rabbitish.session.content import CLASS_BASIC, WireMessage, WireStamp
-from rabbitish.session.publish import Route
+from rabbitish.session.shapes import Kind, Shape
 from rabbitish.wire import methods
 from rabbitish.wire.frames import CONTENT_HEAD, FRAME_BODY, FRAME_END, FRAME_HEADER, FRAME_METHOD, FRAME_OVERHEAD, HEAD
 
 if TYPE_CHECKING:
-    from rabbitish.session.channel import Channel
     from rabbitish.session.connection import Session
 
 _head = HEAD.unpack_from
@@ -41,19 +39,14 @@ _ACK_ARGUMENTS_AT = _HEAD_SIZE + 4
 class Template:
     """What a publish means that begins with these bytes: method frame, content header, head of the one body frame."""
 
-    __slots__ = ("beginning", "channel", "content_at", "durable", "route", "size", "stamp", "together")
+    __slots__ = ("beginning", "content_at", "kind", "size", "stamp")
 
-    def __init__(self, beginning: bytes, content_at: int, number: int, route: Route, stamp: WireStamp) -> None:
+    def __init__(self, beginning: bytes, content_at: int, kind: Kind, stamp: WireStamp) -> None:
         self.beginning = beginning
         self.content_at = content_at  # where the header frame starts
         self.size = len(beginning) + (stamp.size + 1 if stamp.size else 0)  # of the whole, last frame end included
-        self.channel = number
-        self.route = route
+        self.kind = kind
         self.stamp = stamp
-        # Messages may wait for each other unless each one's fate is known only when it is handed over.
-        targets = route.targets or ()
-        self.together = bool(targets) and all(target.holds and not target.may_refuse for target in targets)
-        self.durable = durable_queues(targets) if stamp.persistent else []
 
 
 def take_fast(session: Session) -> None:
@@ -64,13 +57,15 @@ def take_fast(session: Session) -> None:
     if have - pos < _ACK_FRAME:
         return
     starts = buf.startswith
-    channels = session.channels
-    batch: list[Message] = []
+    batch: list[Message] = []  # publishes of one kind
+    kind = None
+    alike = True  # whether they are of one template
     template = session.template
-    if template is not None and (session.templates.get(template.beginning) is not template):
-        template = None  # bindings changed since
-    channel = channels.get(template.channel) if template is not None else None
-    if template is not None and channel is not None and channel.plain:
+    if template is not None and session.templates.get(template.beginning) is template:  # or bindings changed since
+        channel = session.channels.get(template.kind.channel)
+        if channel is not None and channel.plain:
+            kind = template.kind
+    if template is not None and kind is not None:
         beginning, content_at, size, stamp = template.beginning, template.content_at, template.size, template.stamp
     else:
         beginning, content_at, size, stamp = b"\xff", 0, 0, None
@@ -82,26 +77,37 @@ def take_fast(session: Session) -> None:
             batch.append(WireMessage(stamp, buf[pos + content_at : end]))
             pos = end
             continue
-        if batch:
-            assert template is not None and channel is not None
-            _hand_over(channel, template, batch)
-            batch = []
         if starts(_ACK, pos + 3):
+            if batch:
+                assert kind is not None
+                _hand_over(session, kind, batch, alike=alike)
+                batch, alike = [], True
             if not _take_ack(session, buf, pos):
                 break
             pos += _ACK_FRAME
             if session.busy:
                 break
             continue
-        template = _recognise(session, buf, pos, have)
-        if template is None:
+        found = _recognise(session, buf, pos, have)
+        if found is None:
             break
-        session.template = template
-        channel = channels[template.channel]
+        if batch and found.kind is not kind:
+            assert kind is not None
+            _hand_over(session, kind, batch, alike=alike)
+            batch, alike = [], True
+        alike &= not batch
+        kind = found.kind
+        if isinstance(found, Shape):
+            stamp, start, alike = None, pos, False
+            pos = found.take(buf, pos, min(session.frame_max, session.settings.max_message_bytes), batch)
+            if pos == start:
+                break
+            continue
+        session.template = template = found
         beginning, content_at, size, stamp = template.beginning, template.content_at, template.size, template.stamp
     if batch:
-        assert template is not None and channel is not None
-        _hand_over(channel, template, batch)
+        assert kind is not None
+        _hand_over(session, kind, batch, alike=alike)
     parser.pos = pos
 
 
@@ -120,8 +126,8 @@ def _take_ack(session: Session, buf: bytes, pos: int) -> bool:
     return True
 
 
-def _recognise(session: Session, buf: bytes, pos: int, have: int) -> Template | None:
-    """The template of the publish at `pos`; None: that is for the generic path, or not all here."""
+def _recognise(session: Session, buf: bytes, pos: int, have: int) -> Template | Shape | None:
+    """What the publish at `pos` is like; None: that is for the generic path, or not all here."""
     if have - pos < _SHORTEST_PUBLISH:
         return None
     kind, number, size = _head(buf, pos)
@@ -159,46 +165,64 @@ def _recognise(session: Session, buf: bytes, pos: int, have: int) -> Template | 
         or (body_size and _head(buf, header_end + 1) != (FRAME_BODY, number, body_size))
     ):
         return None
-    route = session.routes.get(buf[pos + _HEAD_SIZE : method_end])
+    content_at = header_at - pos
+    form = buf[pos : header_at + _HEAD_SIZE], beginning[content_at + _PROPERTIES_AT :][:2]
+    again = False  # whether the last one that was looked at began with the same bytes
+    if body_size:
+        for shape in session.shapes.get(form, ()):
+            if shape.fits(beginning):
+                again, shape.last = beginning == shape.last, beginning
+                if not again:
+                    return shape
+                break
+    return _learn(session, beginning, content_at, form, body_size, again=again)
+
+
+def _learn(
+    session: Session, beginning: bytes, content_at: int, form: tuple[bytes, bytes], body_size: int, *, again: bool
+) -> Template | Shape | None:
+    """Decode what is published and remember what it is like; None: that is for the generic path."""
+    method = beginning[:content_at]
+    route = session.routes.get(method[_HEAD_SIZE:-1])
     if route is None or not route.targets:
         return None
-    return _template(session, beginning, number, header_at - pos, route, body_size)
-
-
-def _template(
-    session: Session, beginning: bytes, number: int, content_at: int, route: Route, body_size: int
-) -> Template | None:
-    end = len(beginning) - 1 - (_HEAD_SIZE if body_size else 0)
-    raw = beginning[content_at + _PROPERTIES_AT : end]
-    repeats = raw in session.properties.known
+    raw = beginning[content_at + _PROPERTIES_AT : len(beginning) - 1 - (_HEAD_SIZE if body_size else 0)]
+    repeats = again or raw in session.properties.known
     try:
         summary = session.properties.summary(raw)
     except AMQPError:
         return None
     if not summary.plain:
         return None
-    stamp = WireStamp(route.address, summary.traits, body_size, number, route.suffix)
-    template = Template(beginning, content_at, number, route, stamp)
-    if not template.together:
+    kind = session.kind_of(method, route, summary.traits)
+    if not kind.together:
         return None
+    if body_size and not again and (kind.repeats or not repeats):
+        shape = Shape(kind, beginning, content_at)
+        session.remember_shape(form, shape)
+        return shape
+    template = Template(beginning, content_at, kind, kind.stamp(body_size, summary.traits.expiration_ms))
     if repeats:  # properties that are new each time would only fill the memory
+        kind.repeats = True
         session.remember_template(template)
     return template
 
 
-def _hand_over(channel: Channel, template: Template, batch: list[Message]) -> None:
-    """Put messages of one template into their queues."""
-    session = channel.session
+def _hand_over(session: Session, kind: Kind, batch: list[Message], *, alike: bool) -> None:
+    """Put messages of one kind into their queues."""
+    channel = session.channels[kind.channel]
+    session.kind = kind
     if channel.confirms is not None:
         channel.confirms.published += len(batch)
         session.note_confirms(channel)
     session.note_publish()
-    targets = template.route.targets
+    targets = kind.route.targets
     assert targets
     recorder = session.vhost.recorder
-    if recorder is not None and template.durable:
-        recorder.published(template.durable, batch, session.now)
+    if recorder is not None and kind.durable:
+        recorder.published(kind.durable, batch, session.now, alike=alike)
         if channel.confirms is not None:
             channel.confirms.safe_at = recorder.position
+    size = len(batch) * batch[0].size if alike else sum([message.size for message in batch])
     for target in targets:
-        target.enqueue_alike(batch, session.now)
+        target.enqueue_alike(batch, size, session.now)

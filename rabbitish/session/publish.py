@@ -9,7 +9,7 @@ Order of the checks: rabbit_channel:handle_method(basic.publish) of RabbitMQ 3.1
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from rabbitish.core.exchange import Exchange, Target
 from rabbitish.core.message import Address
@@ -35,8 +35,14 @@ if TYPE_CHECKING:
     from rabbitish.session.channel import Channel
     from rabbitish.session.connection import Session
     from rabbitish.session.fastlane import Template
+    from rabbitish.session.shapes import Kind, Shape
 
+K = TypeVar("K")
 T = TypeVar("T")
+Form: TypeAlias = tuple[bytes, bytes]
+"""Method frame and head of the header frame of a publish, and the flags of its properties."""
+# Of publishes whose property lists are equally long, so many shapes are remembered.
+_SHAPES_OF_A_FORM = 4
 
 
 class Route:
@@ -60,24 +66,32 @@ class RouteMemory:
     and when full.
     """
 
-    __slots__ = ("_most", "routes", "templates")
+    __slots__ = ("_most", "kinds", "routes", "shapes", "templates")
 
     def __init__(self, most: int) -> None:
         self._most = most
         self.routes: dict[bytes, Route] = {}
         self.templates: dict[bytes, Template] = {}
+        self.kinds: dict[tuple[bytes, bool, int, bool], Kind] = {}
+        self.shapes: dict[Form, list[Shape]] = {}
 
     def clear(self) -> None:
         """Forget everything."""
         self.routes.clear()
         self.templates.clear()
+        self.kinds.clear()
+        self.shapes.clear()
 
-    def remember(self, memory: dict[bytes, T], key: bytes, value: T) -> None:
+    def remember(self, memory: dict[K, T], key: K, value: T) -> None:
         """Keep something, in place of everything else where that is too much."""
         if self._most:
             if len(memory) >= self._most:
                 memory.clear()
             memory[key] = value
+
+    def remember_shape(self, form: Form, shape: Shape) -> None:
+        """Know publishes of this shape from now on."""
+        self.remember(self.shapes, form, [shape, *self.shapes.get(form, ())[: _SHAPES_OF_A_FORM - 1]])
 
 
 def find_route(session: Session, method: methods.BasicPublish) -> Route:

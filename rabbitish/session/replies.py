@@ -44,7 +44,7 @@ class ReplyConsumer:
         """A requester takes what comes."""
         return False
 
-    def enqueue_alike(self, messages: list[Message], now: int) -> None:
+    def enqueue_alike(self, messages: list[Message], size: int, now: int) -> None:
         """Send several answers."""
         for message in messages:
             self.enqueue(message, now)

@@ -131,12 +131,18 @@ class Decoder:
                 raise unreadable(record, error) from error
 
     def _check_contents(self, data: bytes, record: Record, publish: Publish) -> None:
+        codec, route = self.codec, publish.route
         messages = self.publishes.messages(data, publish, 0, publish.length, 0)
-        properties = self.codec.properties_of(messages[0])
-        for message in messages:
-            self.codec.body_of(message)
-        if len(messages) > 1 and self.codec.properties_of(messages[-1]) != properties:
-            raise ValueError("messages of one record have different properties")
+        known = b""
+        for message, content in zip(messages, codec.contents_of(messages), strict=True):
+            beginning = codec.beginning(content, 0)
+            if beginning != known:  # for most repeat theirs
+                known = beginning
+                codec.properties_of(message)
+                own = codec.stamp(route.address, route.channel, content, 0)
+                if (own.traits, own.size) != (message.stamp.traits, message.stamp.size):
+                    raise ValueError("messages of one record are of different kinds")
+            codec.body_of(message)
 
     # ---- by type
 

@@ -7,6 +7,7 @@ here waits: a record is in the journal's buffer when a call returns, and on disk
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
 from typing import Protocol
 
 from rabbitish.core.changes import Reason
@@ -183,14 +184,21 @@ class JournalRecorder:
 
     # ---- messages
 
-    def published(self, queues: Sequence[Queue], messages: Sequence[Message], now: int) -> None:
+    def published(self, queues: Sequence[Queue], messages: Sequence[Message], now: int, *, alike: bool = True) -> None:
         """See Recorder."""
         first = messages[0]
         numbers, route = self._route(first.address, self._codec.channel_of(first), tuple(queues))
         contents = self._codec.contents_of(messages)
-        number = self._journal.publish(route, numbers, now, contents, first.size)
-        for lsn, message in enumerate(messages, number):
-            message.lsn = lsn
+        if alike:
+            number = self._journal.publish(route, numbers, now, contents, first.size)
+            for lsn, message in enumerate(messages, number):
+                message.lsn = lsn
+            return
+        for _, group in groupby(zip(messages, contents, strict=True), lambda one: (id(one[0].stamp), len(one[1]))):
+            some = list(group)
+            number = self._journal.publish(route, numbers, now, [content for _, content in some], some[0][0].size)
+            for lsn, (message, _) in enumerate(some, number):
+                message.lsn = lsn
 
     def _route(self, address: Address, channel: int, queues: tuple[Queue, ...]) -> tuple[tuple[int, ...], bytes]:
         key = (address, channel, queues)

@@ -84,7 +84,7 @@ class _Refusing:
     def enqueue(self, message: Message, now: int) -> bool:
         return False
 
-    def enqueue_alike(self, messages: list[Message], now: int) -> None:
+    def enqueue_alike(self, messages: list[Message], size: int, now: int) -> None:
         """Never called, since it may refuse."""
 
 

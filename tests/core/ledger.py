@@ -97,7 +97,7 @@ class Ledger:
         """See Recorder."""
         self.bindings.remove(binding)
 
-    def published(self, queues: Sequence[Queue], messages: Sequence[Message], now: int) -> None:
+    def published(self, queues: Sequence[Queue], messages: Sequence[Message], now: int, *, alike: bool = True) -> None:
         """See Recorder."""
         assert queues and len(set(queues)) == len(queues)
         for message in messages:

@@ -185,10 +185,10 @@ def test_messages_published_alike_come_in_together() -> None:
     messages = [PlainMessage("abc"), PlainMessage("def")]
     with world.batch():
         world.publish("first")
-        queue.enqueue_alike(list(messages), world.now)
+        queue.enqueue_alike(list(messages), 6, world.now)
         world.publish("last")
     assert counters(world) == (4, 0, 15, 0)
-    queue.enqueue_alike([PlainMessage("ghi")], world.now)
+    queue.enqueue_alike([PlainMessage("ghi")], 3, world.now)
     world.settle()
     assert world.get_all() == "firstabcdeflastghi"
 
@@ -198,8 +198,8 @@ def test_messages_published_alike_with_an_expiration_each_have_it(arguments: dic
     world = World()
     queue = world.queue(**arguments)
     assert queue.holds
-    queue.enqueue_alike([PlainMessage(body, expiration=10) for body in "ab"], world.now)
-    queue.enqueue_alike([PlainMessage(body) for body in "cd"], world.now)
+    queue.enqueue_alike([PlainMessage(body, expiration=10) for body in "ab"], 2, world.now)
+    queue.enqueue_alike([PlainMessage(body) for body in "cd"], 2, world.now)
     assert world.ready() == "abcd"
     world.wait(10)
     assert world.ready() == "cd"
@@ -450,7 +450,7 @@ def test_a_deleted_queue_takes_nothing_and_refuses_nothing(arguments: dict[str, 
     queue = world.queue(**arguments)
     world.delete()
     assert queue.enqueue(PlainMessage("a"), world.now)
-    queue.enqueue_alike([PlainMessage("b")], world.now)
+    queue.enqueue_alike([PlainMessage("b")], 1, world.now)
     world.settle()
     assert (queue.ready, world.broker.usage.bytes) == (0, 0)
 

@@ -93,9 +93,9 @@ class Books(Ledger):
         self.reborn: dict[tuple[str, int], list[Queue]] = {}
         self.doubtful: dict[tuple[Queue, int], str] = {}
 
-    def published(self, queues: Sequence[Queue], messages: Sequence[Message], now: int) -> None:
+    def published(self, queues: Sequence[Queue], messages: Sequence[Message], now: int, *, alike: bool = True) -> None:
         """See Recorder."""
-        super().published(queues, messages, now)
+        super().published(queues, messages, now, alike=alike)
         (message,) = messages
         assert isinstance(message, PlainMessage)
         if message.origin:

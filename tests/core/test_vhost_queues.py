@@ -263,7 +263,7 @@ class Requester:
         self.answers.append(message.body)
         return True
 
-    def enqueue_alike(self, messages: list[object], now: int) -> None:
+    def enqueue_alike(self, messages: list[object], size: int, now: int) -> None:
         """See Target."""
         for message in messages:
             self.enqueue(message, now)

@@ -89,7 +89,7 @@ class Journal:
         self.declared = 0
         self.oldest = 0
 
-    def published(self, queues: Sequence[Queue], messages: Sequence[Message], now: int) -> None:
+    def published(self, queues: Sequence[Queue], messages: Sequence[Message], now: int, *, alike: bool = True) -> None:
         for message in messages:
             self.position += 1
             message.lsn = self.position

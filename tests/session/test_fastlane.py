@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+from random import Random
 
 import pytest
 
 from rabbitish.session import fastlane
 from rabbitish.wire import methods
+from rabbitish.wire.frames import content_frames
 
 from .client import Client, close_of, publication
 from .harness import World
-from .pair import Pair
-from .traffic import converse, oddities
+from .pair import Pair, declaration
+from .traffic import FORMS, converse, oddities, unlike
 
 SEEDS = range(6 * max(int(os.environ.get("RABBITISH_EXPLORE", "0")), 1))
 SEEDS_A_TEST = 6
@@ -46,14 +48,68 @@ def test_just_beside(monkeypatch: pytest.MonkeyPatch, odd: int, frame_max: int) 
         pair.compare(bodies=True)
 
 
-def test_what_is_learnt_of_one_peer_holds_for_another_only_within_its_limits(world: World) -> None:
+@pytest.mark.parametrize("form", range(FORMS))
+def test_a_shape_with_any_other_byte(monkeypatch: pytest.MonkeyPatch, form: int) -> None:
+    """Every byte that is before the body of a message whose shape is known is changed in turn."""
+    pair, random = Pair(monkeypatch, fastlane.take_fast), Random(form)
+    pair.client(131_072, (1,))
+    pair.say(0, declaration("q0").frame(1))
+    method = methods.BasicPublish(routing_key="q0")
+
+    def said(channel: int = 1) -> bytes:
+        return method.frame(channel) + content_frames(channel, 60, unlike(random, form), b"abc", 4096)
+
+    size = len(said())
+    for at in range(len(method.frame(1)), size):
+        if pair.clients[0][0].session.state != "running":
+            pair.both(lambda world: world.advance(40_000))
+            pair.clients.clear()
+            pair.client(131_072, (1,))
+        closing = bool(pair.clients[0][0].session.channels[1].closing)
+        if closing:
+            pair.say(0, methods.ChannelCloseOk().frame(1) + methods.ChannelOpen().frame(1))
+        pair.say(0, b"".join([said() for _ in range(4)]))
+        other = said()
+        at = min(at, len(other) - 1)
+        other = other[:at] + bytes((random.choice([other[at] ^ 1, other[at] ^ 0x80, 0x7F, 0]),)) + other[at + 1 :]
+        pair.say(0, said() + other + said() + said())
+        pair.compare()
+        pair.both(World.settle)
+        pair.compare(bodies=True)
+        pair.say(0, methods.QueuePurge(queue="q0").frame(1))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_kinds_in_any_order(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+    pair, random = Pair(monkeypatch, fastlane.take_fast), Random(seed)
+    pair.both(World.keep_journal)
+    pair.client(131_072, (1,))
+    for name in ("q0", "q3"):
+        pair.say(0, declaration(name).frame(1))
+
+    def said() -> bytes:
+        name, own = random.choice(["q0", "q3"]), f"{random.randrange(10**6):06d}"
+        named = random.choice([{}, {"message_id": own}, {"message_id": own}, {"priority": 1}, {"expiration": own}])
+        mode, size = random.choice([None, 2]), random.choice([0, 1, 1, 20])
+        return publication(name, b"x" * size, delivery_mode=mode, **named) * random.choice([1, 1, 1, 2])
+
+    for _ in range(12):
+        pair.say(0, b"".join([said() for _ in range(30)]))
+        pair.compare()
+        pair.both(World.settle)
+        pair.compare(bodies=True)
+
+
+@pytest.mark.parametrize("ids", [False, True])
+def test_what_is_learnt_of_one_peer_holds_for_another_only_within_its_limits(world: World, *, ids: bool) -> None:
     large, small = world.client(), world.client(frame_max=4096)
     large.declare("q")
+    named = iter([{"message_id": str(number)} if ids else {} for number in range(9)])
     for _ in range(3):
-        large.publish("q", bytes(10_000))
-        small.publish("q", bytes(4_000))
+        large.publish("q", bytes(10_000), **next(named))
+        small.publish("q", bytes(4_000), **next(named))
     assert world.queue("q").ready == 6
-    small.publish("q", bytes(10_000))
+    small.raw(publication("q", bytes(10_000), **next(named)))
     text = "FRAME_ERROR - type 3, all octets = <<>>: {frame_too_large,10000,4088}"
     small.expect(close_of(methods.ConnectionClose, 501, text, None), channel=0)
     assert world.queue("q").ready == 6

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from decimal import Decimal
 from random import Random
 
 import pytest
 
+from rabbitish.core.vhost import REPLY_TO
 from rabbitish.session.connection import Session
-from rabbitish.values import Table
+from rabbitish.values import Float32, Int8, Table, Timestamp
 from rabbitish.wire import methods
 from rabbitish.wire.frames import CONTENT_HEAD, HEAD, content_frames
 from rabbitish.wire.properties import Properties
@@ -74,6 +76,35 @@ def oddities(channel: int) -> list[bytes]:
     ]
 
 
+FORMS = 8
+
+
+def unlike(random: Random, form: int) -> bytes:
+    """Properties of one of some forms, with values of their own."""
+    number = random.randrange(10**9)
+    own = f"{number:09d}"
+    mode = random.choice([2, 2, 2, 1])
+    forms = [
+        Properties(delivery_mode=mode, message_id=own, timestamp=number),
+        Properties(delivery_mode=2, content_type="a/b", message_id=str(random.choice([number, number % 97]))),
+        Properties(correlation_id=own, reply_to=random.choice([own, REPLY_TO[:-1] + own[-1]]), app_id=own),
+        Properties(delivery_mode=mode, expiration=str(random.choice([number, 1, 20, 25, 3 * 10**11])), type=own),
+        Properties(priority=random.choice([0, 1, 1, 1, 200]), content_encoding=own, cluster_id=own),
+        Properties(delivery_mode=2, headers={"id": own, "n": number, "x": [number / 7, True, {"y": own.encode()}]}),
+        Properties(headers={"at": Timestamp(number), "none": None, "n": Int8(number % 100), "d": Decimal(number)}),
+        Properties(headers={"f": Float32(number), "s": {"own": own}}, message_id=own),
+    ]
+    rare = [
+        Properties(correlation_id=own, reply_to=REPLY_TO, app_id=own),
+        Properties(delivery_mode=mode, expiration=random.choice(["+5", "1o", "5 ", "315360000001", ""]), type=own),
+        Properties(user_id="guest", message_id=own),
+        Properties(headers={"CC": ["q0", own]}),
+        Properties(headers={"CX": ["q0", own]}),
+        Properties(delivery_mode=3, message_id=own, timestamp=number),
+    ]
+    return (random.choice(rare) if random.random() < 0.004 else forms[form]).encode()
+
+
 class Traffic:
     """What clients might say, chosen by a seed."""
 
@@ -86,6 +117,7 @@ class Traffic:
         self.exchanges = random.choices(EXCHANGES, k=2)
         self.sizes = random.choices(SIZES, k=2)
         self.kinds = random.choices(range(9), k=2)
+        self.forms = random.choices(range(FORMS), k=2)
 
     def step(self) -> None:
         """One client says a few things, cut anywhere."""
@@ -133,6 +165,8 @@ class Traffic:
 
     def publishes(self, client: Client, channel: int) -> bytes:
         """The same again and again, or each time another."""
+        if self.random.random() < 0.4:
+            return self.unlike(client, channel)
         if self.random.random() < 0.6:
             return self.publication(client, channel) * self.random.choice([1, 2, 3, 10])
         return b"".join([self.publication(client, channel) for _ in range(self.random.randint(1, 3))])
@@ -150,6 +184,23 @@ class Traffic:
         frame_max = client.session.frame_max if usual else random.choice([4096, 20 if size < 200 else 4096])
         body = random.choice([b"x", b"\xce", b"\x01"]) * size
         return method.frame(channel) + content_frames(channel, 60, self.properties(), body, max(frame_max, 700))
+
+    def unlike(self, client: Client, channel: int) -> bytes:
+        """Several in a row that are of one form, mostly, and each have something of their own."""
+        random = self.random
+        method = methods.BasicPublish(exchange=random.choice(self.exchanges), routing_key=random.choice(self.keys))
+        usual = random.choice(self.forms)
+        sizes = random.choice([[1], [100], [100], [0, 1], [1, 9, 100, 4000], [4088, 4089]])
+        said: list[bytes] = []
+        for _ in range(random.choice([1, 2, 3, 10, 20])):
+            form = usual if random.random() < 0.9 else random.randrange(FORMS)
+            raw = unlike(random, form)
+            if random.random() < 0.004:  # which may leave it well-formed, or not
+                at = random.randrange(len(raw))
+                raw = raw[:at] + bytes((random.randrange(256),)) + raw[at + 1 :]
+            body = b"x" * random.choice(sizes)
+            said += [method.frame(channel), content_frames(channel, 60, raw, body, max(client.session.frame_max, 700))]
+        return b"".join(said * random.choice([1, 1, 1, 2]))
 
     def properties(self) -> bytes:
         random = self.random
