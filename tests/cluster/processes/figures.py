@@ -41,13 +41,27 @@ def spread(values: list[float]) -> dict[str, float | int]:
 
 
 async def _rounds(
-    happen: Happening, rounds: int, *, relays: bool = False, leader_goes: bool = True, watch_seconds: float = 2.0
+    happen: Happening,
+    rounds: int,
+    *,
+    relays: bool = False,
+    leader_goes: bool = True,
+    watch_seconds: float = 2.0,
+    backlog: int = 0,
 ) -> dict[str, Any]:
-    """The same mishap again and again in one cluster with clients at work, each time mended."""
+    """The same mishap again and again in one cluster with clients at work, each time mended.
+
+    `backlog`: so many messages of 1 KiB wait in another queue.
+    """
     firsts: list[float] = []
     gaps: list[float] = []
     with tempfile.TemporaryDirectory(prefix="rabbitish-figures-") as folder:
         async with cluster(Path(folder), relays=relays, settings=_SETTINGS) as nodes:
+            if backlog:
+                fill = f"-q backlog --keep -y 0 -s 1024 -p -c 1000 -C {backlog}"
+                port = nodes.nodes[await nodes.leader()].port
+                await trio.to_thread.run_sync(partial(load, port, fill, seconds=300))
+                await nodes.in_sync()
             work = Load(Ledger(), nodes.uris, streams=1, pause=0.005)
             async with at_work(work):
                 for _ in range(rounds):
@@ -225,6 +239,7 @@ def _throughput(rounds: int, seconds: float) -> dict[str, Any]:
 
 FIGURES: dict[str, Callable[[int, float], dict[str, Any]]] = {
     "leader_killed": _figure(_kill_leader),
+    "leader_killed_with_200_000": _figure(_kill_leader, 5, backlog=200_000),
     "leader_frozen": _figure(_freeze_leader, 5),
     "leader_cut_off": _figure(_cut_off_leader, 5, relays=True),
     "hand_over": _figure(_hand_over),

@@ -88,23 +88,25 @@ async def _play(run: Run, folder: Path, size: int, seconds: float, seed: int) ->
             whole = trio.current_time() - healed
             await confirms_again(load)
         state = await nodes.state()
-        return _told(load, nodes) | {
+        return await _told(load, nodes) | {
             "cuts": cuts,
             "epochs": state.epoch if state else None,
             "in_sync_after_s": round(whole, 1),
         }
 
 
-def _told(load: Load, nodes: Cluster) -> dict[str, Any]:
+async def _told(load: Load, nodes: Cluster) -> dict[str, Any]:
     verdict = load.ledger.verdict()
     tracebacks = nodes.tracebacks()
+    unsound = await nodes.unsound()
     return {
-        "valid": verdict.valid and not tracebacks,
+        "valid": verdict.valid and not tracebacks and not unsound,
         **verdict._asdict(),
         "longest_gap_s": round(load.ledger.longest_gap(), 2),
         "troubles": dict(load.ledger.troubles.most_common(5)),
         "refusals": dict(load.ledger.refused.most_common(5)),
         "tracebacks": tracebacks,
+        "unsound": unsound,
     }
 
 
@@ -140,7 +142,7 @@ async def _soak(folder: Path, seconds: float, seed: int, only: tuple[str, ...], 
                 name = chance.choice(only or tuple(MISHAPS))
                 told["mishaps"].append(name)
                 await live_through(nodes, load, name)
-        told |= _told(load, nodes)
+        told |= await _told(load, nodes)
 
 
 def soak(*, seconds: float, seed: int, only: tuple[str, ...] = (), keep: Path | None = None) -> dict[str, Any]:

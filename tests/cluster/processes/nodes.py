@@ -33,6 +33,11 @@ REPOSITORY = Path(__file__).parents[3]
 CLUSTER = "drill"
 
 
+def _environment() -> dict[str, str]:
+    """Of a process that runs this code."""
+    return {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+
+
 class Broker:
     """One `rabbitish serve`, started again with the same options as often as is wanted."""
 
@@ -50,11 +55,10 @@ class Broker:
     def start(self) -> None:
         """Start it; `ready` waits until it listens."""
         assert self._process is None, f"{self.name} runs"
-        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
         self._begins = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                self._command, cwd=REPOSITORY, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                self._command, cwd=REPOSITORY, env=_environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
 
     @property
@@ -335,6 +339,19 @@ class Cluster:
         result: dict[str, object] = json.loads(await self.ctl(name, "cluster", "status", "--json"))
         return result
 
+    async def unsound(self) -> list[str]:
+        """Kill all; what `rabbitish journal verify` has to say of the folders of those whose journal is damaged."""
+        self.kill(*(name for name, node in self.nodes.items() if node.pid is not None))
+        found = []
+        for name, node in self.nodes.items():
+            command = [sys.executable, "-m", "rabbitish", "journal", "verify", str(node.data)]
+            done = await trio.run_process(
+                command, capture_stdout=True, capture_stderr=True, check=False, cwd=REPOSITORY, env=_environment()
+            )
+            if done.returncode:
+                found.append(f"{name}: {done.stdout.decode()}{done.stderr.decode()}")
+        return found
+
     async def ctl(self, name: str, *words: str) -> str:
         """An operator's command on a node; what it prints. CalledProcessError, with what it said."""
         command = [sys.executable, "-m", "rabbitish", *words, "--data-dir", str(self.nodes[name].data)]
@@ -344,7 +361,7 @@ class Cluster:
             capture_stderr=True,
             check=False,
             cwd=REPOSITORY,
-            env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+            env=_environment(),
         )
         assert done.returncode == 0, f"{words} on {name}: {done.stderr.decode()}"
         return done.stdout.decode()
