@@ -243,7 +243,8 @@ class Keeper:
     def lose(self) -> None:
         """Another node leads the journal: whoever waits for it waits in vain."""
         self._lost = True
-        self._further.set()
+        if self._further is not None:
+            self._further.set()
         self.recovered.shelf.close()
 
     def _leave_checkpoint(self) -> None:
