@@ -276,13 +276,21 @@ class Etcd:
                     raise Unknown(f"etcd answered {answer[:100]!r}")
         except BaseException:
             await connection.close()
-            self._at = (at + 1) % len(self._endpoints)
+            await self._give_up(at)
             raise
         if len(self._idle) < _MOST_IDLE and connection.reusable():
             self._idle.append((at, connection))
         else:
             await connection.close()
         return found
+
+    async def _give_up(self, at: int) -> None:
+        """Try the next endpoint first; what else is open to this one is most likely as dead."""
+        self._at = (at + 1) % len(self._endpoints)
+        dead = [connection for where, connection in self._idle if where == at]
+        self._idle = [(where, connection) for where, connection in self._idle if where != at]
+        for connection in dead:
+            await connection.close()
 
     async def _call(self, path: str, request: Json, *, read: bool = False) -> Json:
         """Ask. Unknown: see the module; for reads, every endpoint was tried."""

@@ -95,6 +95,7 @@ class EtcdCoordinator:
         self._key = names.journal(journal)
         self._nursery = nursery
         self._lease = 0
+        self._keeping = trio.CancelScope()
         self.replica: Replica
         self.addresses: dict[str, tuple[str, int]] = {}
         """Where nodes listen."""
@@ -124,9 +125,9 @@ class EtcdCoordinator:
             view = self._view(Range(read.revision, [kv for kvs in read.ranges for kv in kvs]))
         self.replica.was_read(view, now_ms())
 
-    async def follow(self) -> None:
-        """Tell the replica of every change, for ever."""
-        async with aclosing(self._etcd.follow(self._names.prefix)) as states:
+    async def follow(self, anew_seconds: float) -> None:
+        """Tell the replica of every change, for ever; silence of so many seconds is not believed."""
+        async with aclosing(self._etcd.follow(self._names.prefix, anew_seconds=anew_seconds)) as states:
             async for found in states:
                 if (view := self._view(found)) is not None:
                     self.replica.observed(view, now_ms())
@@ -147,18 +148,20 @@ class EtcdCoordinator:
         return View(state[0], state[1], frozenset(live), found.revision)
 
     async def keep_lease(self, node: str, address: tuple[str, int], ttl_seconds: int) -> None:
-        """Be a node that lives, for ever; what the lease says goes to the replica."""
+        """Be a node that lives, until `end_lease`; what the lease says goes to the replica."""
         value = json.dumps({"address": address}).encode()
-        while True:
-            try:
-                self._lease = await self._etcd.grant(ttl_seconds)
-                await self._etcd.txn([], [put(self._names.node(node), value, self._lease)])
-                await self._renew(self._lease, ttl_seconds)
-            except Unknown:
-                await trio.sleep(_AGAIN_SECONDS)
+        with self._keeping:
+            while True:
+                try:
+                    self._lease = await self._etcd.grant(ttl_seconds)
+                    await self._etcd.txn([], [put(self._names.node(node), value, self._lease)])
+                    await self._renew(self._lease, ttl_seconds)
+                except Unknown:
+                    await trio.sleep(_AGAIN_SECONDS)
 
     async def end_lease(self) -> None:
         """The node stops, and nobody needs to wait until its lease ends by itself."""
+        self._keeping.cancel()  # or it would take the end for a loss, and ask for another
         with suppress(Unknown):
             await self._etcd.revoke(self._lease)
 
