@@ -8,7 +8,9 @@ Nothing else makes time pass.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
+from rabbitish.core.access.policies import Policy
 from rabbitish.core.changes import Recorder
 from rabbitish.core.chores import Chores
 from rabbitish.core.deadlines import Deadlines
@@ -36,6 +38,8 @@ class Broker:
         self.usage = Usage()
         self.vhosts: dict[str, Vhost] = {}
         self._policies: dict[str, Policies] = {}  # by virtual host, where there are any
+        # Hears of a policy of a virtual host that is not held against a name, since matching takes too long.
+        self.on_too_hard: Callable[[str, Policy, str], None] | None = None
         self.recorder: Recorder | None = None
         self._dirty: list[Queue] = []
         self._settle_budget = settle_budget
@@ -71,6 +75,9 @@ class Broker:
     def govern(self, policies: Mapping[str, Policies], now: int) -> None:
         """These policies hold from now on, by virtual host, and no others; for virtual hosts that are to come too."""
         self._policies = {name: each for name, each in policies.items() if each}
+        if self.on_too_hard is not None:
+            for name, each in self._policies.items():
+                each.on_too_hard = partial(self.on_too_hard, name)
         for name, vhost in self.vhosts.items():
             new = self._policies.get(name, NO_POLICIES)
             if not new.same(vhost.governor.policies):

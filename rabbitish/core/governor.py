@@ -15,8 +15,11 @@ from rabbitish.core.exchange import Exchange
 from rabbitish.core.policing import NO_POLICIES, Policies
 from rabbitish.core.queue import Queue
 
-# So many names are matched with expressions at a time, which takes a millisecond, or with a costly one a second.
-MATCHES_AT_ONCE = 20
+# A piece ends after so many steps of matching: some milliseconds, and those of its last name.
+STEPS_AT_ONCE = 10_000
+# What a queue costs, in steps: to be looked at, and to get another policy.
+_LOOK_STEPS = 5
+_CHANGE_STEPS = 150
 
 
 class Governed(Protocol):
@@ -57,20 +60,21 @@ class Governor:
 
     def _govern_all(self, now: int) -> Iterator[None]:
         vhost, policies = self._vhost, self.policies
-        at_once = max(1, MATCHES_AT_ONCE // max(1, len(policies)))
         things: list[Queue | Exchange] = [*vhost.queues.values(), *vhost.exchanges.values()]
+        began = policies.steps
         try:
-            for start in range(0, len(things), at_once):
-                if start:
+            for thing in things:
+                if policies.steps - began >= STEPS_AT_ONCE:
+                    vhost.forget_routes()
                     yield
-                if self.policies is not policies:  # there are others by now
-                    return
-                for thing in things[start : start + at_once]:
-                    if isinstance(thing, Exchange):
-                        self.govern_exchange(thing)
-                    elif not thing.deleted:
-                        self.govern_queue(thing, now)
-                vhost.forget_routes()
+                    if self.policies is not policies:  # there are others by now
+                        return
+                    began = policies.steps
+                if isinstance(thing, Exchange):
+                    self.govern_exchange(thing)
+                elif not thing.deleted:
+                    self.govern_queue(thing, now)
+            vhost.forget_routes()
         finally:
             self._pending -= 1
 
@@ -84,7 +88,9 @@ class Governor:
     def govern_queue(self, queue: Queue, now: int) -> None:
         """Give a queue the policies that it should have."""
         governing = self.policies.of_queue(queue.name, queue.options.queue_type)
+        self.policies.steps += _LOOK_STEPS
         if governing != queue.governing:
+            self.policies.steps += _CHANGE_STEPS
             queue.govern(governing, now)
             self.note_ttl(queue)
 

@@ -18,6 +18,7 @@ import trio
 
 from rabbitish.config import Settings
 from rabbitish.core.access import Access
+from rabbitish.core.access.policies import Policy
 from rabbitish.core.broker import Broker
 from rabbitish.errors import ConnectionFailure, ReplyCode
 from rabbitish.server.allocator import keep_freed_blocks
@@ -69,6 +70,7 @@ class Node:
             settle_budget=settings.settle_budget_messages,
             on_fault=lambda fault: self.log.exception("internal error", fault),
         )
+        self.broker.on_too_hard = self._policy_passed_over
         access = Access(
             frozenset(settings.loopback_users),
             key=secrets.token_bytes(32),
@@ -135,6 +137,15 @@ class Node:
             self.log.error("journal: the broker stops", error=error)
             self.failure = error
             self.nursery.cancel_scope.cancel()
+
+    def _policy_passed_over(self, vhost: str, policy: Policy, name: str) -> None:
+        self.log.warning(
+            "a policy is passed over: to match its pattern, or those before it, takes too many steps",
+            vhost=vhost,
+            policy=policy.name,
+            pattern=policy.pattern,
+            name=name,
+        )
 
     def now(self) -> int:
         """Wall milliseconds that never go back."""

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 # What the default exchange, whose name is empty, is called in permissions.
 _DEFAULT_EXCHANGE = "amq.default"
+_TOO_MANY_STEPS = "the permission's expression takes too many steps to match"
 
 NEEDS: dict[tuple[type[Method], str], tuple[Kind, str]] = {
     (methods.ExchangeDeclare, "exchange"): ("configure", "exchange"),
@@ -64,7 +65,8 @@ def permit(session: Session, method: type[Method], what: str, name: str) -> None
     user, vhost = session.user.name, session.vhost.name
     if resource == "exchange":
         name = name or _DEFAULT_EXCHANGE
-    if not session.access.rights(user, vhost).may(kind, name):
+    rights = session.access.rights(user, vhost)
+    if not rights.may(kind, name):
         session.hub.audit(
             "permission denied",
             user=user,
@@ -72,6 +74,7 @@ def permit(session: Session, method: type[Method], what: str, name: str) -> None
             permission=kind,
             resource=resource,
             name=name,
+            reason=_TOO_MANY_STEPS if (kind, name) in rights.gave_up else None,
             connection=session.peer.name,
         )
         raise ChannelError(
@@ -85,7 +88,8 @@ def permit_topic(session: Session, method: type[Method], what: str, exchange: Ex
         return
     kind = TOPIC_NEEDS[method, what]
     user, vhost = session.user.name, session.vhost.name
-    if not session.access.rights(user, vhost).may_topic(kind, exchange.name, routing_key):
+    rights = session.access.rights(user, vhost)
+    if not rights.may_topic(kind, exchange.name, routing_key):
         session.hub.audit(
             "permission denied",
             user=user,
@@ -94,6 +98,7 @@ def permit_topic(session: Session, method: type[Method], what: str, exchange: Ex
             resource="topic",
             name=exchange.name,
             routing_key=routing_key,
+            reason=_TOO_MANY_STEPS if (kind, exchange.name, routing_key) in rights.gave_up else None,
             connection=session.peer.name,
         )
         raise ChannelError(

@@ -7,8 +7,9 @@ import re
 
 import pytest
 
+from rabbitish.core.access.pattern_cost import costly
 from rabbitish.core.access.pattern_syntax import PatternError
-from rabbitish.core.access.patterns import LONGEST_PATTERN, Pattern, TooHard
+from rabbitish.core.access.patterns import LONGEST_PATTERN, STEPS_MAX, Budget, Pattern, TooHard
 
 
 @pytest.mark.parametrize(
@@ -105,7 +106,7 @@ HOSTILE = b"a" * 254 + b"!"
 
 
 @pytest.mark.parametrize(
-    "text", ["^(a+)+$", "^(a|a)*$", "(a*)*b", "^(a|aa)+$", "a*a*a*a*a*a*a*b", "(.*){1,30}[bc]", "^(?=(a+)+b)"]
+    "text", ["^(a+)+$", "^(a|a)*$", "(a*)*b", "^(a|aa)+$", "a*a*a*a*a*a*a*b", "(.*){1,9}[bc]", "^(?=(a+)+b)"]
 )
 def test_what_hangs_others_takes_no_time(text: str) -> None:
     assert not Pattern(text).matches(HOSTILE)
@@ -116,6 +117,54 @@ def test_what_would_take_long_is_given_up() -> None:
         Pattern("(?=(.*){100}b)(?=(.*){101}b)" * 5).matches(HOSTILE)
     with pytest.raises(TooHard):
         Pattern("(" + "|".join(f"a*{number}" for number in range(900)) + ")b").matches(HOSTILE)
+
+
+def test_several_matches_share_a_budget() -> None:
+    budget = Budget(1000)
+    pattern = Pattern("^(a|aa)+$")
+    with pytest.raises(TooHard):
+        pattern.matches(HOSTILE, budget)
+    assert budget.left < 0
+    with pytest.raises(TooHard):
+        Pattern("a").matches(b"a", budget)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        ".*",
+        "^(amq\\.gen.*|amq\\.default)$",
+        "^(?!amq\\.|federation:).*$",
+        ".*_dlq$",
+        "celery|celeryev\\..*|.*\\.pidbox|.*\\.reply\\.celery.*",
+        "^[a-z0-9-]+\\.v[0-9]+\\.(events|commands)$",
+        "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$",
+        "^.{1,200}$",
+        "(?i)^" + "|^".join(f"service-{number}" for number in range(300)),
+        "^(" + "|".join(f"service-{number}" for number in range(300)) + ")$",
+        "|".join(f"event-{number}" for number in range(100)),
+    ],
+)
+def test_what_people_write_takes_few_steps(text: str) -> None:
+    """Also on names that are much like what is asked for: less than half of the budget."""
+    assert not costly(text)
+    for name in ("orders.v1.events", "service-299", "event-99", "amq.gen-JzTY20BRgKO-HjmUJj0wLg", "celery" * 10):
+        budget = Budget(STEPS_MAX)
+        Pattern(text).matches(name.encode(), budget)
+        assert budget.left > STEPS_MAX / 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "(" + "|".join(f"a*{number}" for number in range(900)) + ")b",
+        "^(x|(.?){600})y",
+        "^team-([a-z]?){700}$",
+        "(?=([ab]*){300}c)x",
+    ],
+)
+def test_what_takes_long_for_short_names_already(text: str) -> None:
+    assert costly(text)
 
 
 # Without \B, which Python does not find in nothing.

@@ -7,12 +7,13 @@ from collections.abc import Callable
 
 import pytest
 
+from rabbitish.core.access.patterns import STEPS_MAX
 from rabbitish.core.access.policies import Definition, Policy, read_policy
 from rabbitish.core.access.records import VhostRecord
 from rabbitish.core.access.roster import Roster
-from rabbitish.core.governor import MATCHES_AT_ONCE
+from rabbitish.core.governor import STEPS_AT_ONCE
 from rabbitish.core.leaving import BURIED_COST, SWEEP_MESSAGES
-from rabbitish.core.policing import policies_by_vhost
+from rabbitish.core.policing import STEPS_PER_NAME, policies_by_vhost
 from rabbitish.core.queue import Queue
 from rabbitish.values import Value
 
@@ -485,13 +486,13 @@ def test_a_virtual_host_that_is_added_has_its_policies(world: Governed) -> None:
 
 
 def test_many_queues_are_reached_in_pieces(world: Governed) -> None:
-    names = [f"q{number}" for number in range(2 * MATCHES_AT_ONCE)]
+    names = [f"q{number}" for number in range(200)]
     with world.batch():
         for name in names:
             world.queue(name)
     with world.batch():
         world.policy({"max-length": 1})
-        assert lengths(world, *names).count(1) == MATCHES_AT_ONCE
+        assert 0 < lengths(world, *names).count(1) < 200
         assert world.broker.policing
         world.vhost.drop_queue(world.vhost.queues[names[-1]])
         world.queue("new")
@@ -500,6 +501,40 @@ def test_many_queues_are_reached_in_pieces(world: Governed) -> None:
         world.policy({"max-length": 3})
     assert not world.broker.policing
     assert set(lengths(world, *names[:-1])) == {3}
+
+
+HOSTILE = "(.*a){80}c"  # which is decided for short names, as policies are set, but not for long ones
+
+
+def test_a_costly_expression_holds_nobody_up_and_is_passed_over(world: Governed) -> None:
+    told: list[tuple[str, str, str]] = []
+    world.broker.on_too_hard = lambda vhost, policy, name: told.append((vhost, policy.name, name))
+    names = [f"{number:02}".ljust(255, "a") for number in range(20)]
+    with world.batch():
+        for name in names:
+            world.queue(name)
+        world.roster.set_policy("/", Policy("rest", "aaa$", {"max-length": 1}, priority=-1))
+        for number in range(5):
+            world.roster.set_policy("/", Policy(f"costly {number}", HOSTILE, {"max-length": 2}))
+        world.roster.set_policy("/", Policy("limit", "^0", {"max-length-bytes": 3}), operator=True)
+        for number in range(5):
+            world.roster.set_policy("/", Policy(f"costly {number}", HOSTILE, {"expires": 1}, 1), operator=True)
+        world.adopt()
+        policies = world.vhost.governor.policies
+        while world.broker.policing:
+            before = policies.steps
+            world.broker.settle(world.now)
+            assert policies.steps - before < STEPS_AT_ONCE + 2 * (STEPS_PER_NAME + STEPS_MAX)
+    assert set(lengths(world, *names)) == {None}  # nothing was left for the others
+    costly = [f"costly {number}" for number in range(5)]
+    assert told == [("/", name, names[0]) for name in (*costly, "rest", *costly, "limit")]
+
+
+def test_a_costly_expression_leaves_something_for_the_next(world: Governed) -> None:
+    world.policy({"max-length": 2}, "costly", pattern=HOSTILE, priority=1)
+    world.policy({"max-length": 1}, "rest", pattern="^a")
+    world.queue("a" * 255)
+    assert lengths(world, "a" * 255) == [1]
 
 
 # --- how it meets ----------------------------------------------------------------------------------------------------

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
+from rabbitish.store.access_file import ACCESS_FILE
 from rabbitish.wire import methods
 
 from .crash import Peer, Process
@@ -78,6 +81,45 @@ def test_a_command_returns_when_all_queues_have_it(tmp_path: Path) -> None:
                 )
             await ask.ask("set_policy", name="p", pattern="^q", definition=LENGTH)
             assert all(queue.options.max_length == 2 for queue in vhost.queues.values())
+
+    converse(conversation)
+
+
+def test_a_pattern_that_takes_too_long(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def conversation() -> None:
+        async with operated(tmp_path) as (running, ask):
+            vhost = running.node.broker.vhosts["/"]
+            for name in ("a" * 255, "b" * 255):
+                vhost.declare_queue(
+                    name, durable=False, exclusive=False, auto_delete=False, arguments={}, owner=None, now=0
+                )
+            why = 'invalid regular expression "^(a?){900}b": it takes too many steps to match with a name'
+            for command in ("set_policy", "set_operator_policy"):
+                assert await ask.refused(command, name="p", pattern="^(a?){900}b", definition=LENGTH) == why
+            patterns = {"write": "^(a?){900}b", "read": ""}
+            assert await ask.refused("set_permissions", user="guest", configure="", **patterns) == why
+            assert await ask.refused("set_topic_permissions", user="guest", exchange="x", **patterns) == why
+            await ask.ask("set_policy", name="p", pattern="([ab]?){90}c", definition=LENGTH)
+            assert [row["policy"] for row in await ask.ask("list_queues")] == ["", ""]
+
+    caplog.set_level("WARNING")
+    converse(conversation)
+    (record,) = [record for record in caplog.records if "passed over" in record.getMessage()]
+    assert vars(record)["fields"] == {"vhost": "/", "policy": "p", "pattern": "([ab]?){90}c", "name": "a" * 255}
+
+
+def test_what_was_accepted_once_is_read_again(tmp_path: Path) -> None:
+    """However long it takes: a broker must start."""
+
+    async def conversation() -> None:
+        async with operated(tmp_path) as (_, ask):
+            await ask.ask("set_policy", name="p", pattern="(b?){9}c", definition=LENGTH)
+        file = tmp_path / ACCESS_FILE
+        file.write_text(file.read_text().replace("(b?){9}c", "(b?){900}c"))
+        async with operated(tmp_path) as (_, ask):
+            (policy,) = await ask.ask("list_policies")
+            assert policy["pattern"] == "(b?){900}c"
+            await ask.ask("clear_policy", name="p")
 
     converse(conversation)
 

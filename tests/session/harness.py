@@ -123,9 +123,12 @@ class World:
         self.access.add_known_user("actor", "secret", frozenset({"impersonator"}), "/")
         self.hub = Hub(self.broker, self.access, self.settings)
         self.audited: list[dict[str, object]] = []
-        self.hub.audit = lambda event, **fields: self.audited.append({"event": event, **fields})
+        self.hub.audit = self._audit
         self.records: list[Record] = []
         self.clients: dict[Session, Client] = {}
+
+    def _audit(self, event: str, **fields: object) -> None:
+        self.audited.append({"event": event, **{key: value for key, value in fields.items() if value is not None}})
 
     # ---- clients
 

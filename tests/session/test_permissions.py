@@ -235,6 +235,25 @@ def test_binding_topics(joe: Client, kind: type[Method]) -> None:
 # --- changes while connections are open ------------------------------------------------------------------------------
 
 
+COSTLY = "([ab]?){90}c"  # decided for short names, as permissions are set, but not for long ones
+
+
+def test_an_expression_that_takes_too_long_allows_nothing_and_the_audit_log_says_why(world: World, joe: Client) -> None:
+    world.change(
+        lambda roster: roster.set_permissions("joe", "/", Permission(COSTLY, ".*", ".*")),
+        lambda roster: roster.set_topic_permissions("joe", "/", "amq.topic", TopicPermission(COSTLY, ".*")),
+    )
+    name = "a" * 120 + "c"
+    joe.raw(publication(name, b"", exchange="amq.topic"))
+    joe.expect_channel_close(403, topic_refused(name), methods.BasicPublish)
+    joe.open()
+    assert joe.ask(methods.QueueDeclare(queue="abc")) == methods.QueueDeclareOk(queue="abc")
+    joe.send(methods.QueueDeclare(queue=name))
+    joe.expect_channel_close(403, refused("queue", name), methods.QueueDeclare)
+    why = "the permission's expression takes too many steps to match"
+    assert [denied.get("reason") for denied in world.audited if denied["event"] == "permission denied"] == [why, why]
+
+
 def test_tags_change_at_once(world: World, joe: Client) -> None:
     joe.raw(publication("q", user_id="guest"))
     (close,) = joe.methods()

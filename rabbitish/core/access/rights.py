@@ -1,7 +1,7 @@
 """What one user may do in one virtual host, with the answers remembered.
 
 The expressions are RabbitMQ's: a name is allowed if one is found anywhere in it, and an empty one allows nothing but
-the empty name. Names are bytes to them. Where an answer cannot be had in reasonable time, it is no.
+the empty name. Names are bytes to them. Where an answer takes too many steps it is no, and `gave_up` knows that.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Compile: TypeAlias = Callable[[str], Pattern]
 class Rights:
     """One user's in one virtual host; made anew when anything about access changes."""
 
-    __slots__ = ("_answers", "_compile", "_permission", "_topics", "_variables")
+    __slots__ = ("_answers", "_compile", "_permission", "_topics", "_variables", "gave_up")
 
     def __init__(
         self,
@@ -39,6 +39,7 @@ class Rights:
         self._variables = {"{username}": user, "{vhost}": vhost}
         self._compile = compile_
         self._answers: dict[tuple[str, ...], bool] = {}
+        self.gave_up: set[tuple[str, ...]] = set()  # what was refused for that: the arguments of `may` or `may_topic`
 
     @property
     def enters(self) -> bool:
@@ -51,7 +52,7 @@ class Rights:
         answer = self._answers.get(key)
         if answer is None:
             permission = self._permission
-            answer = permission is not None and self._matches(getattr(permission, kind), name)
+            answer = permission is not None and self._matches(getattr(permission, kind), *key)
             self._remember(key, answer)
         return answer
 
@@ -63,9 +64,7 @@ class Rights:
         key = (kind, exchange, routing_key)
         answer = self._answers.get(key)
         if answer is None:
-            answer = self._matches(
-                self._expanded(permission.write if kind == "write" else permission.read), routing_key
-            )
+            answer = self._matches(self._expanded(permission.write if kind == "write" else permission.read), *key)
             self._remember(key, answer)
         return answer
 
@@ -75,13 +74,18 @@ class Rights:
             text = text.replace(variable, "".join(f"\\{char}" if char in _SPECIAL else char for char in value))
         return text
 
-    def _matches(self, text: str, subject: str) -> bool:
+    def _matches(self, text: str, *key: str) -> bool:
+        """Whether an expression is found in the last part of a question."""
         try:
-            return self._compile(text or "^$").matches(subject.encode("utf-8", "surrogateescape"))
-        except (PatternError, TooHard):
+            return self._compile(text or "^$").matches(key[-1].encode("utf-8", "surrogateescape"))
+        except TooHard:
+            self.gave_up.add(key)
+            return False
+        except PatternError:  # too long with the user's name in it
             return False
 
     def _remember(self, key: tuple[str, ...], answer: bool) -> None:
         if len(self._answers) >= _MOST_ANSWERS:
             self._answers.clear()
+            self.gave_up.clear()
         self._answers[key] = answer

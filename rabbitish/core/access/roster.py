@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from rabbitish.core.access.passwords import Hashed
+from rabbitish.core.access.pattern_cost import costly
 from rabbitish.core.access.pattern_syntax import PatternError
 from rabbitish.core.access.patterns import compiled
 from rabbitish.core.access.policies import Policy
@@ -58,16 +59,22 @@ class Roster:
 
     def same_as(self, other: Roster) -> bool:
         """Whether everything in both is equal."""
-        return all(getattr(self, name) == getattr(other, name) for name in self.__slots__)
+        return all(getattr(self, name) == getattr(other, name) for name in Roster.__slots__)
 
     def draft(self) -> Roster:
         """A copy to make changes to."""
-        copy = Roster()
+        copy = Draft()
         copy.users, copy.vhosts = dict(self.users), dict(self.vhosts)
         copy.permissions, copy.topic_permissions = dict(self.permissions), dict(self.topic_permissions)
         copy.policies, copy.operator_policies = dict(self.policies), dict(self.operator_policies)
         copy.parameters, copy.global_parameters = dict(self.parameters), dict(self.global_parameters)
         return copy
+
+    def _check_pattern(self, text: str) -> None:
+        try:
+            compiled(text)
+        except PatternError as error:
+            raise _wrong(text, str(error)) from None
 
     # ---- users
 
@@ -109,7 +116,7 @@ class Roster:
     def set_permissions(self, user: str, vhost: str, permission: Permission) -> None:
         """Replace what a user may do in a virtual host."""
         for text in permission:
-            _check_pattern(text)
+            self._check_pattern(text)
         self._user_and_vhost(user, vhost)
         self.permissions[user, vhost] = permission
 
@@ -121,7 +128,7 @@ class Roster:
     def set_topic_permissions(self, user: str, vhost: str, exchange: str, permission: TopicPermission) -> None:
         """Replace which routing keys a user may use on a topic exchange."""
         for text in permission:
-            _check_pattern(text)
+            self._check_pattern(text)
         self._user_and_vhost(user, vhost)
         check_name("the exchange's name", exchange)
         self.topic_permissions[user, vhost, exchange] = permission
@@ -195,6 +202,7 @@ class Roster:
     def set_policy(self, vhost: str, policy: Policy, *, operator: bool = False) -> None:
         """Add a policy to a virtual host, or replace the one of its name."""
         self.vhost(vhost)
+        self._check_pattern(policy.pattern)
         check_depth(policy.definition)
         self._policies(operator)[vhost, policy.name] = policy
 
@@ -255,6 +263,17 @@ class Roster:
         return name if isinstance(name, str) else None
 
 
+class Draft(Roster):
+    """One that somebody changes: it refuses expressions that take too long, which one that is read again takes."""
+
+    __slots__ = ()
+
+    def _check_pattern(self, text: str) -> None:
+        super()._check_pattern(text)
+        if costly(text):
+            raise _wrong(text, "it takes too many steps to match with a name")
+
+
 def _in_order(policies: Iterable[Policy]) -> list[Policy]:
     return sorted(policies, key=lambda policy: (-policy.priority, policy.name))
 
@@ -271,8 +290,5 @@ def _check_queue_type(name: str) -> None:
         raise AccessError(f"Unsupported default queue type; there are {', '.join(QUEUE_TYPES)}")
 
 
-def _check_pattern(text: str) -> None:
-    try:
-        compiled(text)
-    except PatternError as error:
-        raise AccessError(f'invalid regular expression "{text}": {error}') from None
+def _wrong(text: str, why: str) -> AccessError:
+    return AccessError(f'invalid regular expression "{text}": {why}')
