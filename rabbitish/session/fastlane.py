@@ -15,8 +15,8 @@ from __future__ import annotations
 from struct import Struct
 from typing import TYPE_CHECKING
 
+from rabbitish.core.keeping import keepers
 from rabbitish.core.message import Message
-from rabbitish.core.vhost import durable_queues
 from rabbitish.errors import AMQPError
 from rabbitish.session.content import CLASS_BASIC, WireMessage, WireStamp
 from rabbitish.session.publish import Route
@@ -53,7 +53,7 @@ class Template:
         # Messages may wait for each other unless each one's fate is known only when it is handed over.
         targets = route.targets or ()
         self.together = bool(targets) and all(target.holds and not target.may_refuse for target in targets)
-        self.durable = durable_queues(targets) if stamp.persistent else []
+        self.durable = keepers(targets, persistent=stamp.persistent)
 
 
 def take_fast(session: Session) -> None:
