@@ -20,21 +20,23 @@ PRIORITY_MAX = 255
 ROUTING_KEY_BYTES_MAX = 255  # a short string; RabbitMQ takes a longer one here, and fails when it delivers
 OVERFLOW_MODES = ("drop-head", "reject-publish", "reject-publish-dlx")
 QUEUE_TYPES = ("classic", "quorum", "stream")
+DEAD_LETTER_STRATEGIES = ("at-most-once", "at-least-once")
+LEADER_LOCATORS = ("client-local", "balanced", "random", "least-leaders")
 
-# Arguments of other queue types, which RabbitMQ refuses on a classic queue. Not among them though RabbitMQ refuses it
-# there: x-delivery-limit, which works on every queue here.
-_NOT_CLASSIC = frozenset(
-    (
-        "x-dead-letter-strategy",
-        "x-initial-cluster-size",
-        "x-max-age",
-        "x-max-in-memory-bytes",
-        "x-max-in-memory-length",
-        "x-queue-leader-locator",
-        "x-quorum-initial-group-size",
-        "x-stream-max-segment-size-bytes",
-    )
-)
+# Arguments of other queue types, which RabbitMQ refuses (capabilities of rabbit_classic_queue, rabbit_quorum_queue).
+# Though RabbitMQ refuses it on a classic queue, x-delivery-limit is not among them: it works on every queue here.
+_STREAMS_ALONE = frozenset(("x-initial-cluster-size", "x-max-age", "x-stream-max-segment-size-bytes"))
+_NOT_FOR = {
+    "classic": _STREAMS_ALONE
+    | {"x-dead-letter-strategy", "x-max-in-memory-bytes", "x-max-in-memory-length"}
+    | {"x-queue-leader-locator", "x-quorum-initial-group-size"},
+    "quorum": _STREAMS_ALONE | {"x-max-priority", "x-queue-master-locator", "x-queue-mode", "x-queue-version"},
+    "stream": frozenset[str](),
+}
+_CONSUMER_NOT_FOR = {
+    "classic": frozenset(("x-stream-offset",)),
+    "quorum": frozenset(("x-stream-offset", "x-cancel-on-ha-failover")),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +55,26 @@ class QueueOptions:
     delivery_limit: int | None = None
     consumer_timeout_ms: int | None = None
     queue_type: str = "classic"
+    dead_letter_strategy: str | None = None
+
+    @property
+    def quorum(self) -> bool:
+        """Whether it is a quorum queue: all that comes into it must survive."""
+        return self.queue_type == "quorum"
+
+    @property
+    def counted(self) -> bool:
+        """Whether consumers are told how often a message came back."""
+        return self.delivery_limit is not None or self.quorum
 
     @property
     def drops_head(self) -> bool:
-        """Whether what is too much goes from the head, rather than not being let in."""
-        return self.overflow is None or self.overflow == "drop-head"
+        """Whether what is too much goes from the head, rather than not being let in.
+
+        A quorum queue takes reject-publish-dlx for drop-head, as RabbitMQ's does.
+        """
+        refusing = ("reject-publish",) if self.quorum else OVERFLOW_MODES[1:]
+        return self.overflow not in refusing
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +212,19 @@ def _overflow(value: Value, arguments: Table) -> str | None:
     return _text(value, arguments) or (None if value in OVERFLOW_MODES else "invalid_overflow")
 
 
+def _strategy(value: Value, arguments: Table) -> str | None:
+    return _text(value, arguments) or (None if value in DEAD_LETTER_STRATEGIES else "invalid_dlx_strategy")
+
+
+def _leader_locator(value: Value, arguments: Table) -> str | None:
+    return _text(value, arguments) or (None if value in LEADER_LOCATORS else "invalid_queue_locator_arg")
+
+
+def _positive(value: Value, arguments: Table) -> str | None:
+    fault = _non_negative(value, arguments)
+    return "{value_zero,0}" if fault is None and value == 0 else fault
+
+
 def _queue_version(value: Value, arguments: Table) -> str | None:
     fault = _non_negative(value, arguments)
     return fault or (None if value in (1, 2) else erlang_string(f"unsupported queue version '{value!s}'"))
@@ -214,13 +244,18 @@ _QUEUE_CHECKS: tuple[tuple[str, _Check], ...] = (
     ("x-message-ttl", _expiry),
     ("x-dead-letter-exchange", _text),
     ("x-dead-letter-routing-key", _dead_letter_key),
+    ("x-dead-letter-strategy", _strategy),
     ("x-max-length", _non_negative),
     ("x-max-length-bytes", _non_negative),
+    ("x-max-in-memory-length", _non_negative),
+    ("x-max-in-memory-bytes", _non_negative),
     ("x-max-priority", _priority_limit),
     ("x-overflow", _overflow),
     ("x-queue-mode", _one_of("mode", "default", "lazy")),
     ("x-queue-version", _queue_version),
     ("x-single-active-consumer", _flag),
+    ("x-quorum-initial-group-size", _positive),
+    ("x-queue-leader-locator", _leader_locator),
     ("x-consumer-timeout", _non_negative),
     ("x-delivery-limit", _non_negative),
 )
@@ -243,11 +278,11 @@ def queue_options(
         return _PLAIN_QUEUE
     where = resource("queue", name, vhost)
     exchange = dead_letter_exchange(name, vhost, arguments)
-    _run(_QUEUE_CHECKS, where, arguments)
-    _refuse_type(where, arguments, durable=durable, exclusive=exclusive, auto_delete=auto_delete)
-    for key in arguments:
-        if key in _NOT_CLASSIC:
-            raise refuse(f"invalid arg '{key}' for {where} of queue type rabbit_classic_queue")
+    _run(_QUEUE_CHECKS[:1], where, arguments)
+    kind = _str(arguments, "x-queue-type") or "classic"
+    _run(_QUEUE_CHECKS[1:], where, arguments, _NOT_FOR[kind])
+    _refuse_keys(where, arguments, kind, _NOT_FOR[kind])
+    _refuse_type(where, kind, durable=durable, exclusive=exclusive, auto_delete=auto_delete)
     return QueueOptions(
         message_ttl_ms=_int(arguments, "x-message-ttl"),
         expires_ms=_int(arguments, "x-expires"),
@@ -260,6 +295,8 @@ def queue_options(
         single_active_consumer=arguments.get("x-single-active-consumer") is True,
         delivery_limit=_int(arguments, "x-delivery-limit"),
         consumer_timeout_ms=_int(arguments, "x-consumer-timeout"),
+        queue_type=kind,
+        dead_letter_strategy=_str(arguments, "x-dead-letter-strategy"),
     )
 
 
@@ -279,12 +316,11 @@ def check_server_named(arguments: Table) -> None:
         raise refuse(f"Cannot declare a server-named queue for type rabbit_{wanted}_queue")
 
 
-def consumer_options(name: str, vhost: str, arguments: Table) -> ConsumerOptions:
+def consumer_options(name: str, vhost: str, arguments: Table, queue_type: str = "classic") -> ConsumerOptions:
     """What the arguments of a basic.consume on this queue mean; ChannelError 406 for what is wrong in them."""
     where = resource("queue", name, vhost)
-    _run(_CONSUMER_CHECKS, where, arguments)
-    if "x-stream-offset" in arguments:
-        raise refuse(f"invalid arg 'x-stream-offset' for {where} of queue type rabbit_classic_queue")
+    _run(_CONSUMER_CHECKS, where, arguments, _CONSUMER_NOT_FOR[queue_type])
+    _refuse_keys(where, arguments, queue_type, _CONSUMER_NOT_FOR[queue_type])
     return ConsumerOptions(
         priority=_int(arguments, "x-priority") or 0,
         cancel_on_ha_failover=arguments.get("x-cancel-on-ha-failover") is True,
@@ -307,23 +343,33 @@ def check_exchange_type(type_: str, known: Collection[str]) -> None:
         raise refuse(f"unknown exchange type '{type_}'")
 
 
-def _run(checks: tuple[tuple[str, _Check], ...], where: str, arguments: Table) -> None:
+def _run(
+    checks: tuple[tuple[str, _Check], ...], where: str, arguments: Table, but: Collection[str] = frozenset()
+) -> None:
     for key, check in checks:
-        if key in arguments:
+        if key in arguments and key not in but:
             fault = check(arguments[key], arguments)
             if fault is not None:
                 raise refuse(f"invalid arg '{key}' for {where}: {fault}")
 
 
-def _refuse_type(where: str, arguments: Table, *, durable: bool, exclusive: bool, auto_delete: bool) -> None:
-    """Refuse the queue types that need what this node has not, by RabbitMQ's reasons first."""
-    wanted = arguments.get("x-queue-type", "classic")
-    if wanted == "classic":
+def _refuse_keys(where: str, arguments: Table, queue_type: str, unknown: Collection[str]) -> None:
+    for key in arguments:
+        if key in unknown:
+            raise refuse(f"invalid arg '{key}' for {where} of queue type rabbit_{queue_type}_queue")
+
+
+def _refuse_type(where: str, queue_type: str, *, durable: bool, exclusive: bool, auto_delete: bool) -> None:
+    """Refuse what a queue of this type cannot be, and the type that there is not, by RabbitMQ's reasons first."""
+    if queue_type == "classic":
         return
     for unfit, wording in ((auto_delete, "auto-delete"), (exclusive, "exclusive-owner"), (not durable, "non-durable")):
         if unfit:
             raise refuse(f"invalid property '{wording}' for {where}")
-    raise refuse(f"invalid arg 'x-queue-type' for {where}: \"queue type '{wanted!s}' is not available on this node\"")
+    if queue_type != "quorum":
+        raise refuse(
+            f"invalid arg 'x-queue-type' for {where}: \"queue type '{queue_type}' is not available on this node\""
+        )
 
 
 def _int(arguments: Table, key: str) -> int | None:

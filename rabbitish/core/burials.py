@@ -26,7 +26,7 @@ class Router(Protocol):
     def route(self, exchange: Exchange, routing_keys: Iterable[str], headers: Table) -> list[Target]:
         """The queues that a message goes to, each once."""
 
-    def record_published(self, targets: Iterable[Target], message: Message, now: int) -> None:
+    def record_published(self, targets: Iterable[Target], message: Message, now: int, *, keep: bool = False) -> None:
         """Have it recorded that a message is about to go to these targets, where that must survive."""
 
 
@@ -57,12 +57,12 @@ class Burials:
         name, key = queue.options.dead_letter_exchange, queue.options.dead_letter_routing_key
         exchange = router.exchanges.get(name) if name is not None else None
         if name is not None and exchange is not None:
-            counted = queue.options.delivery_limit is not None
+            counted, keep = queue.options.counted, queue.options.quorum
             dead = dead_letter(message, queue.name, reason.value, name, key, now, counted=counted)
             headers = dead.headers()
             targets = router.route(exchange, dead.address.routing_keys, headers)
             targets = [target for target in targets if not is_cycle(headers, target.name, reason.value)]
-            router.record_published(targets, dead, now)
+            router.record_published(targets, dead, now, keep=keep)
             for target in targets:
                 target.enqueue(dead, now)
         # Only now, so that no end of the process finds it in neither queue.

@@ -20,8 +20,11 @@ _QUEUE_ARGUMENTS = (
     "x-message-ttl",
     "x-dead-letter-exchange",
     "x-dead-letter-routing-key",
+    "x-dead-letter-strategy",
     "x-max-length",
     "x-max-length-bytes",
+    "x-max-in-memory-length",
+    "x-max-in-memory-bytes",
     "x-max-priority",
     "x-overflow",
     "x-queue-mode",
@@ -29,7 +32,9 @@ _QUEUE_ARGUMENTS = (
     "x-single-active-consumer",
     "x-queue-type",
     "x-queue-master-locator",
+    "x-quorum-initial-group-size",
     "x-delivery-limit",
+    "x-queue-leader-locator",
     "x-consumer-timeout",
 )
 _EXCHANGE_ARGUMENTS = ("alternate-exchange",)

@@ -106,11 +106,11 @@ class Leaving(Holdings, ABC):
 
         The places are `position`, `position + step` and so on; None is in that of a message that is settled already.
         `returns` is how often they have come back by now, this time included. The count shows in the header
-        x-delivery-count where the queue has a limit, as RabbitMQ's quorum queues have it.
+        x-delivery-count in quorum queues, and where the queue has a limit.
         """
         if self.deleted:
             return
-        limit = self.options.delivery_limit
+        limit, told = self.options.delivery_limit, self.options.counted
         if limit is not None and returns > limit:
             held = [message for message in messages if message is not None]
             self._let_out(held)
@@ -121,7 +121,7 @@ class Leaving(Holdings, ABC):
                 continue
             self.unacked -= 1
             self.unacked_bytes -= message.size
-            if limit is not None:
+            if told:
                 message = counted(self._whole(message), returns)
             if message.lsn and self.durable:
                 self._record_returned(message, returns)

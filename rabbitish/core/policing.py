@@ -155,16 +155,22 @@ def governed(declared: QueueOptions, definition: Definition) -> QueueOptions:
     """What holds for a queue that was declared with these options."""
     if not definition:
         return declared
+    overflow = _argument(declared.overflow, definition, "overflow")
+    expires = _smaller(declared.expires_ms, _moment(definition, "expires"))
+    if declared.quorum:  # of these the policy's goes before the argument's
+        overflow = _text(definition, "overflow") or declared.overflow
+        expires = _moment(definition, "expires") or declared.expires_ms
     return replace(
         declared,
         message_ttl_ms=_smaller(declared.message_ttl_ms, _moment(definition, "message-ttl")),
-        expires_ms=_smaller(declared.expires_ms, _moment(definition, "expires")),
+        expires_ms=expires,
         max_length=_smaller(declared.max_length, _number(definition, "max-length")),
         max_length_bytes=_smaller(declared.max_length_bytes, _number(definition, "max-length-bytes")),
-        overflow=_argument(declared.overflow, definition, "overflow"),
+        overflow=overflow,
         dead_letter_exchange=_argument(declared.dead_letter_exchange, definition, "dead-letter-exchange"),
         dead_letter_routing_key=_argument(declared.dead_letter_routing_key, definition, "dead-letter-routing-key"),
         delivery_limit=_smaller(declared.delivery_limit, _number(definition, "delivery-limit")),
+        dead_letter_strategy=_argument(declared.dead_letter_strategy, definition, "dead-letter-strategy"),
         consumer_timeout_ms=_smaller(declared.consumer_timeout_ms, _moment(definition, "consumer-timeout") or None),
     )
 
@@ -187,7 +193,9 @@ def _smaller(declared: int | None, value: int | None) -> int | None:
 
 
 def _argument(declared: str | None, definition: Definition, key: str) -> str | None:
-    if declared is not None:
-        return declared
+    return declared if declared is not None else _text(definition, key)
+
+
+def _text(definition: Definition, key: str) -> str | None:
     value = definition.get(key)
     return value if isinstance(value, str) else None

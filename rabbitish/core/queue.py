@@ -202,7 +202,7 @@ class Queue(Leaving):
     def restore(self, message: Message, now: int, returns: int) -> None:
         """See Holdings. What has come back too often by now is here until `bury_returned`."""
         limit = self.options.delivery_limit
-        if limit is not None and (told := min(returns, limit)):
+        if self.options.counted and (told := returns if limit is None else min(returns, limit)):
             message = counted(self._recalled(message), told)
         super().restore(message, now, returns)
 
@@ -357,6 +357,8 @@ class Queue(Leaving):
         position, message, returns = lane.take()
         message = self._whole(message)
         self.ready -= 1
+        if self.options.quorum and not returns:
+            message = counted(message, 0)  # so do RabbitMQ's, to basic.get alone
         if no_ack:
             self.bytes -= message.size
             self.record_removed([message], Reason.ACKNOWLEDGED)

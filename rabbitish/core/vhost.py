@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
+from rabbitish.core import admission, equivalence, naming
 from rabbitish.core import arguments as args
-from rabbitish.core import equivalence, naming
 from rabbitish.core.access.records import VhostRecord
 from rabbitish.core.burials import Burials
 from rabbitish.core.changes import Reason, Recorder
@@ -24,6 +24,7 @@ from rabbitish.core.exchange import Binding, DefaultExchange, Exchange, Target
 from rabbitish.core.governor import Governor
 from rabbitish.core.handle import QueueHandle
 from rabbitish.core.host import Usage
+from rabbitish.core.keeping import keepers
 from rabbitish.core.message import Message
 from rabbitish.core.queue import Queue
 from rabbitish.core.routing import collect
@@ -77,6 +78,7 @@ class Vhost:
         self._sources: dict[Queue | Exchange, dict[Exchange, int]] = {}  # which exchanges have bindings to it
         self._owned: dict[object, dict[Queue, None]] = {}  # exclusive queues by their connection
         self._gone: list[Consumer] = []
+        self._quorums = 0  # how many quorum queues there are
         self._burials = Burials(self)
         self.default_exchange: Exchange = DefaultExchange(self.find_target)
         self.exchanges: dict[str, Exchange] = {"": self.default_exchange}
@@ -283,6 +285,7 @@ class Vhost:
         )
         queue = Queue(name, self, options, arguments, durable=durable, auto_delete=auto_delete, owner=owner, now=now)
         self.queues[name] = queue
+        self._quorums += options.quorum
         if owner is not None:
             self._owned.setdefault(owner, {})[queue] = None
         if durable and self.recorder is not None:
@@ -299,16 +302,13 @@ class Vhost:
         return queue
 
     def delete_queue(self, name: str, owner: object, now: int, *, if_unused: bool, if_empty: bool) -> int:
-        """Delete a queue; how many messages were ready (0 when there is none). ChannelError: 405, 406."""
+        """Delete a queue; how many messages were ready (0 if there is none). ChannelError: 405, 406; see admission."""
         queue = self.queues.get(name)
         if queue is None:
             return 0
         self._check_owner(queue, owner)
         queue.settle(now)
-        if if_empty and queue.ready:
-            raise ChannelError(ReplyCode.PRECONDITION_FAILED, f"queue '{name}' in vhost '{self.name}' not empty")
-        if if_unused and len(queue.consumers):
-            raise ChannelError(ReplyCode.PRECONDITION_FAILED, f"queue '{name}' in vhost '{self.name}' in use")
+        admission.check_conditions(queue, self.name, if_unused=if_unused, if_empty=if_empty)
         return self.drop_queue(queue)
 
     def drop_queue(self, queue: Queue) -> int:
@@ -316,6 +316,7 @@ class Vhost:
         if queue.deleted:
             return 0
         del self.queues[queue.name]
+        self._quorums -= queue.options.quorum
         if queue.durable and self.recorder is not None:
             self.recorder.queue_deleted(queue)
         if queue.owner is not None:
@@ -330,17 +331,8 @@ class Vhost:
         self.drop_queue(queue)
 
     def consume(self, queue: QueueHandle, consumer: Consumer) -> None:
-        """Register a consumer. ChannelError: 403 when either it or one that is there wants the queue for itself.
-
-        An exclusive consumer of a queue with a single active one is refused in the same words (RabbitMQ).
-        """
-        others = len(queue.consumers)
-        taken = others or queue.options.single_active_consumer
-        # Whoever has it exclusively is alone.
-        if (taken and consumer.exclusive) or (others == 1 and next(iter(queue.consumers)).exclusive):
-            raise ChannelError(
-                ReplyCode.ACCESS_REFUSED, f"queue '{queue.name}' in vhost '{self.name}' in exclusive use"
-            )
+        """Register a consumer. ChannelError: 403 when either it or one that is there wants the queue for itself."""
+        admission.check_consumer(queue, self.name, consumer)
         queue.add_consumer(consumer)
 
     def cancel(self, queue: QueueHandle, consumer: Consumer, now: int) -> None:
@@ -436,14 +428,13 @@ class Vhost:
         """Send a message that left `queue` to its dead-letter exchange, if that exists."""
         self._burials.bury(queue, message, reason, now)
 
-    def record_published(self, targets: Iterable[Target], message: Message, now: int) -> None:
-        """Have it recorded that a message is about to go to these targets, where that must survive."""
-        if self.recorder is not None and message.stamp.persistent:
-            queues = durable_queues(targets)
+    def record_published(self, targets: Iterable[Target], message: Message, now: int, *, keep: bool = False) -> None:
+        """Have it recorded that a message is about to go to these targets, where that must survive.
+
+        `keep`: as if it were persistent.
+        """
+        keep = keep or message.stamp.persistent
+        if self.recorder is not None and (keep or self._quorums):
+            queues = keepers(targets, persistent=keep)
             if queues:
                 self.recorder.published(queues, [message], now)
-
-
-def durable_queues(targets: Iterable[Target]) -> list[Queue]:
-    """Those of the targets in which a persistent message survives; one may have gone since it was routed to (tx)."""
-    return [target for target in targets if target.durable and isinstance(target, Queue) and not target.deleted]

@@ -34,7 +34,7 @@ def queues(node: Node, vhost: str) -> list[Row]:
             "message_bytes": queue.bytes + queue.unacked_bytes,
             "consumers": len(queue.consumers),
             "state": "running",
-            "type": "classic",
+            "type": queue.options.queue_type,
             **_governing(queue.governing),
         }
         for queue in node.broker.vhosts[vhost].queues.values()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import cast
 
+from rabbitish.core.admission import check_get, check_prefetch
 from rabbitish.core.arguments import consumer_options
 from rabbitish.core.vhost import REPLY_TO
 from rabbitish.errors import ChannelError, ConnectionFailure, ReplyCode
@@ -47,7 +48,8 @@ def consume(channel: Channel, method: methods.BasicConsume) -> None:
     name = channel.queue_name(method.queue)
     permit(session, methods.BasicConsume, "queue", name)
     queue = channel.queue(name)
-    options = consumer_options(queue.name, vhost.name, method.arguments)
+    options = consumer_options(queue.name, vhost.name, method.arguments, queue.options.queue_type)
+    check_prefetch(queue, vhost.name, channel.global_prefetch)
     consumer = ChannelConsumer(
         channel,
         queue,
@@ -92,6 +94,7 @@ def get(channel: Channel, method: methods.BasicGet) -> None:
     name = channel.queue_name(method.queue)
     permit(session, methods.BasicGet, "queue", name)
     queue = channel.queue(name)
+    check_get(queue, session.vhost.name)
     taken = queue.take(session.now, no_ack=method.no_ack)
     queue.touch(session.now)
     if taken is None:

@@ -14,8 +14,9 @@ from struct import Struct
 from typing import TYPE_CHECKING
 
 from rabbitish.core.arguments import EXPIRY_MS_MAX
+from rabbitish.core.keeping import keepers
 from rabbitish.core.message import Message, Traits
-from rabbitish.core.vhost import REPLY_TO, durable_queues
+from rabbitish.core.vhost import REPLY_TO
 from rabbitish.session.content import WireMessage, WireStamp
 from rabbitish.wire.frames import CONTENT_HEAD, FRAME_END, HEAD
 from rabbitish.wire.spans import value_spans
@@ -41,7 +42,7 @@ class Kind:
         targets = route.targets or ()
         # Messages may wait for each other unless each one's fate is known only when it is handed over.
         self.together = bool(targets) and all(target.holds and not target.may_refuse for target in targets)
-        self.durable = durable_queues(targets) if traits.persistent else []
+        self.durable = keepers(targets, persistent=traits.persistent)
         self.repeats = False  # whether any came twice in the same words
         self._stamps: dict[tuple[int, int | None], WireStamp] = {}
 

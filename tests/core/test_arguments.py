@@ -254,7 +254,7 @@ def test_of_several_faults_rabbitmqs_first_is_told(arguments: Table, told: str) 
 
 
 @pytest.mark.parametrize("kind", ["quorum", "stream"])
-def test_queue_types_that_need_more_than_this_node(kind: str) -> None:
+def test_what_queues_of_other_types_cannot_be(kind: str) -> None:
     wanted: Table = {"x-queue-type": kind}
     place = "queue 'q' in vhost '/'"
     assert (
@@ -263,7 +263,49 @@ def test_queue_types_that_need_more_than_this_node(kind: str) -> None:
     )
     assert refusal(wanted, exclusive=True, durable=False) == f"invalid property 'exclusive-owner' for {place}"
     assert refusal(wanted, durable=False) == f"invalid property 'non-durable' for {place}"
-    assert refusal(wanted) == invalid("x-queue-type", f"\"queue type '{kind}' is not available on this node\"")
+    if kind == "quorum":
+        assert options(wanted).quorum
+    else:
+        assert refusal(wanted) == invalid("x-queue-type", "\"queue type 'stream' is not available on this node\"")
+
+
+@pytest.mark.parametrize("key", ["x-max-priority", "x-queue-mode", "x-queue-version", "x-max-age"])
+def test_what_quorum_queues_do_not_know(key: str) -> None:
+    told = f"invalid arg '{key}' for queue 'q' in vhost '/' of queue type rabbit_quorum_queue"
+    assert refusal({"x-queue-type": "quorum", key: -1}, durable=False) == told
+
+
+def test_what_quorum_queues_alone_know() -> None:
+    taken: Table = {"x-queue-type": "quorum", "x-max-in-memory-length": 0, "x-quorum-initial-group-size": 3}
+    taken |= {"x-queue-leader-locator": "balanced", "x-dead-letter-strategy": "at-least-once"}
+    made = options(taken)
+    assert (made.queue_type, made.dead_letter_strategy, made.counted) == ("quorum", "at-least-once", True)
+    for key, value, fault in (
+        ("x-quorum-initial-group-size", 0, "{value_zero,0}"),
+        ("x-quorum-initial-group-size", -1, "{value_negative,-1}"),
+        ("x-max-in-memory-bytes", "1", '"expected integer, got longstr"'),
+        ("x-queue-leader-locator", "here", "invalid_queue_locator_arg"),
+        ("x-dead-letter-strategy", "never", "invalid_dlx_strategy"),
+        ("x-dead-letter-strategy", 1, "{unacceptable_type,signedint}"),
+    ):
+        assert refusal({"x-queue-type": "quorum", key: value}) == invalid(key, fault)
+
+
+@pytest.mark.parametrize(
+    ("kind", "overflow", "drops"),
+    [
+        ("classic", None, True),
+        ("classic", "drop-head", True),
+        ("classic", "reject-publish", False),
+        ("classic", "reject-publish-dlx", False),
+        ("quorum", None, True),
+        ("quorum", "reject-publish", False),
+        ("quorum", "reject-publish-dlx", True),
+    ],
+)
+def test_what_becomes_of_too_much(kind: str, overflow: str | None, drops: bool) -> None:
+    given: Table = {"x-queue-type": kind} | ({"x-overflow": overflow} if overflow else {})
+    assert options(given).drops_head is drops
 
 
 def test_which_queue_types_need_a_name() -> None:
@@ -331,10 +373,17 @@ def test_what_a_consumer_asks_for() -> None:
         ({"x-stream-offset": 1, "x-priority": None}, invalid("x-priority", '"expected integer, got void"')),
     ],
 )
-def test_what_a_consumer_cannot_ask_for(arguments: Table, text: str) -> None:
+def test_what_a_consumer_of_a_classic_queue_cannot_ask_for(arguments: Table, text: str) -> None:
     with pytest.raises(ChannelError) as refused:
         consumer_options("q", "/", arguments)
     assert refused.value.text == f"PRECONDITION_FAILED - {text}"
+
+
+@pytest.mark.parametrize("key", ["x-cancel-on-ha-failover", "x-stream-offset"])
+def test_what_a_consumer_of_a_quorum_queue_cannot_ask_for(key: str) -> None:
+    with pytest.raises(ChannelError) as refused:
+        consumer_options("q", "/", {"x-priority": 1, key: 1}, "quorum")
+    assert refused.value.detail == f"invalid arg '{key}' for queue 'q' in vhost '/' of queue type rabbit_quorum_queue"
 
 
 def test_the_alternate_exchange() -> None:

@@ -440,7 +440,7 @@ WRONG = [
     (queue(name="\x1b[31m", arguments=7), "queue '\\x1b[31m' in vhost '/': arguments must be an object, not 7"),
     (queue(vhost=None), "queues[0]: vhost must be a string, not null"),
     (queue(arguments={"x-max-length": -1}), "queue 'q' in vhost '/': invalid arg 'x-max-length' for queue 'q'"),
-    (queue(arguments={"x-queue-type": "quorum"}), "queue type 'quorum' is not available on this node"),
+    (queue(arguments={"x-queue-type": "stream"}), "queue type 'stream' is not available on this node"),
     (queue(arguments={"a": 2**63}), "queue 'q' in vhost '/': arguments: a: 9223372036854775808 does not fit"),
     (queue(arguments={"a": [{"b": "\ud800"}]}), "queue 'q' in vhost '/': arguments: a: b: it is not valid UTF-8"),
     (queue(arguments={"a" * 300: 1}), 'arguments: the key "aaaaaaaaaaaaaaaaaaaa..." is longer than 255 bytes'),

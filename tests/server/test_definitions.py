@@ -383,8 +383,12 @@ def test_metadata_and_the_default_queue_type(tmp_path: Path) -> None:
             assert (await ask.ask("list_queues"))[0]["arguments"] == {"x-queue-type": "classic"}
             await ask.ask("update_vhost_metadata", name="/", default_queue_type="quorum")
             await client.ask(methods.QueueDeclare(queue="not durable, so no quorum queue"), methods.QueueDeclareOk)
-            await client.send(methods.QueueDeclare(queue="p", durable=True))
-            assert "'quorum' is not available" in (await client.expect(methods.ChannelClose)).reply_text
+            await client.ask(methods.QueueDeclare(queue="p", durable=True), methods.QueueDeclareOk)
+            rows = await ask.ask("list_queues")
+            assert [(row["name"], row["type"]) for row in rows if row["name"] in "pq"] == [
+                ("q", "classic"),
+                ("p", "quorum"),
+            ]
             refusal = await ask.refused("update_vhost_metadata", name="/", default_queue_type="x")
             assert refusal.startswith("Unsupported default queue type")
             assert "does not exist" in await ask.refused("set_vhost_tags", name="nosuch", tags=[])
