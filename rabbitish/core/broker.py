@@ -91,7 +91,10 @@ class Broker:
     def settle(self, now: int) -> int | None:
         """Do what is due and hand out messages; the moment of the next call at the latest (`now` if work is left)."""
         self.now = now
-        self.deadlines.fire(now, self._on_fault)
+        deadlines = self.deadlines
+        due = deadlines.next_due()
+        if due is not None and due <= now:
+            deadlines.fire(now, self._on_fault)
         if self.chores:
             self.chores.step(self._on_fault)
         dirty = self._dirty
@@ -112,7 +115,7 @@ class Broker:
                 queue.mark()
         for vhost in self.vhosts.values():
             vhost.tell_consumers()
-        return now if self.restless else self.deadlines.next_due()
+        return now if dirty or self.chores else deadlines.next_due()
 
     def record(self, recorder: Recorder) -> None:
         """Tell `recorder` of changes from now on."""

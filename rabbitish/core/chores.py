@@ -10,24 +10,18 @@ from collections import deque
 from collections.abc import Callable, Iterator
 
 
-class Chores:
-    """What is left to do. True while there is any."""
+class Chores(deque[Iterator[None]]):
+    """What is left to do. True while there is any, which is asked after every batch of input."""
 
-    __slots__ = ("_line",)
-
-    def __init__(self) -> None:
-        self._line: deque[Iterator[None]] = deque()
-
-    def __bool__(self) -> bool:
-        return bool(self._line)
+    __slots__ = ()
 
     def add(self, chore: Iterator[None]) -> None:
         """Have this done, in turns with the others."""
-        self._line.append(chore)
+        self.append(chore)
 
     def step(self, on_fault: Callable[[Exception], None] | None = None) -> None:
         """Do a piece of the first one. What one raises ends it; `on_fault` is told, without that it is raised."""
-        chore = self._line.popleft()
+        chore = self.popleft()
         try:
             next(chore)
         except StopIteration:
@@ -37,9 +31,9 @@ class Chores:
                 raise
             on_fault(fault)
             return
-        self._line.append(chore)
+        self.append(chore)
 
     def finish(self, on_fault: Callable[[Exception], None] | None = None) -> None:
         """Do all of it now."""
-        while self._line:
+        while self:
             self.step(on_fault)

@@ -51,12 +51,12 @@ class Consumer(Protocol):
 class Consumers:
     """The consumers of one queue in order of registration, and the ready ones in order of their turns."""
 
-    __slots__ = ("_all", "_single_active", "_turns", "active")
+    __slots__ = ("_all", "_single_active", "active", "turns")
 
     def __init__(self, *, single_active: bool) -> None:
         self._all: dict[Consumer, None] = {}
-        # by priority, highest first; no empty ones
-        self._turns: dict[int, OrderedDict[Consumer, None]] = {}
+        # who can be handed something, by priority, highest first; no empty ones
+        self.turns: dict[int, OrderedDict[Consumer, None]] = {}
         self._single_active = single_active
         self.active: Consumer | None = None  # with single_active: the one that gets everything
 
@@ -95,8 +95,8 @@ class Consumers:
 
     def next(self) -> tuple[Consumer, int] | None:
         """Whose turn it is and how much room that consumer has; those without room are set aside on the way."""
-        while self._turns:
-            consumer = next(iter(next(iter(self._turns.values()))))
+        while self.turns:
+            consumer = next(iter(next(iter(self.turns.values()))))
             room = consumer.room()
             if room > 0:
                 return consumer, room
@@ -105,14 +105,14 @@ class Consumers:
 
     def alone(self) -> bool:
         """Whether whoever's turn it is has nobody to take turns with."""
-        return len(next(iter(self._turns.values()))) == 1
+        return len(next(iter(self.turns.values()))) == 1
 
     def round(self) -> list[tuple[Consumer, int]]:
         """All that have a turn before anybody has another one, in order, with their room; no change of turns.
 
         Those without room are set aside. Empty when they are too many, or share a channel, so that order matters.
         """
-        turns = next(iter(self._turns.values()))
+        turns = next(iter(self.turns.values()))
         if len(turns) > _MOST_IN_A_ROUND or len({id(consumer.channel) for consumer in turns}) < len(turns):
             return []
         able: list[tuple[Consumer, int]] = []
@@ -126,18 +126,18 @@ class Consumers:
 
     def rotate(self) -> None:
         """The one whose turn it was goes to the end of the line."""
-        turns = next(iter(self._turns.values()))
+        turns = next(iter(self.turns.values()))
         turns.move_to_end(next(iter(turns)))
 
     def _join(self, consumer: Consumer) -> None:
         consumer.waiting = False
-        turns = self._turns.get(consumer.priority)
+        turns = self.turns.get(consumer.priority)
         if turns is not None:
             turns[consumer] = None
             return
-        self._turns[consumer.priority] = OrderedDict({consumer: None})
-        if len(self._turns) > 1:
-            self._turns = dict(sorted(self._turns.items(), reverse=True))
+        self.turns[consumer.priority] = OrderedDict({consumer: None})
+        if len(self.turns) > 1:
+            self.turns = dict(sorted(self.turns.items(), reverse=True))
 
     def set_aside(self, consumer: Consumer) -> None:
         """It has no room; no turns before it has."""
@@ -145,17 +145,17 @@ class Consumers:
         consumer.waiting = True
 
     def _leave(self, consumer: Consumer) -> None:
-        turns = self._turns.get(consumer.priority)
+        turns = self.turns.get(consumer.priority)
         if turns is not None and consumer in turns:
             del turns[consumer]
             if not turns:
-                del self._turns[consumer.priority]
+                del self.turns[consumer.priority]
 
     def check(self) -> None:
         """Assert what must always hold."""
-        in_turn = [consumer for turns in self._turns.values() for consumer in turns]
+        in_turn = [consumer for turns in self.turns.values() for consumer in turns]
         assert len(in_turn) == len({id(consumer) for consumer in in_turn})
-        assert list(self._turns) == sorted(self._turns, reverse=True)
+        assert list(self.turns) == sorted(self.turns, reverse=True)
         for consumer in self._all:
             assert not (consumer.waiting and consumer in in_turn)
             assert consumer.waiting or consumer in in_turn or (self._single_active and consumer is not self.active)

@@ -141,7 +141,7 @@ class Lane:
 
         The first one's position, the messages, how often. IndexError: there is none.
         """
-        if self.plain:
+        if not self._back and not self._holes:  # it is plain
             if not self.fresh:
                 raise IndexError("the lane is empty")
             return *self.take_fresh(most), 0

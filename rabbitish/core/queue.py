@@ -40,6 +40,7 @@ class Queue(Leaving):
         "_accounted",
         "_dirty",
         "_handed_out_at",
+        "_limited",
         "_special",
         "arguments",
         "auto_delete",
@@ -93,6 +94,7 @@ class Queue(Leaving):
 
     def _apply(self, options: QueueOptions) -> None:
         self.options = options
+        self._limited = options.max_length is not None or options.max_length_bytes is not None
         self._special = bool(options.message_ttl_ms is not None or options.max_priority or self.may_refuse)
         self.mark()
 
@@ -112,10 +114,6 @@ class Queue(Leaving):
             before.delivery_limit is None or options.delivery_limit < before.delivery_limit
         ):
             self._host.chores.add(self.bury_returned(now))
-
-    @property
-    def _limited(self) -> bool:
-        return self.options.max_length is not None or self.options.max_length_bytes is not None
 
     def mark(self) -> None:
         """Have the queue settled at the end of this batch of input."""
@@ -233,14 +231,15 @@ class Queue(Leaving):
 
         A message whose time is up is not delivered, but one with a TTL of 0 that a consumer waits for still is.
         """
-        more = self._expire(now, now) if self._may_expire else False
-        if not more and (ready := self.ready) and len(self.consumers):
+        expiring = self._may_expire
+        more = self._expire(now, now) if expiring else False
+        if not more and (ready := self.ready) and self.consumers.turns:
             more = self._hand_out(budget)
             if self.ready != ready:
                 self._handed_out_at = now
             while more and self._is_due(now):  # the next call would be too late
                 more = self._hand_out(HANDFUL_MESSAGES)
-        if self._may_expire:
+        if expiring and self._may_expire:
             more |= self._expire(now + 1, now)
             self._ask_for_expiry()
         if self._limited and not more and self.options.drops_head:
@@ -306,13 +305,13 @@ class Queue(Leaving):
         return len(messages)
 
     def _handful(self) -> int:
-        size = self.ready_bytes
+        size = self.bytes - self.unacked_bytes
         if size <= HANDFUL_BYTES:
             return HANDFUL_MESSAGES
         return min(HANDFUL_MESSAGES, max(1, HANDFUL_BYTES * self.ready // size))
 
     def _hand_to(self, consumer: Consumer, most: int) -> int:
-        lane = self._top()
+        lane = self._lane if self._levels == 1 else self._top()
         first, messages, returns = self._take_run(lane, most)
         self._give(consumer, lane, first, messages, returns)
         return len(messages)

@@ -131,9 +131,7 @@ class Keeper:
     def _tell(self, lsn: int) -> None:
         """The journal is on disk up to `lsn`: whoever waits for it may go on."""
         self._node.hub.now_durable(lsn)
-        if self._further is not None:
-            self._further.set()
-            self._further = None
+        self._wake()
         if self._held:
             held, self._held = self._held, {}
             now = self._node.now()
@@ -168,10 +166,15 @@ class Keeper:
         await self.reached(hub.wanted)
 
     def _go_further(self) -> trio.Event:
-        """Set when the journal is on disk some way further."""
+        """Set when the journal is on disk some way further, or is lost."""
         if self._further is None:
             self._further = trio.Event()
         return self._further
+
+    def _wake(self) -> None:
+        if self._further is not None:
+            self._further.set()
+            self._further = None
 
     async def compact(self) -> None:
         """Keep the journal from taking much more room than what lives in it."""
@@ -243,8 +246,7 @@ class Keeper:
     def lose(self) -> None:
         """Another node leads the journal: whoever waits for it waits in vain."""
         self._lost = True
-        if self._further is not None:
-            self._further.set()
+        self._wake()
         self.recovered.shelf.close()
 
     def _leave_checkpoint(self) -> None:

@@ -88,6 +88,7 @@ class Node:
         self.links: dict[Session, Link] = {}
         self.urls: list[str] = []
         self.memory_limit = memory_limit_bytes(settings)
+        self._much_memory = self.memory_limit // 4
         self.started_at = self._clock()
         self._deadline: int | None = None
         self._alarm = trio.Event()  # set when the ticker must look at _deadline again
@@ -234,7 +235,10 @@ class Node:
         self._alarm.set()
 
     def _watch_memory(self) -> None:
-        used = self.broker.usage.bytes + self.hub.partial_bytes
+        usage, hub = self.broker.usage, self.hub
+        used = usage.bytes + hub.partial_bytes
+        if used < self._much_memory and not hub.alarms and usage.window_bytes == self.settings.queue_window_bytes:
+            return  # there is nothing to do, nor to undo
         if used > self.memory_limit:
             if "memory" not in self.hub.alarms:
                 self.log.warning("memory alarm: publishers are held back", used=used, limit=self.memory_limit)

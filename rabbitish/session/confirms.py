@@ -22,7 +22,7 @@ _REQUEUE = 2  # RabbitMQ sets it in its nacks, though nothing is requeued
 class Confirms:
     """The confirm state of a channel in confirm mode."""
 
-    __slots__ = ("_channel", "_counted", "_refused", "_waiting", "answered", "published", "safe_at")
+    __slots__ = ("_channel", "_counted", "_refused", "answered", "published", "safe_at", "waiting")
 
     def __init__(self, channel: int) -> None:
         self._channel = channel
@@ -31,12 +31,7 @@ class Confirms:
         self.safe_at = 0  # the journal's record that makes the last publish safe
         self._refused: deque[int] = deque()
         self._counted = 0  # publishes of the batches up to now
-        self._waiting: deque[tuple[int, int]] = deque()  # batches: safe at, last publish
-
-    @property
-    def waiting(self) -> bool:
-        """Whether something published waits for the disk."""
-        return bool(self._waiting)
+        self.waiting: deque[tuple[int, int]] = deque()  # batches that wait for the disk: safe at, last publish
 
     def refuse(self) -> None:
         """The publish just counted was refused by a queue."""
@@ -46,22 +41,24 @@ class Confirms:
         """The frames that answer what was published and is safe, the journal being on disk up to `durable`."""
         if self.published > self._counted:
             self._counted = self.published
-            self._waiting.append((self.safe_at, self.published))
-        last = 0
-        while self._waiting and self._waiting[0][0] <= durable:
-            last = self._waiting.popleft()[1]
+            self.waiting.append((self.safe_at, self.published))
+        waiting, last = self.waiting, 0
+        while waiting and waiting[0][0] <= durable:
+            last = waiting.popleft()[1]
+        if not last:
+            return b""
         frames: list[bytes] = []
-        if last:
-            self._answer(last, frames)
+        if self._refused:
+            self._answer_refused(last, frames)
+        self._acknowledge_below(last + 1, frames)
         return b"".join(frames)
 
-    def _answer(self, last: int, frames: list[bytes]) -> None:
+    def _answer_refused(self, last: int, frames: list[bytes]) -> None:
         while self._refused and self._refused[0] <= last:
             number = self._refused.popleft()
             self._acknowledge_below(number, frames)
             frames.append(self._frame(_NACK, number, _REQUEUE))
             self.answered = number
-        self._acknowledge_below(last + 1, frames)
 
     def _acknowledge_below(self, number: int, frames: list[bytes]) -> None:
         last = number - 1

@@ -6,7 +6,7 @@ during the last one, without a timer. A new segment begins when the last is full
 declared; then older segments in which no message lives any more, taken from the oldest on, can go.
 
 A large message that everybody is done with before it is written is not written: a consumer that keeps up saves the disk
-the work, and the publisher the wait.
+the work, and the publisher the wait. So the checksum of one is left to the writer.
 
 `write` and `delete` alone run on the writer's thread; everything else is called by one thread, the core's.
 """
@@ -22,6 +22,7 @@ from typing import NamedTuple, Protocol
 from rabbitish.store.bodies import Ranges, encode_of_queue, ranges_of
 from rabbitish.store.files import Disk, File
 from rabbitish.store.record import (
+    HEAD,
     PUBLISH_HEAD,
     SegmentHead,
     Type,
@@ -37,7 +38,8 @@ _RANGES_AT_ONCE = 2048
 _GATHERED_AT_MOST = 4096
 # Pieces from this size on are written by themselves.
 _LARGE_BYTES = 64 * 1024
-
+# Stands for the head of a large message's record until the writer has worked out its checksum.
+_HEAD_TO_COME = bytes(HEAD.size)
 
 _number = attrgetter("lsn")
 
@@ -56,10 +58,21 @@ class Batch(NamedTuple):
     """Its file's name."""
     first: bool
     """Whether it begins the segment."""
-    parts: list[bytes]
-    """Joined where they are small; large bodies are not copied once more. A segment's head is one of its own."""
+    pieces: list[bytes]
+    """Of records, three for one of messages; a segment's head is the first."""
+    late: list[tuple[int, int]]
+    """Where in them a head is still to come, and the record's number."""
+    epoch: int
     size: int
     last_lsn: int
+
+    @property
+    def parts(self) -> list[bytes]:
+        """What to write: large bodies and a segment's head by themselves, all else joined. Any thread may ask."""
+        pieces = self.pieces
+        for index, lsn in self.late:
+            pieces[index] = encode(lsn, self.epoch, Type.PUBLISH, *pieces[index + 1 : index + 3])[0]
+        return pieces[:1] + _joined(pieces[1:]) if self.first else _joined(pieces)
 
     @property
     def data(self) -> bytes:
@@ -244,7 +257,8 @@ class Journal:
         """Append a record that takes `span` numbers; its bytes."""
         if not self._pieces:
             self._mark()
-        pieces = encode(self.last_lsn + 1, self.epoch, kind, *body)
+        lsn = self.last_lsn + 1
+        pieces = (_HEAD_TO_COME, *body) if lsn in self._large else encode(lsn, self.epoch, kind, *body)
         self.last_lsn += span
         size = self._add(pieces)
         if kind is not Type.PUBLISH:
@@ -279,8 +293,10 @@ class Journal:
 
     def _close_batch(self) -> None:
         if self._pieces:
-            parts = self._pieces[:1] + _joined(self._pieces[1:]) if self._first else _joined(self._pieces)
-            self._batches.append(Batch(self._name, self._first, parts, self._unclosed, self.last_lsn))
+            late = [(large.index, lsn) for lsn, large in self._large.items()]
+            self._batches.append(
+                Batch(self._name, self._first, self._pieces, late, self.epoch, self._unclosed, self.last_lsn)
+            )
             self._pieces = []
             self._large.clear()
             self._unclosed = 0
