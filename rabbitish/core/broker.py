@@ -88,6 +88,13 @@ class Broker:
         """Whether policies have not reached everything that they are for yet."""
         return any(vhost.governor.busy for vhost in self.vhosts.values())
 
+    def doubt(self) -> None:
+        """Another broker had all that is queued here until now: say of each message that it may have been seen."""
+        for vhost in self.vhosts.values():
+            for queue in vhost.queues.values():
+                for lane in queue.lanes.values():
+                    lane.doubt()
+
     def settle(self, now: int) -> int | None:
         """Do what is due and hand out messages; the moment of the next call at the latest (`now` if work is left)."""
         self.now = now

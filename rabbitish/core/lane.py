@@ -30,6 +30,9 @@ FREED_AT_ONCE = 10_000
 PUT_AWAY_AT_ONCE = 2 * PAGE_MESSAGES
 
 
+_NONE = -(1 << 62)  # below all positions
+
+
 class Lane:
     """Messages in order of their positions, with holes and returns."""
 
@@ -41,6 +44,7 @@ class Lane:
         "_late",
         "_late_messages",
         "_order",
+        "doubtful",
         "expiring",
         "fresh",
         "head",
@@ -54,6 +58,7 @@ class Lane:
         self.last = self.fresh
         self.head = 0  # position of fresh[0]
         self._last_at = 0  # with pages: position of last[0]
+        self.doubtful = _NONE  # what has a lower position may have been handed out by a broker that is gone
         self.expiring = False  # whether any message here has, or may have, a deadline
         self._back: dict[int, tuple[Message, int]] = {}
         self._order: list[int] = []  # heap of the positions in _back; may hold some that are there no more
@@ -66,6 +71,10 @@ class Lane:
     def __len__(self) -> int:
         count = len(self.fresh) + len(self._back) - len(self._holes)
         return count + self.pages.messages + len(self.last) if self.pages else count
+
+    def doubt(self) -> None:
+        """Whatever is here may have been handed out by a broker that is gone, and could not tell of it."""
+        self.doubtful = self._end
 
     @property
     def _end(self) -> int:

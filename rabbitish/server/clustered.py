@@ -301,6 +301,7 @@ class Clustered:
             node.tls = TlsDoor(node, self._certificates)
         began = now_ms()
         await node.open_led(self._disk, lead)
+        node.broker.doubt()
         if self.settings.load_definitions:
             await load_definitions(node, Path(self.settings.load_definitions))
         node.nursery.start_soon(node.tick)

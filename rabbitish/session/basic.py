@@ -101,6 +101,7 @@ def get(channel: Channel, method: methods.BasicGet) -> None:
         channel.send(methods.BasicGetEmpty())
         return
     lane, position, message, returns = taken
+    redelivered = returns > 0 or position < lane.doubtful
     channel.last_delivery_tag += 1
     tag = channel.last_delivery_tag
     if not method.no_ack:
@@ -109,7 +110,7 @@ def get(channel: Channel, method: methods.BasicGet) -> None:
     channel.send(
         methods.BasicGetOk(
             delivery_tag=tag,
-            redelivered=returns > 0,
+            redelivered=redelivered,
             exchange=message.address.exchange,
             routing_key=message.address.routing_key,
             message_count=queue.ready,
@@ -118,7 +119,7 @@ def get(channel: Channel, method: methods.BasicGet) -> None:
     sent = cast("WireMessage", message)
     session.outbox.write(sent.framed(channel.number, session.frame_max))
     if channel.tracer is not None:
-        channel.tracer.delivered(channel, queue.name, [sent], None, redelivered=returns > 0)
+        channel.tracer.delivered(channel, queue.name, [sent], None, redelivered=redelivered)
         if channel.tracer.full:
             session.occupy(channel.tracer.make_room())
 

@@ -110,7 +110,7 @@ class ChannelConsumer:
         parts = outbox.parts
         if not parts:
             channel.session.touch()
-        redelivered = returns > 0
+        redelivered = returns > 0 or first < lane.doubtful
         size = 0
         tag = channel.last_delivery_tag
         stamp = None

@@ -69,7 +69,7 @@ class FrontNode:
         listeners = open_listeners(self.settings)
         self.ports = [opened.address.port for opened in listeners]
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(partial(trio.serve_listeners, member._accept, [links]))
+            nursery.start_soon(partial(trio.serve_listeners, member._links.accept, [links]))
             nursery.start_soon(self.front.run, listeners)
             task_status.started()
 

@@ -336,3 +336,25 @@ def test_a_deleted_queue_takes_nothing_back(held: Client) -> None:
     held.hang_up()
     assert counts(held) == (0, 0)
     assert held.world.broker.usage.bytes == 0
+
+
+# --- what another broker may have handed out --------------------------------------------------------------------------
+
+
+def test_what_was_there_when_another_broker_ended_may_have_been_seen(client: Client) -> None:
+    client.declare("q")
+    client.publish("q", b"0", b"1", b"2", b"3")
+    client.world.settle()
+    client.world.broker.doubt()
+    client.publish("q", b"4", b"5")
+    first = client.get("q")
+    assert first is not None
+    assert redelivered([first]) == [(b"0", True)]
+    client.send(methods.BasicQos(prefetch_count=3))
+    client.consume("q")
+    assert redelivered(client.answers()[-3:]) == [(b"1", True), (b"2", True), (b"3", True)]
+    client.send(ACK(4, multiple=True))
+    assert redelivered(client.answers()[-2:]) == [(b"4", False), (b"5", False)]
+    client.send(REJECT(5, requeue=True))
+    client.publish("q", b"6")
+    assert redelivered(client.answers()[-2:]) == [(b"4", True), (b"6", False)]
