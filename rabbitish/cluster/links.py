@@ -42,7 +42,7 @@ def disk_of(replica: Replica) -> Iterator[None]:
     """Around what may read the replica's log: if that cannot be read, the replica stops for good."""
     try:
         yield
-    except (OSError, JournalDamaged) as error:
+    except JournalDamaged as error:
         replica.failed(error)
 
 

@@ -187,6 +187,7 @@ class Clustered:
 
             nursery.start_soon(take_part)
             await begun.wait()
+            self.part.replica.needed = self._needed_of
             nursery.start_soon(self.front.run, listeners)
             nursery.start_soon(self._watch_leader)
             ready([str(address) for address, _ in listeners])
@@ -337,7 +338,10 @@ class Clustered:
 
     def _needed(self) -> int:
         view = self.part.replica.view
-        return needed_in_sync(self.place.min_in_sync, len(view.state.replicas) if view is not None else 1)
+        return self._needed_of(len(view.state.replicas) if view is not None else 1)
+
+    def _needed_of(self, replicas: int) -> int:
+        return needed_in_sync(self.place.min_in_sync, replicas)
 
 
 def _new_id() -> str:

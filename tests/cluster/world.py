@@ -228,6 +228,7 @@ class SimNode:
         self.gate = ConfirmGate()
         me = replica_id(self.name, str(self.storage))
         self.replica = world.replica_type(me, JOURNAL, self.log, self, self, self, self._nonce, TIMING)
+        self.replica.needed = lambda replicas: world.min_in_sync
         boot = self.boot
         for every, what in ((TIMING.tick_ms, self._tick), (TIMING.ttl_ms // 4, self._keep_alive), (300, self.read)):
             self._repeat(every, what, boot)

@@ -8,23 +8,20 @@ from functools import partial
 
 import trio
 
-from rabbitish.cluster.etcd import Etcd
-from rabbitish.cluster.member import Member
-from rabbitish.cluster.membership import Names
+from rabbitish.cluster.links import Links
 from rabbitish.cluster.protocol.timing import Timing
 from rabbitish.cluster.relay import open_relay
 from rabbitish.config import Settings
 from rabbitish.server.front import Front, Leader
 from rabbitish.server.listener import open_listeners
 from rabbitish.server.node import Node
-from tests.cluster.memory_log import MemoryLog
 from tests.server.support import Client
 
 SECRET = b"the secret of the links"
 
 
 class FrontNode:
-    """A front that listens, and the member whose links it shares."""
+    """A front that listens, and the links that it shares."""
 
     def __init__(self, name: str, secret: bytes = SECRET, **settings: object) -> None:
         values = {"listen": ("amqp://127.0.0.1:0",), **settings}
@@ -52,24 +49,13 @@ class FrontNode:
         return client
 
     async def run(self, task_status: trio.TaskStatus[None]) -> None:
-        log, etcd = MemoryLog(), Etcd([("127.0.0.1", 1)])
-        member = Member(
-            self.name,
-            "s",
-            "j",
-            log,
-            etcd,
-            Names("c"),
-            self._secret,
-            Timing(),
-            take_relay=self.front.relayed,
-        )
+        shared = Links(self._secret, Timing(), lambda replica: None, self.front.relayed, lambda event, details: None)
         (links,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
         self.links = links.socket.getsockname()[:2]
         listeners = open_listeners(self.settings)
         self.ports = [opened.address.port for opened in listeners]
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(partial(trio.serve_listeners, member._links.accept, [links]))
+            nursery.start_soon(partial(trio.serve_listeners, shared.accept, [links]))
             nursery.start_soon(self.front.run, listeners)
             task_status.started()
 

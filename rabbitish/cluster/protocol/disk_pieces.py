@@ -175,7 +175,7 @@ class Pieces:
     def _bytes(self, piece: Piece) -> bytes:
         if piece.parts is not None:
             return b"".join(piece.parts)
-        return self._disk.read_at(piece.segment, piece.offset, piece.size)
+        return _read_back(self._disk, piece.segment, piece.offset, piece.size)
 
     def _size_up_to(self, piece: Piece, lsn: int) -> int:
         """How many bytes of a piece come before the first record behind `lsn`. JournalDamaged: it cannot be read."""
@@ -209,10 +209,17 @@ class Pieces:
         self._all[index : index + 1] = some
 
 
+def _read_back(disk: Disk, name: str, offset: int, size: int) -> bytes:
+    try:
+        return disk.read_at(name, offset, size)
+    except OSError as error:
+        raise JournalDamaged(name, offset, f"it cannot be read back ({error})") from error
+
+
 class Snapshot:
     """The records that are kept up to a base, piece by piece; nothing of them is deleted while somebody holds this.
 
-    JournalDamaged, OSError from the iterator: they cannot be read.
+    JournalDamaged from the iterator: they cannot be read.
     """
 
     def __init__(self, disk: Disk, starts: Sequence[EpochStart], segments: Sequence[tuple[str, int]]) -> None:
@@ -231,10 +238,10 @@ def _snapshot(disk: Disk, starts: Sequence[EpochStart], segments: Sequence[tuple
     for name, size in segments:
         offset = SEGMENT_HEAD_BYTES
         while offset < size:
-            data = disk.read_at(name, offset, min(_SNAPSHOT_BYTES, size - offset))
+            data = _read_back(disk, name, offset, min(_SNAPSHOT_BYTES, size - offset))
             piece = Piece(0, 0, 0, name, offset, len(data), None)
             whole = _whole(data)  # none: it is one record, larger than that
-            data = data[:whole] or disk.read_at(name, offset, min(_bytes_of(piece, data), size - offset))
+            data = data[:whole] or _read_back(disk, name, offset, min(_bytes_of(piece, data), size - offset))
             _last_of(piece, data)
             yield data
             offset += len(data)

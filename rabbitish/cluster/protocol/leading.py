@@ -249,13 +249,15 @@ class Leadership:
                 isr.discard(old)
         slow = self.slow(now)
         isr.difference_update(slow)
+        isr.add(self.replica.me)
+        if len(isr) < min(len(state.isr), self.replica.needed(len(replicas))):
+            isr = set(state.isr)  # fewer could confirm nothing, and as it is each of them may still lead next
         if len(isr) == len(state.isr):
             isr.update(
                 name
                 for name, feed in self.feeds.items()
                 if name in replicas and self.caught_up(feed) and now >= self._rejoin.get(name, 0)
             )
-        isr.add(self.replica.me)
         return state._replace(isr=tuple(sorted(isr)), replicas=tuple(replicas))
 
     def _adjust(self, now: int) -> None:

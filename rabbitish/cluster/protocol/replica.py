@@ -78,6 +78,10 @@ class Owner(Protocol):
         """For the log."""
 
 
+def _one(replicas: int) -> int:
+    return 1
+
+
 class Replica:
     """See the module. `me` is its id; `nonce` draws a number of 64 bits that it never drew before."""
 
@@ -109,6 +113,8 @@ class Replica:
         self.syncing = False
         self.running = True
         self.lease_until = 0
+        self.needed: Callable[[int], int] = _one
+        """Of so many replicas, how many must be in sync for a confirm: the leader keeps the set at least as large."""
         self.leading: Leadership | None = None
         self.following = self.following_as(self)
         self.election = self.electing_as(self)
