@@ -20,6 +20,7 @@ from rabbitish import __version__
 from rabbitish.addresses import DEFAULT_PORT, Address, SettingError
 from rabbitish.config import LOG_LEVELS
 from rabbitish.tools import operator_policies  # noqa: F401 (enters its commands)
+from rabbitish.tools.cluster import cluster
 from rabbitish.tools.journal import journal
 from rabbitish.tools.operator import COMMANDS
 from rabbitish.tools.operator_definitions import definitions
@@ -145,6 +146,7 @@ def _serve_clustered(loaded: Loaded) -> Callable[..., Awaitable[None]]:
 
 main.add_command(journal)
 main.add_command(definitions)
+main.add_command(cluster)
 for _command in COMMANDS:
     main.add_command(_command)
 

@@ -10,6 +10,7 @@ Nothing here decides anything. What etcd did not answer is passed on as unknown,
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from contextlib import aclosing, suppress
 
 import trio
@@ -86,12 +87,43 @@ async def join_journal(etcd: Etcd, names: Names, journal: str, replica: str, *, 
             return
 
 
+def view_in(found: Range, names: Names, journal: str) -> tuple[View | None, dict[str, tuple[str, int]]]:
+    """What was read, as a replica sees it, and where nodes listen; None: there is no journal, or its state is none."""
+    state, live = None, dict[str, tuple[str, int]]()
+    for kv in found.kvs:
+        with suppress(ValueError, LookupError, TypeError):
+            if kv.key == names.journal(journal):
+                state = (decode_state(kv.value), kv.modified)
+            elif kv.key.startswith(names.nodes):
+                host, port = json.loads(kv.value)["address"]
+                live[kv.key.removeprefix(names.nodes).decode()] = (str(host), int(port))
+    return (None if state is None else View(state[0], state[1], frozenset(live), found.revision)), live
+
+
+async def change_state(
+    etcd: Etcd, names: Names, journal: str, decide: Callable[[View | None], GroupState], nonce: str
+) -> GroupState:
+    """Change a journal's state to what `decide` makes of it, anew whenever somebody else was faster.
+
+    What `decide` raises ends it. Unknown: it may have happened, or may yet.
+    """
+    key = names.journal(journal)
+    while True:
+        read = await etcd.txn([], [get(key), get(names.nodes, prefix=True)])
+        view, _ = view_in(Range(read.revision, [kv for kvs in read.ranges for kv in kvs]), names, journal)
+        state = decide(view)._replace(nonce=nonce)
+        before = read.ranges[0][0].modified if read.ranges[0] else 0
+        if (await etcd.txn([modified_at(key, before)], [put(key, state.encode())])).succeeded:
+            return state
+
+
 class EtcdCoordinator:
     """See Coordinator. `replica` is whom it answers; `start` runs what waits."""
 
     def __init__(self, etcd: Etcd, names: Names, journal: str, nursery: trio.Nursery) -> None:
         self._etcd = etcd
         self._names = names
+        self.journal = journal
         self._key = names.journal(journal)
         self._nursery = nursery
         self._lease = 0
@@ -133,19 +165,10 @@ class EtcdCoordinator:
                     self.replica.observed(view, now_ms())
 
     def _view(self, found: Range) -> View | None:
-        """What was read, as the replica sees it; None: the journal is not there, or its state is none."""
-        state, live = None, {}
-        for kv in found.kvs:
-            with suppress(ValueError, LookupError, TypeError):
-                if kv.key == self._key:
-                    state = (decode_state(kv.value), kv.modified)
-                elif kv.key.startswith(self._names.nodes):
-                    host, port = json.loads(kv.value)["address"]
-                    live[kv.key.removeprefix(self._names.nodes).decode()] = (str(host), int(port))
-        if state is None:
-            return None
-        self.addresses.update(live)  # a node without a lease may still be there
-        return View(state[0], state[1], frozenset(live), found.revision)
+        view, live = view_in(found, self._names, self.journal)
+        if view is not None:
+            self.addresses.update(live)  # a node without a lease may still be there
+        return view
 
     async def keep_lease(self, node: str, address: tuple[str, int], ttl_seconds: int) -> None:
         """Be a node that lives, until `end_lease`; what the lease says goes to the replica."""

@@ -12,6 +12,9 @@ from typing import NamedTuple
 from rabbitish.addresses import ClusterAddress, HostPort, parse_advertised, parse_cluster, parse_host_port, parse_name
 from rabbitish.config import Settings
 
+JOURNAL = "main"
+"""The one journal that a cluster keeps, by its name in etcd."""
+
 
 class ClusterPlace(NamedTuple):
     """What `--cluster` and the options beside it add up to."""

@@ -32,7 +32,7 @@ from rabbitish.cluster.relay import open_relay
 from rabbitish.config import Settings
 from rabbitish.server.allocator import keep_freed_blocks
 from rabbitish.server.certificates import Certificates
-from rabbitish.server.cluster_place import ClusterPlace, cluster_place, needed_in_sync
+from rabbitish.server.cluster_place import JOURNAL, ClusterPlace, cluster_place, needed_in_sync
 from rabbitish.server.collector import Collector
 from rabbitish.server.control import ControlSocket
 from rabbitish.server.definitions import load_definitions
@@ -49,7 +49,6 @@ from rabbitish.store.files import RealDisk
 from rabbitish.store.record import JournalDamaged
 from rabbitish.store.scan import that_count
 
-JOURNAL = "main"
 _SECRET_BYTES = 32
 _AGAIN_SECONDS = 0.5
 _LOOK_SECONDS = 0.1  # how often it is looked without any news
@@ -190,6 +189,9 @@ class Clustered:
             self.part.replica.needed = self._needed_of
             nursery.start_soon(self.front.run, listeners)
             nursery.start_soon(self._watch_leader)
+            control = ControlSocket.open(None, self)
+            if control is not None:
+                nursery.start_soon(control.run)
             ready([str(address) for address, _ in listeners])
             nursery.start_soon(self._lead_when_due)
         log.close()
@@ -311,9 +313,6 @@ class Clustered:
 
     async def _serve(self, node: Node) -> None:
         """Let clients in until we are to stop."""
-        control = ControlSocket.open(node)
-        if control is not None:
-            node.nursery.start_soon(control.run)
         self.front.serve(node)
         await self.stopping.wait()
         self.front.serve(None)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from rabbitish.core.access.document import limits_of
 from rabbitish.core.access.passwords import Hashed
@@ -20,14 +20,50 @@ from rabbitish.server import listings
 from rabbitish.session.connection import Session
 
 if TYPE_CHECKING:
+    from rabbitish.cluster.etcd import Etcd
+    from rabbitish.cluster.member import Member
+    from rabbitish.cluster.membership import Names
+    from rabbitish.config import Settings
+    from rabbitish.server.cluster_place import ClusterPlace
+    from rabbitish.server.front import Front
     from rabbitish.server.node import Node
+
+
+class ClusterView(Protocol):
+    """What commands need of a node in a cluster. `Clustered` is one."""
+
+    @property
+    def settings(self) -> Settings: ...
+    @property
+    def place(self) -> ClusterPlace: ...
+    @property
+    def etcd(self) -> Etcd: ...
+    @property
+    def names(self) -> Names: ...
+    @property
+    def part(self) -> Member: ...
+    @property
+    def front(self) -> Front: ...
 
 
 class Call(NamedTuple):
     """Where a command runs, and who gave it."""
 
-    node: Node
+    serves: Node | None
+    """The broker; None while this node is a mirror."""
     actor: str
+    cluster: ClusterView | None = None
+    """The node's place in a cluster, if it has one."""
+
+    @property
+    def node(self) -> Node:
+        """The broker. AccessError: it is not here, and where it is."""
+        if self.serves is None:
+            leader = self.cluster.front.leader if self.cluster is not None else None
+            if leader is None:
+                raise AccessError("this node does not lead its cluster, and nobody is known to; ask again in a moment")
+            raise AccessError(f"this node does not lead its cluster: give the command on node {leader.node}")
+        return self.serves
 
     @property
     def roster(self) -> Roster:
@@ -333,19 +369,25 @@ async def close_all_user_connections(call: Call, user: str, explanation: str) ->
 # ---- looking
 
 
-def _look(name: str, look: Callable[[Node, str], list[dict[str, object]]]) -> None:
+def _look(name: str, look: Callable[[Call, str], list[dict[str, object]]]) -> None:
     async def run(call: Call, vhost: str = "/") -> list[dict[str, object]]:
         call.roster.vhost(vhost)
-        return look(call.node, vhost)
+        return look(call, vhost)
 
     run.__name__ = name
     command(run)
 
 
-_look("list_queues", listings.queues)
-_look("list_exchanges", listings.exchanges)
-_look("list_bindings", listings.bindings)
-_look("list_consumers", listings.consumers)
+def _with_members(call: Call, rows: list[dict[str, object]]) -> list[dict[str, object]]:
+    """Queues, in a cluster with the nodes that have them."""
+    view = call.cluster.part.replica.view if call.cluster is not None else None
+    return rows if view is None else listings.with_members(rows, view.state)
+
+
+_look("list_queues", lambda call, vhost: _with_members(call, listings.queues(call.node, vhost)))
+_look("list_exchanges", lambda call, vhost: listings.exchanges(call.node, vhost))
+_look("list_bindings", lambda call, vhost: listings.bindings(call.node, vhost))
+_look("list_consumers", lambda call, vhost: listings.consumers(call.node, vhost))
 
 
 @command
@@ -362,5 +404,18 @@ async def list_channels(call: Call) -> list[dict[str, object]]:
 
 @command
 async def status(call: Call) -> dict[str, object]:
-    """How the broker is."""
-    return listings.status(call.node)
+    """How the broker is, or the node that is a mirror of it."""
+    if call.cluster is None:
+        return listings.status(call.node)
+    about = listings.mirror_status(call.cluster.settings, call.cluster.front.urls)
+    if call.serves is not None:
+        about = listings.status(call.serves)
+    replica, leader = call.cluster.part.replica, call.cluster.front.leader
+    return {
+        **about,
+        "cluster": str(call.cluster.place.cluster),
+        "node": call.cluster.place.node,
+        "role": replica.role.value,
+        "leader": call.cluster.place.node if call.serves is not None else leader.node if leader is not None else "",
+        "relayed_connections": call.cluster.front.relays,
+    }

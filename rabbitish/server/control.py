@@ -26,8 +26,8 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from rabbitish.core.access.records import AccessError
-from rabbitish.server import commands_definitions, commands_policies  # noqa: F401 (enter their commands)
-from rabbitish.server.commands import COMMANDS, Call, check_arguments
+from rabbitish.server import commands_cluster, commands_definitions, commands_policies  # noqa: F401 (enter theirs)
+from rabbitish.server.commands import COMMANDS, Call, ClusterView, check_arguments
 from rabbitish.server.control_path import CONTROL_FILE, reachable
 from rabbitish.server.keeper import JournalError
 from rabbitish.server.log import get_log
@@ -46,9 +46,10 @@ class ControlError(JournalError):
 class ControlSocket:
     """Answers commands for a node."""
 
-    def __init__(self, node: Node, path: Path) -> None:
-        """ControlError: the socket cannot be made, or another broker has it."""
+    def __init__(self, node: Node | None, path: Path, cluster: ClusterView | None = None) -> None:
+        """ControlError: the socket cannot be made, or another broker has it. With `cluster` it may be any node."""
         self._node = node
+        self._cluster = cluster
         self._path = path
         self._log = get_log()
         try:
@@ -57,14 +58,19 @@ class ControlSocket:
             raise ControlError(f"cannot open the control socket {path}: {error.strerror or error}") from error
 
     @classmethod
-    def open(cls, node: Node) -> ControlSocket | None:
-        """The socket that the settings ask for, if any. ControlError: the one that they name cannot be opened."""
-        settings = node.settings
+    def open(cls, node: Node | None, cluster: ClusterView | None = None) -> ControlSocket | None:
+        """The socket that the settings ask for, if any: of a broker of its own, or for any node of a cluster.
+
+        ControlError: the one that they name cannot be opened.
+        """
+        here = cluster or node
+        assert here is not None
+        settings = here.settings
         if settings.control_socket:
-            return cls(node, Path(settings.control_socket).absolute())
+            return cls(node, Path(settings.control_socket).absolute(), cluster)
         if settings.data_dir:
             try:
-                return cls(node, Path(settings.data_dir).absolute() / CONTROL_FILE)
+                return cls(node, Path(settings.data_dir).absolute() / CONTROL_FILE, cluster)
             except ControlError as error:  # some file systems have none; a broker can do without
                 get_log().warning("no commands can reach this broker", error=error)
         return None
@@ -137,7 +143,8 @@ class ControlSocket:
         except (ValueError, RecursionError, LookupError, TypeError, AttributeError):
             return _no("no such command")
         try:
-            result = await command.run(Call(self._node, actor), **arguments)
+            node = self._node if self._cluster is None else self._cluster.front.node
+            result = await command.run(Call(node, actor, self._cluster), **arguments)
         except AccessError as error:
             return _no(str(error))
         except Exception as error:  # noqa: BLE001 (a bug of ours costs this command, not the broker)
@@ -153,7 +160,9 @@ class ControlSocket:
             return None
         if not isinstance(size, int) or isinstance(size, bool) or size < 0:
             raise AccessError("content_bytes must be a number")
-        most = self._node.settings.definitions_max_bytes
+        here = self._cluster or self._node
+        assert here is not None
+        most = here.settings.definitions_max_bytes
         if size > most:
             await reader.skip(size)
             raise AccessError(f"it has {size} bytes, and {most} are the most (definitions_max_bytes)")

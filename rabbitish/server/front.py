@@ -50,6 +50,8 @@ class Front:
         """What serves here, while this node leads."""
         self.leader: Leader | None = None
         """Who leads, if that is another node and it is known."""
+        self.urls: list[str] = []
+        """Where it listens."""
         self.relays = 0
         """Clients that are being brought, or wait for it."""
         self._settings = settings
@@ -64,6 +66,8 @@ class Front:
         """This node leads, and that is what serves; None: it does not any more."""
         if node is not self.node:
             self.node = node
+            if node is not None:
+                node.urls = self.urls
             self._change()
 
     def follow(self, leader: Leader | None) -> None:
@@ -92,6 +96,7 @@ class Front:
 
     async def run(self, listeners: list[Opened]) -> None:
         """Take in whoever comes, for ever; the listeners are closed in the end."""
+        self.urls = [str(opened.address) for opened in listeners]
         try:
             async with trio.open_nursery() as nursery:
                 for address, sockets in listeners:

@@ -9,11 +9,13 @@ import os
 from typing import TYPE_CHECKING
 
 from rabbitish import __version__
+from rabbitish.cluster.protocol.state import GroupState, node_of
 from rabbitish.core.exchange import Exchange
 from rabbitish.core.policing import Governing
 from rabbitish.session.connection import Session
 
 if TYPE_CHECKING:
+    from rabbitish.config import Settings
     from rabbitish.server.node import Node
 
 Row = dict[str, object]
@@ -39,6 +41,20 @@ def queues(node: Node, vhost: str) -> list[Row]:
         }
         for queue in node.broker.vhosts[vhost].queues.values()
     ]
+
+
+def with_members(rows: list[Row], state: GroupState) -> list[Row]:
+    """Queues, and the nodes that have them: what is not durable, or exclusive, ends with the leader."""
+    leader = node_of(state.leader)
+    members, in_sync = [node_of(each) for each in state.replicas], [node_of(each) for each in state.isr]
+    for row in rows:
+        kept = row["durable"] and not row["exclusive"]
+        row |= {
+            "leader": leader,
+            "members": members if kept else [leader],
+            "in_sync": in_sync if kept else [leader],
+        }
+    return rows
 
 
 def exchanges(node: Node, vhost: str) -> list[Row]:
@@ -154,6 +170,18 @@ def consumers(node: Node, vhost: str) -> list[Row]:
         for channel in session.channels.values()
         for consumer in channel.consumers.values()
     ]
+
+
+def mirror_status(settings: Settings, urls: list[str]) -> Row:
+    """What there is to say of a node that keeps a mirror and serves nobody."""
+    return {
+        "version": __version__,
+        "product": settings.product,
+        "product_version": settings.product_version,
+        "pid": os.getpid(),
+        "listeners": list(urls),
+        "data_dir": settings.data_dir,
+    }
 
 
 def status(node: Node) -> Row:

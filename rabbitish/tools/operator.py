@@ -182,7 +182,8 @@ def list_vhost_limits() -> dict[str, object]:
 @_command(_vhost, columns="name messages")
 def list_queues(vhost: str) -> dict[str, object]:
     """List queues; columns: name durable auto_delete exclusive arguments messages_ready messages_unacknowledged
-    messages message_bytes consumers state type policy operator_policy effective_policy_definition.
+    messages message_bytes consumers state type policy operator_policy effective_policy_definition, and in a cluster
+    leader members in_sync.
     """
     return {"vhost": vhost}
 

@@ -44,10 +44,12 @@ def command(
             result = control.request(
                 function.__name__, arguments, content, socket=socket, data_dir=data_dir, config_file=config_file
             )
-            if show is not None:
+            if as_json:
+                control.show(result, [], as_json=True)
+            elif show is not None:
                 show(result, **given)
             elif columns:
-                control.show(result, list(shown), as_json=as_json)
+                control.show(result, list(shown), as_json=False)
             elif result is not None:
                 click.echo(result)
 

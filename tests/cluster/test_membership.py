@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import Any
 
 import pytest
 import trio
 
-from rabbitish.cluster.etcd import Etcd
-from rabbitish.cluster.membership import Names, NotThere, join_journal
-from rabbitish.cluster.protocol.state import GroupState, decode_state
+from rabbitish.cluster.etcd import Etcd, Txn
+from rabbitish.cluster.membership import Names, NotThere, change_state, join_journal
+from rabbitish.cluster.protocol.state import GroupState, View, decode_state
 
 from .etcd_server import EtcdCluster
 
@@ -77,5 +78,48 @@ def test_who_has_something_does_not_begin_anew(server: EtcdCluster) -> None:
         with pytest.raises(NotThere, match="etcd knows nothing of /rabbitish/forgotten/journals/main"):
             await join_journal(etcd, names, "main", "a#1", empty=False)
         assert not (await etcd.range(names.prefix, prefix=True)).kvs
+
+    play(server, scene)
+
+
+def test_a_change_is_decided_anew_when_somebody_was_faster(server: EtcdCluster) -> None:
+    async def scene(etcd: Etcd) -> None:
+        names = Names("changing")
+        await join_journal(etcd, names, "main", "a#1", empty=True)
+        seen: list[int] = []
+
+        def decide(view: View | None) -> GroupState:
+            assert view is not None
+            seen.append(len(view.state.replicas))
+            return view.state._replace(epoch=view.state.epoch + 1)
+
+        class Slow(Etcd):
+            """Somebody joins between the first read and the first write."""
+
+            async def txn(self, compare: Sequence[Any], then: Sequence[Any]) -> Txn:
+                if compare and len(seen) == 1:
+                    await join_journal(etcd, names, "main", "b#1", empty=True)
+                return await super().txn(compare, then)
+
+        slow = Slow(server.endpoints)
+        assert (await change_state(slow, names, "main", decide, "mine")).nonce == "mine"
+        await slow.aclose()
+        assert seen == [1, 2]
+        assert await known(etcd, names) == GroupState(1, "", ("a#1",), ("a#1", "b#1"), "mine")
+
+    play(server, scene)
+
+
+def test_a_state_is_made_where_there_is_none(server: EtcdCluster) -> None:
+    async def scene(etcd: Etcd) -> None:
+        names = Names("making")
+        state = GroupState(8, "a#1", ("a#1",), ("a#1",), "")
+
+        def decide(view: View | None) -> GroupState:
+            assert view is None
+            return state
+
+        await change_state(etcd, names, "main", decide, "mine")
+        assert await known(etcd, names) == state._replace(nonce="mine")
 
     play(server, scene)

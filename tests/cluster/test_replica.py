@@ -46,7 +46,7 @@ class Quiet(World):
         leader = self.leader()
         return [node for node in self.nodes.values() if node is not leader]
 
-    def pause_of(self, harm: Callable[[], None]) -> int:
+    def pause_of(self, harm: Callable[[], object]) -> int:
         """How long nothing is confirmed after that."""
         harm()
         self.run(100)  # what was under way may still be confirmed
@@ -287,3 +287,25 @@ def test_what_does_not_follow_ends_the_session_and_it_begins_anew() -> None:
     assert mirror.log.last == last
     world.run(500)
     assert len(world.etcd.state.isr) == 3
+
+
+def test_a_leader_that_hands_over_goes_on_as_a_mirror() -> None:
+    world = Quiet()
+    old, heir = world.lead(), world.mirrors()[0]
+    leading = old.replica.leading
+    assert leading is not None
+    assert not leading.hand_over("nobody#1")
+    assert world.pause_of(lambda: leading.hand_over(heir.replica.me)) < 700
+    assert world.lead() is heir
+    world.run(500)
+    assert old.replica.role is Role.MIRROR
+    assert len(world.etcd.state.isr) == 3
+
+
+def test_a_leader_does_not_hand_over_while_a_change_is_under_way() -> None:
+    world = Quiet()
+    leader, heir = world.lead(), world.mirrors()[0]
+    leading = leader.replica.leading
+    assert leading is not None
+    assert leading.hand_over(heir.replica.me)
+    assert not leading.hand_over(heir.replica.me)

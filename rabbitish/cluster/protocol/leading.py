@@ -314,6 +314,13 @@ class Leadership:
         self.advance()
         replica.owner.advanced()
 
+    def hand_over(self, heir: str) -> bool:
+        """Have a mirror that is in sync lead, and be one. False: another change is under way."""
+        if self.proposal is not None or heir not in self.state.isr:
+            return False
+        self.propose(self.state._replace(epoch=self.epoch + 1, leader=heir))
+        return True
+
     # ---- time
 
     def tick(self, now: int) -> None:
