@@ -106,15 +106,13 @@ class _Part(Member):
     def stepped_down(self) -> None:
         """See Owner."""
         super().stepped_down()
+        self.lead = None
         self._changed()
 
     def alarm(self, reason: str) -> None:
         """See Owner."""
-        self.failure = reason
         super().alarm(reason)
         self._changed()
-
-    failure = ""
 
 
 class Clustered:
@@ -151,8 +149,8 @@ class Clustered:
         finally:
             self._log_disk.close()
             disk.close()
-        if self.part.failure:
-            raise JournalError(f"this node cannot go on in the cluster: {self.part.failure}")
+        if self.part.halted:
+            raise JournalError(f"this node cannot go on in the cluster: {self.part.halted}")
 
     async def _take_part(self, secret: bytes, listeners: list[Opened], ready: Callable[[list[str]], None]) -> None:
         log, settings = self._records, self.settings
@@ -257,6 +255,10 @@ class Clustered:
     def _leads(self) -> bool:
         return self.part.replica.may_deliver(now_ms())
 
+    def _leads_in(self, epoch: int) -> bool:
+        leading = self.part.replica.leading
+        return leading is not None and leading.epoch == epoch
+
     async def _lead_when_due(self) -> None:
         while not self.stopping.is_set():
             if self._leads:
@@ -275,20 +277,28 @@ class Clustered:
         replica, records = self.part.replica, self._records
         epoch = records.epoch
         records.seal()
-        replica.flush(now_ms())
-        while (replica.syncing or records.dirty) and self._leads:
+        self.part.flush()
+        while (replica.syncing or records.dirty) and self._leads_in(epoch):
             await self._for_news()
+        if not self._leads_in(epoch):
+            return
         async with trio.open_nursery() as nursery:
             node = Node(self.settings, nursery, log=self.log)
             nursery.start_soon(self._end_when_lost, nursery.cancel_scope, epoch)
-            lead = Replicated(
-                replica, records, self._needed, lambda text: node.registrar.govern(roster_of(text)), nursery
-            )
+
+            def govern(document: bytes) -> None:
+                node.registrar.govern(roster_of(document))
+
+            lead = Replicated(replica, records, self.part.flush, self._needed, govern, nursery)
             try:
                 self.part.lead = lead
                 nursery.start_soon(lead.hand_over_lazily)
                 await self._begin(node, lead)
                 await self._serve(node)
+            except JournalError as error:
+                if self._leads_in(epoch):
+                    raise
+                self.log.info("what this node would have led is led by another by now", reason=error)
             finally:
                 self.part.lead = None
                 self.front.serve(None)
@@ -328,8 +338,7 @@ class Clustered:
         while True:
             if self._leads:
                 certain = trio.current_time()
-            leading = self.part.replica.leading
-            if leading is None or leading.epoch != epoch or trio.current_time() - certain > _DOUBT_SECONDS:
+            if not self._leads_in(epoch) or trio.current_time() - certain > _DOUBT_SECONDS:
                 self.log.warning("this node does not lead any more: its connections are closed", epoch=epoch)
                 scope.cancel()
                 return

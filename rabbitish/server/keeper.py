@@ -106,6 +106,7 @@ class Keeper:
                 segment_bytes=self._node.settings.journal_segment_bytes,
                 on_failure=self._failed,
                 govern=lead.govern if lead is not None else None,
+                tidied=lead is not None,
             )
         except JournalDamaged as damage:
             raise JournalError(f"the journal is damaged: {damage}") from damage

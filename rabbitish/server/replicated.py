@@ -14,7 +14,6 @@ from collections.abc import Callable
 
 import trio
 
-from rabbitish.cluster.membership import now_ms
 from rabbitish.cluster.protocol.disk_log import DiskLog
 from rabbitish.cluster.protocol.replica import Replica
 from rabbitish.store.compaction import Compaction
@@ -49,15 +48,20 @@ class Replicated:
         self,
         replica: Replica,
         log: DiskLog,
+        flush: Callable[[], None],
         needed: Callable[[], int],
         govern: Callable[[bytes], None],
         nursery: trio.Nursery,
     ) -> None:
-        """`needed`: how many replicas must be in sync. `govern`: see Lead. `nursery` runs what waits for the disk."""
+        """`flush` has what was appended sent and synced. `needed`: how many replicas must be in sync. `govern`: see
+        Lead. `nursery` runs what waits for the disk.
+        """
         self.coordinator: Coordinator = Begun(log.storage, log.epoch)
         self.govern = govern
+        self._epoch = log.epoch
         self._replica = replica
         self._log = log
+        self._flush = flush
         self._needed = needed
         self._nursery = nursery
         self._journal: Journal | None = None
@@ -73,6 +77,11 @@ class Replicated:
         journal.durable_lsn = self._replica.commit
         self._journal, self._durable = journal, durable
         return self
+
+    @property
+    def _leads(self) -> bool:
+        leading = self._replica.leading
+        return leading is not None and leading.epoch == self._epoch
 
     @property
     def short(self) -> bool:
@@ -95,9 +104,9 @@ class Replicated:
         return False
 
     def hand_over(self) -> None:
-        """Everything that has gathered goes to the log."""
+        """Everything that has gathered goes to the log, unless that is led by another or anew by now."""
         journal = self._journal
-        if journal is None or self._replica.leading is None:
+        if journal is None or not self._leads:
             return
         log = self._log
         for batch in journal.take():
@@ -109,7 +118,7 @@ class Replicated:
             self._handed.append((batch.last_lsn, batch.size))
             self._handed_bytes += batch.size
         self._asked = journal.last_lsn
-        self._replica.flush(now_ms())
+        self._flush()
 
     async def hand_over_lazily(self) -> None:
         """What nobody waits for is handed over in a moment, for ever."""
@@ -125,6 +134,8 @@ class Replicated:
 
     def delete(self, names: list[str]) -> None:
         """See Writer. A mirror may be reading them, so they may go only later."""
+        if not self._leads:
+            return
         gone = self._log.drop(names)
         if gone and self._journal is not None:
             self._nursery.start_soon(trio.to_thread.run_sync, self._journal.delete, gone)
@@ -139,7 +150,7 @@ class Replicated:
     def advanced(self) -> None:
         """More is committed, or the in-sync set has changed."""
         journal, commit = self._journal, self._replica.commit
-        if journal is None or self.short:
+        if journal is None or self.short or not self._leads:
             return
         last = size = 0
         while self._handed and self._handed[0][0] <= commit:
@@ -153,5 +164,7 @@ class Replicated:
             self._durable(commit)
 
     def replaced(self, compaction: Compaction) -> None:
-        """See Lead."""
+        """See Lead. Who leads no more does not need to know: the next start finds what counts."""
+        if not self._leads:
+            return
         self._log.replaced([head.name for head in compaction.replaced], compaction.head, compaction.new_bytes)

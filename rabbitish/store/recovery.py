@@ -65,18 +65,23 @@ def recover(
     segment_bytes: int,
     on_failure: Callable[[Exception], None],
     govern: Callable[[bytes], None] | None = None,
+    tidied: bool = False,
     checkpoint_trusted_above_bytes: int = CHECKPOINT_TRUSTED_ABOVE_BYTES,
 ) -> Recovered:
     """Read the journal on `disk` into `broker`, which has nothing yet, and record its changes from now on.
 
     `on_failure` is told when a message cannot be read back. `govern` is told what the journal says of users and
-    policies, if it keeps them (empty: nothing yet), before anything is declared. JournalDamaged: the journal cannot be
+    policies, if it keeps them (empty: nothing yet), before anything is declared. `tidied`: somebody else looks after
+    the files, so that there is nothing to mend and nothing is changed. JournalDamaged: the journal cannot be
     read; nothing in it was changed.
     """
     publishes = PublishReader(codec)
     source, doubt = _source(disk, codec, publishes, checkpoint_trusted_above_bytes)
     scanned = source.scanned
-    tidy(disk, scanned)
+    if not tidied:
+        tidy(disk, scanned)
+    elif scanned.cut is not None:
+        raise JournalDamaged(scanned.cut.name, scanned.cut.offset, scanned.cut.reason)
     epoch = coordinator.lead(scanned.last_epoch)
     recorder = JournalRecorder(codec, broker.vhosts.values(), source.highest_queue)
     journal = Journal(

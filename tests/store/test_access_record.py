@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import pytest
+
 from rabbitish.core.broker import Broker
 from rabbitish.session.content import PropertyCache, WireCodec
 from rabbitish.store.coordinator import LocalCoordinator
+from rabbitish.store.record import JournalDamaged
 from rabbitish.store.recovery import Recovered, recover
 
 from .lives import MemoryDisk
 
 
-def begin(disk: MemoryDisk, heard: list[bytes], *, segment_bytes: int = 4096) -> Recovered:
+def begin(disk: MemoryDisk, heard: list[bytes], *, segment_bytes: int = 4096, tidied: bool = False) -> Recovered:
     return recover(
         disk,
         Broker(token=lambda: "token", settle_budget=100),
@@ -20,6 +23,7 @@ def begin(disk: MemoryDisk, heard: list[bytes], *, segment_bytes: int = 4096) ->
         segment_bytes=segment_bytes,
         on_failure=lambda error: None,
         govern=heard.append,
+        tidied=tidied,
     )
 
 
@@ -53,3 +57,16 @@ def test_it_outlives_the_segment_it_was_written_in() -> None:
     assert len([name for name in disk.names() if name.startswith("journal")]) <= 2
     begin(disk.copy(), heard)
     assert heard[1:] == [b"users"]
+
+
+def test_a_folder_that_somebody_else_looks_after_is_only_read() -> None:
+    disk = MemoryDisk()
+    life = begin(disk, [])
+    life.recorder.vhost_added("/")
+    write(life)
+    torn = disk.copy()
+    (name,) = [name for name in torn.names() if name.startswith("journal")]
+    del torn.files[name].synced[-3:]
+    with pytest.raises(JournalDamaged):
+        begin(torn, [], tidied=True)
+    begin(torn, [])
