@@ -361,6 +361,11 @@ async def list_channels(call: Call) -> list[dict[str, object]]:
 
 
 @command
+async def await_startup(call: Call) -> None:
+    """Nothing: whoever is answered need not wait."""
+
+
+@command
 async def status(call: Call) -> dict[str, object]:
     """How the broker is."""
     return listings.status(call.node)
