@@ -173,6 +173,12 @@ def test_no_broker(tmp_path: Path) -> None:
         assert result.output == f"rabbitish: no broker answers at {where}/control.sock: No such file or directory\n"
 
 
+def test_a_broker_that_does_not_start(tmp_path: Path) -> None:
+    result = run(tmp_path, "await_startup", "--timeout", "0.1")
+    assert result.exit_code == 1
+    assert result.output == f"rabbitish: no broker answers at {tmp_path}/control.sock: No such file or directory\n"
+
+
 def test_the_socket_is_found_as_serve_finds_it(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = lines(run(data_dir, "list_users"))
     assert lines(run(None, "list_users", "--socket", str(data_dir / "control.sock"))) == expected

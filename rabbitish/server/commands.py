@@ -403,6 +403,11 @@ async def list_channels(call: Call) -> list[dict[str, object]]:
 
 
 @command
+async def await_startup(call: Call) -> None:
+    """Nothing: whoever is answered need not wait."""
+
+
+@command
 async def status(call: Call) -> dict[str, object]:
     """How the broker is, or the node that is a mirror of it."""
     if call.cluster is None:

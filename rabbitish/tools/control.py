@@ -10,6 +10,7 @@ import json
 import os
 import socket as sockets
 import sys
+import time
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -17,6 +18,7 @@ import click
 
 EXIT_CANNOT = 1
 EXIT_UNUSABLE = 2
+_TRY_AGAIN_SECONDS = 0.05
 
 
 def request(
@@ -27,17 +29,26 @@ def request(
     socket: str | None,
     data_dir: str | None,
     config_file: Path | None,
+    wait_seconds: float = 0,
 ) -> object:
     """What the broker answers; bytes, where that is a file. Ends the program with a line on stderr where it cannot be
-    asked, or says no. `content` is a file that goes with the request.
+    asked within `wait_seconds`, or says no. `content` is a file that goes with the request.
     """
     path = _find(socket, data_dir, config_file)
     asked: dict[str, object] = {"command": command, "arguments": arguments}
     if content is not None:
         asked["content_bytes"] = len(content)
     line = json.dumps(asked).encode() + b"\n"
+    until = time.monotonic() + wait_seconds
     try:
-        answer, rest = _exchange(path, line + (content or b""))
+        while True:
+            try:
+                answer, rest = _exchange(path, line + (content or b""))
+                break
+            except (FileNotFoundError, ConnectionRefusedError):
+                if time.monotonic() >= until:
+                    raise
+                time.sleep(_TRY_AGAIN_SECONDS)
     except OSError as error:
         fail(f"no broker answers at {path}: {error.strerror or error}", EXIT_CANNOT)
     except ValueError:

@@ -245,6 +245,12 @@ def close_all_user_connections(**given: str) -> dict[str, object]:
     return dict(given)
 
 
+@_command(click.option("--timeout", type=click.FloatRange(0), default=300, show_default=True, help="Seconds to wait."))
+def await_startup(timeout: float) -> dict[str, object]:
+    """Wait until the broker has started and listens."""
+    return {"wait_seconds": timeout}
+
+
 @_command(columns="key value")
 def status() -> dict[str, object]:
     """Show how the broker is."""

@@ -27,7 +27,7 @@ def command(
     """Make a function that returns a request's arguments a command of its name.
 
     `columns`: it lists, and shows these unless it is told others. `show` is given the answer and what was typed. An
-    argument "content" is bytes, and follows the request.
+    argument "content" is bytes, and follows the request; "wait_seconds" is how long a broker is waited for.
     """
 
     def make(function: Callable[..., dict[str, object]]) -> Callable[..., None]:
@@ -41,8 +41,16 @@ def command(
             arguments = function(**given)
             content = arguments.pop("content", None)
             assert content is None or isinstance(content, bytes)
+            wait_seconds = arguments.pop("wait_seconds", 0)
+            assert isinstance(wait_seconds, int | float)
             result = control.request(
-                function.__name__, arguments, content, socket=socket, data_dir=data_dir, config_file=config_file
+                function.__name__,
+                arguments,
+                content,
+                socket=socket,
+                data_dir=data_dir,
+                config_file=config_file,
+                wait_seconds=wait_seconds,
             )
             if as_json:
                 control.show(result, [], as_json=True)
