@@ -95,7 +95,7 @@ class ChannelConsumer:
         if self.no_ack:
             return _NO_LIMIT
         room = self.prefetch - self.unacked if self.prefetch else _NO_LIMIT
-        if channel.global_prefetch:
+        if channel.global_prefetch and not self.queue.options.quorum:  # which RabbitMQ's do not know
             room = min(room, channel.global_prefetch - channel.consumer_unacked)
         return room
 

@@ -188,7 +188,7 @@ def state_of(broker: Broker) -> State:
                     messages += [
                         _message_state(whole_of(message, broker), back.get(id(message), 0))
                         for message in lane
-                        if message.stamp.persistent and isinstance(message, WireMessage)
+                        if (message.stamp.persistent or message.lsn) and isinstance(message, WireMessage)
                     ]
                 state.queues[vhost.name, queue.name] = QueueState(
                     repr(exact(queue.arguments)), queue.auto_delete, messages
