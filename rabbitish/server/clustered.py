@@ -22,7 +22,8 @@ import trio
 from rabbitish.cluster.etcd import Etcd, Unknown
 from rabbitish.cluster.member import Member
 from rabbitish.cluster.membership import Names, NotThere, join_journal, now_ms, shared_secret
-from rabbitish.cluster.protocol.disk_log import DiskLog, DiskTicket, open_log
+from rabbitish.cluster.protocol.disk_log import DiskLog, DiskTicket
+from rabbitish.cluster.protocol.disk_open import open_log
 from rabbitish.cluster.protocol.disk_writer import read_known
 from rabbitish.cluster.protocol.frames import Relay
 from rabbitish.cluster.protocol.log import Ticket

@@ -15,10 +15,10 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
+from typing import Protocol
 
 from rabbitish.store.bodies import RETURNED_BYTES, Codec, Route, decode_of_queue, decode_returned, encode_of_queue
 from rabbitish.store.files import Disk
-from rabbitish.store.journal import Journal
 from rabbitish.store.reader import PublishReader
 from rabbitish.store.record import (
     HEAD,
@@ -34,9 +34,31 @@ from rabbitish.store.record import (
     encode_segment_head,
 )
 from rabbitish.store.scan import NEW_SUFFIX
-from rabbitish.store.segments import Segment
+from rabbitish.store.segments import Segment, Segments
 
 _WRITE_BYTES = 1024 * 1024
+
+
+class Owner(Protocol):
+    """Whose segments they are: a journal, or what stands for one."""
+
+    @property
+    def disk(self) -> Disk: ...
+
+    @property
+    def segments(self) -> Segments: ...
+
+    @property
+    def last_lsn(self) -> int:
+        """Up to here it is known what lives."""
+
+    @property
+    def dead(self) -> list[Segment]:
+        """Segments that nobody needs and whose files may still be there."""
+
+    def dies(self, segments: list[Segment]) -> None:
+        """Nobody needs these segments any more."""
+
 
 Span = tuple[int, int]
 """First number, and the one behind the last."""
@@ -45,7 +67,7 @@ Span = tuple[int, int]
 class Compaction:
     """One rewriting. `lsn`: the record up to which the journal must be on disk before `install`."""
 
-    def __init__(self, journal: Journal, codec: Codec, segments: Sequence[Segment]) -> None:
+    def __init__(self, journal: Owner, codec: Codec, segments: Sequence[Segment]) -> None:
         """Plan it; the segments are not to be deleted or planned for again before `finish`."""
         self._journal = journal
         self._disk: Disk = journal.disk
@@ -210,16 +232,6 @@ class Compaction:
     @property
     def new_bytes(self) -> int:
         """The size of the new one."""
-        return self._new.size
-
-    @property
-    def olds(self) -> list[str]:
-        """The files that it takes the place of."""
-        return [segment.head.name for segment in self._segments]
-
-    @property
-    def size(self) -> int:
-        """How many bytes the new segment has, once it is written."""
         return self._new.size
 
     def report(self) -> dict[str, object]:

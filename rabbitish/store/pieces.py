@@ -16,7 +16,7 @@ from rabbitish.store.declared import Declarations
 from rabbitish.store.reader import PublishReader
 from rabbitish.store.record import Record, SegmentHead, Type
 from rabbitish.store.replay import Replay
-from rabbitish.store.segments import WEIGHT_BYTES, Segment
+from rabbitish.store.segments import Segment
 
 _DEFAULT_VHOST = "/"
 _DEFAULT_EXCHANGE = ""
@@ -187,15 +187,3 @@ class Pieces(Replay):
             names.add(name)
             queue = self.declared.queues[number] = DeclaredQueue(number, vhost, name, False, {})
             self.made_up.append(MadeUp(queue, by_name))
-
-    # ---- what there is
-
-    def weigh(self) -> int:
-        """After `finish`: tell the segments what lives in them; how many messages that are, in all queues together."""
-        total = 0
-        for number in self.declared.queues:
-            for live in self.live(number):
-                weight = live.length * (live.stamp.size + WEIGHT_BYTES)
-                self.segments.of(live.first).live(number, live.length, weight)
-                total += live.length
-        return total

@@ -261,6 +261,16 @@ class Replay:
         contents = self._contents.get(number)
         return contents.returns(self._ranges[number][0]) if contents is not None else {}
 
+    def weigh(self) -> int:
+        """After `finish`: tell the segments what lives in them; how many messages that are, in all queues together."""
+        total = 0
+        for number in self.declared.queues:
+            for live in self.live(number):
+                weight = live.length * (live.stamp.size + WEIGHT_BYTES)
+                self.segments.of(live.first).live(number, live.length, weight)
+                total += live.length
+        return total
+
     # ---- messages
 
     def _of(self, number: int) -> Contents:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from rabbitish.store.files import Disk
 from rabbitish.store.record import (
@@ -43,6 +43,13 @@ NEW_SUFFIX = ".new"
 ZEROES = "zeroes where the segment should have ended"
 
 
+class Files(Protocol):
+    """What is read of a folder. See Disk."""
+
+    def names(self) -> list[str]: ...
+    def read(self, name: str) -> bytes: ...
+
+
 class Cut(NamedTuple):
     """A torn tail."""
 
@@ -65,7 +72,7 @@ class Scanned(NamedTuple):
     """Files that do not count: rewritten segments took their place, or they were never finished."""
 
 
-def scan(disk: Disk, visit: Visit, run: Run | None = None) -> Scanned:
+def scan(disk: Files, visit: Visit, run: Run | None = None) -> Scanned:
     """Read all in order and call `visit(head, data, record)`. JournalDamaged: it cannot be read.
 
     `run(head, data, offset, due, epoch)` may take records from `offset` on that it finds right and begin with number

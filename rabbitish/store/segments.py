@@ -166,10 +166,10 @@ class Segments:
         """How much of that is alive, about."""
         return sum(segment.live_bytes for segment in self.all)
 
-    def take_dead(self) -> list[Segment]:
-        """The oldest segments, up to the first in which something lives or the newest; forgotten here."""
-        dead = 0
-        while dead < len(self.all) - 1 and not self.all[dead].counts and not self.all[dead].busy:
+    def take_dead(self, most: int = 1 << 63) -> list[Segment]:
+        """The oldest segments up to the first in which something lives, at most so many, never all; forgotten here."""
+        dead, most = 0, min(most, len(self.all) - 1)
+        while dead < most and not self.all[dead].counts and not self.all[dead].busy:
             dead += 1
         gone = self.all[:dead]
         if gone:

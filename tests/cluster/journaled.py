@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from random import Random
 
-from rabbitish.cluster.protocol.disk_log import DiskLog, open_log
+from rabbitish.cluster.protocol.disk_log import DiskLog
+from rabbitish.cluster.protocol.disk_open import open_log
 from rabbitish.store.compaction import Compaction
 from rabbitish.store.record import Type, decode_segment_head
 from rabbitish.wire import methods
 from tests.session.client import publication
 from tests.session.harness import START
-from tests.store.driver import Durable
+from tests.store.driver import Durable, State, state_of
 from tests.store.fake_disk import FakeDisk
 
 from .memory_log import record
 
 SEGMENT_BYTES = 4_000
+NOW = 1 << 41  # beyond everything that expires
 
 
 class SharedDisk(FakeDisk):
@@ -91,10 +93,54 @@ class Leader(Durable):
             self.sync()
             compaction.install()
             compaction.finish()
-            self.log.replaced(compaction.olds, compaction.head, compaction.size)
+            self.log.replaced([old.name for old in compaction.replaced], compaction.head, compaction.new_bytes)
             self.journal.delete(self.log.drop(self.journal.take_gone()))
             rounds += 1
         return rounds
+
+
+class Mirror:
+    """A log that is fed by another one."""
+
+    def __init__(self, leader: DiskLog) -> None:
+        self.leader = leader
+        self.disk = SharedDisk()
+        self.log = opened(self.disk)
+        self.snapshots = 0
+
+    def feed(self, most: int = 1 << 20) -> None:
+        """Take what there is, as Leadership and Following do."""
+        ours, log = self.leader, self.log
+        if log.last < ours.base:
+            self.snapshots += 1
+            log.note_epoch(ours.epoch)
+            log.begin_install(ours.base)
+            for piece in ours.snapshot():
+                log.install(piece)
+            log.end_install()
+        elif log.epoch < ours.epoch:
+            log.note_epoch(ours.epoch)
+        while log.last < ours.last:
+            data, last = ours.read(log.last, most)
+            log.append(data)
+            assert log.last == last
+        synced(log)
+        assert log.starts == ours.starts
+
+    def state(self) -> State:
+        return state_of_folder(self.disk)
+
+
+def state_of_folder(disk: SharedDisk) -> State:
+    """What a broker finds that leads on what is left of it."""
+    left = SharedDisk()
+    left.files = disk.killed().files
+    return state_of(Leader(left, opened(left), now=NOW).broker)
+
+
+def started() -> tuple[SharedDisk, Leader]:
+    disk = SharedDisk()
+    return disk, Leader(disk, opened(disk))
 
 
 QUEUES: dict[str, dict[str, object]] = {

@@ -13,7 +13,8 @@ from random import Random
 
 import pytest
 
-from rabbitish.cluster.protocol.disk_log import DiskLog, open_log
+from rabbitish.cluster.protocol.disk_log import DiskLog
+from rabbitish.cluster.protocol.disk_open import open_log
 from rabbitish.cluster.protocol.disk_writer import REPLICA_FILE, SNAPSHOT_FILE
 from rabbitish.cluster.protocol.log import EpochStart, Log, common_prefix
 from rabbitish.store.record import PUBLISH_HEAD, Damage, JournalDamaged, Type, decode_all, encode_mark

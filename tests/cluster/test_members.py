@@ -24,7 +24,8 @@ import trio
 from rabbitish.cluster.etcd import Etcd
 from rabbitish.cluster.member import LeaderLost, Member
 from rabbitish.cluster.membership import Names, found_journal, shared_secret
-from rabbitish.cluster.protocol.disk_log import DiskLog, open_log
+from rabbitish.cluster.protocol.disk_log import DiskLog
+from rabbitish.cluster.protocol.disk_open import open_log
 from rabbitish.cluster.protocol.replica import NotLeading, Role
 from rabbitish.cluster.protocol.timing import Timing
 from rabbitish.store.files import File, RealDisk

@@ -12,30 +12,27 @@ A snapshot is one compacted segment that takes the place of all others by being 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import pairwise
 from weakref import WeakSet
 
 from rabbitish.cluster.protocol.disk_pieces import Pieces, Place, Snapshot
-from rabbitish.cluster.protocol.disk_writer import REPLICA_FILE, Known, Writer, read_known
+from rabbitish.cluster.protocol.disk_writer import Known, Writer
 from rabbitish.cluster.protocol.log import EpochStart, Ticket, begin_in, check, check_kept
+from rabbitish.store.condensing import Condensed
 from rabbitish.store.files import Disk
 from rabbitish.store.record import (
     SEGMENT_HEAD_BYTES,
-    JournalDamaged,
-    Record,
     SegmentHead,
     Type,
     decode_mark,
-    decode_segment_head,
-    encode_segment_head,
-    segment_name,
 )
-from rabbitish.store.scan import Cut, scan, that_count, tidy
+from rabbitish.store.scan import Cut
 
 # Segments begin where the leader's do; where none of its does for so many times their size, one begins all the same.
 _SEGMENTS = 4
 # So many beginnings of epochs are kept, the newest.
-_MOST_STARTS = 1_000
+MOST_STARTS = 1_000
 
 
 class DiskTicket:
@@ -48,6 +45,7 @@ class DiskTicket:
         self.epoch = log.epoch
         self.cuts = log._cuts
         self.serial = log._pieces.serial
+        self.condensed = log._condensed
         self.appends = log._appends
         """How many bytes it appends, where it does nothing else; else None."""
 
@@ -59,7 +57,7 @@ class DiskTicket:
 
 
 class DiskLog:
-    """See Log. Made by `open_log`."""
+    """See Log. Made by `open_log` (disk_open.py)."""
 
     def __init__(self, disk: Disk, known: Known, segment_bytes: int) -> None:
         self._disk = disk
@@ -85,6 +83,10 @@ class DiskLog:
         self._snapshots: WeakSet[Snapshot] = WeakSet()
         self._changes: list[Callable[[], None]] = []  # of old segments, that wait until nobody reads a snapshot
         self._gone: list[str] = []  # whose files may be deleted
+        self._condensed: Condensed | None = None  # what the next ticket puts in place
+        self._condensing = False  # until that is done
+        self._generation = 0  # the highest of all segments
+        self._installing = False
 
     # ---- opening
 
@@ -101,8 +103,13 @@ class DiskLog:
                 self.base = head.next_lsn - 1
             elif head is segments[0][0]:
                 self.base = head.first_lsn - 1
+            self._generation = max(self._generation, head.generation)
         pieces.forget(self.base)
-        self.epoch = max([self.epoch, *(start.epoch for start in starts)])
+        self.epoch = self.stored_epoch = max([self.epoch, *(start.epoch for start in starts)])
+
+    def know(self, known: Known) -> None:
+        """Note it on the disk at once; its epoch is the log's."""
+        self._writer.know(known)
 
     # ---- changing it
 
@@ -122,6 +129,7 @@ class DiskLog:
 
     def append(self, data: bytes) -> None:
         """See Log. A segment begins where the leader's does: with a snapshot of everything declared."""
+        self._installing = False
         records = check(data, self.last, self.starts[-1].epoch if self.starts else 0)
         begins = [0, len(records)]
         for index, record in enumerate(records):
@@ -156,7 +164,7 @@ class DiskLog:
         self.last = last
 
     def _note_starts(self) -> None:
-        starts = tuple(self.starts[-_MOST_STARTS:])
+        starts = tuple(self.starts[-MOST_STARTS:])
         self._do(lambda: self._writer.note_starts(starts))
 
     def _begin_next(self) -> None:
@@ -256,14 +264,21 @@ class DiskLog:
 
         Their files are not to be deleted before `drop` was told of them, and says so.
         """
+        self._generation = max(self._generation, head.generation)
         self._changes.append(lambda: self._replace(olds, head, size))
         self._change()
 
     def _replace(self, olds: Sequence[str], head: SegmentHead, size: int) -> None:
-        index = next(index for index, (old, _) in enumerate(self._segments) if old.name == olds[0])
-        assert [old.name for old, _ in self._segments[index : index + len(olds)]] == list(olds)
+        index = self._find(olds)
+        assert index is not None
         self._segments[index : index + len(olds)] = [(head, size)]
         self._move_base(head.next_lsn - 1)
+
+    def _find(self, names: Sequence[str]) -> int | None:
+        """Where segments of these names stand, if they are neighbours."""
+        all_names = [head.name for head, _ in self._segments]
+        index = all_names.index(names[0]) if names[0] in all_names else 0
+        return index if all_names[index : index + len(names)] == list(names) else None
 
     def _move_base(self, base: int) -> None:
         assert base <= self.durable
@@ -274,6 +289,40 @@ class DiskLog:
     def held(self) -> bool:
         """Whether somebody reads a snapshot, so that nothing is dropped."""
         return bool(self._snapshots)
+
+    # ---- on a mirror
+
+    @property
+    def size(self) -> int:
+        """What all segments take."""
+        return sum(size for _, size in self._segments)
+
+    def condense(self, condensed: Condensed) -> bool:
+        """Make room: what is dead goes, what was written anew gets its name with the next ticket.
+
+        It was found from records up to what is committed and on disk. False: it is of no use, the log has become
+        another one since.
+        """
+        if self._installing or self._condensing or any(self._find(each.olds) is None for each in condensed.rewritten):
+            return False
+        for each in condensed.rewritten:
+            self._generation = max(self._generation, each.head.generation)
+            self._do(partial(self._writer.name_new, each.head.name))
+        self._condensed, self._condensing = condensed, True
+        self._do(self._writer.sync)
+        return True
+
+    def _is_condensed(self, condensed: Condensed) -> None:
+        """The new segments have their names; the old ones go with the next ticket."""
+        self._condensing = False
+        for olds, head, size in condensed.rewritten:
+            if self._find(olds) is not None:  # and no snapshot has come in between
+                self._replace(olds, head, size)
+        self._drop((*condensed.dead, *(old for each in condensed.rewritten for old in each.olds)))
+        gone, self._gone = self._gone, []
+        for name in gone:
+            self._disk.forget(name)
+        self._do(lambda: self._writer.delete(gone))
 
     # ---- reading it
 
@@ -297,8 +346,9 @@ class DiskLog:
         """See Log."""
         first = self._segments[0][0].sequence if self._segments else 1
         last = self._segments[-1][0].last if self._segments else 1
-        generation = max((head.generation for head, _ in self._segments), default=0) + 1
-        head = self._coming_head = SegmentHead(first, last, generation, 1, base + 1)
+        self._generation += 1
+        self._installing = True
+        head = self._coming_head = SegmentHead(first, last, self._generation, 1, base + 1)
         self._coming_size, self._coming_last, self._coming_starts = SEGMENT_HEAD_BYTES, 0, []
         self._do(lambda: self._writer.begin_install(head))
 
@@ -314,9 +364,10 @@ class DiskLog:
         """See Log."""
         head, old = self._coming_head, [*self._gone, *(head.name for head, _ in self._segments)]
         self._changes, self._gone = [], []  # of what is replaced now, all of it
+        self._installing = False
         following = SegmentHead(head.last + 1, head.last + 1, 0, head.next_lsn, 0)
         self.starts, self._coming_starts = self._coming_starts, []
-        starts = tuple(self.starts[-_MOST_STARTS:])
+        starts = tuple(self.starts[-MOST_STARTS:])
         for name in old:
             self._disk.forget(name)
         self._do(lambda: self._writer.end_install(head, following, starts))
@@ -333,6 +384,7 @@ class DiskLog:
         """See Log."""
         work, self._work, self._writes = self._work, [], None
         ticket, self._appends = DiskTicket(self, work), 0
+        self._condensed = None
         return ticket
 
     def end_sync(self, ticket: Ticket) -> None:
@@ -343,56 +395,9 @@ class DiskLog:
         if ticket.cuts == self._cuts:
             self.durable = max(self.durable, ticket.last)
             self._barrier = max(self._barrier, ticket.last)
+        if ticket.condensed is not None:
+            self._is_condensed(ticket.condensed)
 
     def close(self) -> None:
         """Close the file that is being written, with what was written synced."""
         self._writer.close()
-
-
-def open_log(disk: Disk, new_id: Callable[[], str], *, segment_bytes: int) -> DiskLog:
-    """The log in a folder, or a new one. JournalDamaged: it is not what it was; its storage counts no more.
-
-    Then the folder is to be emptied, so that the replica comes back under a new id and is filled by the leader.
-    """
-    known = read_known(disk)
-    if known is None:
-        if that_count(disk.names())[0]:
-            raise JournalDamaged(REPLICA_FILE, 0, "the file is missing, though there are segments,")
-        known = Known(new_id(), 0, 0)
-    log = DiskLog(disk, known, segment_bytes)
-    _finish_install(disk, known)
-    pieces = Pieces(disk)
-    starts: list[EpochStart] = []
-
-    def visit(head: SegmentHead, data: bytes, record: Record) -> None:
-        last, size = record.lsn + record.span - 1, record.end - record.start
-        pieces.found(record.lsn, last, Place(head.name, record.start), size)
-        if record.type is Type.EPOCH:
-            starts.extend(begin_in((record,), starts))
-
-    scanned = scan(disk, visit)
-    tidy(disk, scanned)
-    log.cut = scanned.cut
-    if scanned.segments:
-        older = [start for start in known.starts if start.lsn < scanned.segments[0][0].first_lsn]
-        starts = older + [start for start in starts if not older or start.epoch > older[-1].epoch]
-    log.adopt(list(scanned.segments), pieces, starts, scanned.last_lsn)
-    known = Known(known.storage, log.epoch, 0, tuple(starts[-_MOST_STARTS:]))
-    if read_known(disk) != known:
-        log._writer.know(known)
-    log.stored_epoch = log.epoch
-    return log
-
-
-def _finish_install(disk: Disk, known: Known) -> None:
-    """A crash came between a snapshot's new name and the segment that follows it."""
-    names, _ = that_count(disk.names())
-    if names and names[-1].sequence == known.installing and disk.size(segment_name(*names[-1])) <= SEGMENT_HEAD_BYTES:
-        disk.unlink(segment_name(*names.pop()))
-    if names and names[-1].generation and names[-1].last + 1 == known.installing:
-        before = decode_segment_head(disk.read(segment_name(*names[-1])))
-        head = SegmentHead(known.installing, known.installing, 0, before.next_lsn, 0)
-        file = disk.create(head.name)
-        file.write(encode_segment_head(head))
-        file.sync()
-        file.close()

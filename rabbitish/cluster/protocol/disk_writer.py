@@ -8,6 +8,7 @@ be.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from itertools import groupby
 from typing import NamedTuple
 
@@ -102,6 +103,17 @@ class Writer:
             self.disk.unlink(gone)
         if name:
             self.disk.truncate(name, size)
+
+    def name_new(self, name: str) -> None:
+        """A segment that was written anew takes the place of others."""
+        self.disk.rename(name + NEW_SUFFIX, name)
+
+    def delete(self, names: Sequence[str]) -> None:
+        """Delete those of these that are there, in that order."""
+        there = self.disk.names()
+        for name in names:
+            if name in there:
+                self.disk.unlink(name)
 
     def begin_install(self, head: SegmentHead) -> None:
         if self._snapshot is not None:

@@ -25,6 +25,7 @@ from rabbitish.cluster.protocol.frames import (
 )
 from rabbitish.cluster.protocol.log import common_prefix
 from rabbitish.cluster.protocol.state import GroupState, Outcome, Proposal, View, node_of
+from rabbitish.store.record import JournalDamaged
 
 if TYPE_CHECKING:
     from rabbitish.cluster.protocol.replica import Replica
@@ -184,9 +185,15 @@ class Leadership:
             return
         send = self.replica.link.send
         feed.sent_at = now
+        try:
+            data = next(feed.snap, None) if feed.pieces >= 0 else None
+        except (OSError, JournalDamaged) as error:
+            self.replica.owner.note("snapshot_failed", mirror=peer, reason=str(error))
+            del self.feeds[peer]  # it asks again
+            return
         if feed.pieces < 0:
             send(peer, SnapBegin(self.epoch, feed.session, feed.sent, now))
-        elif (data := next(feed.snap, None)) is not None:
+        elif data is not None:
             feed.digest.update(data)
             send(peer, SnapRecords(self.epoch, feed.session, feed.pieces, now, data))
         else:
