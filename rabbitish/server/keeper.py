@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 # How often it is looked whether segments are sparse. Short enough that a flood does not run away from it.
 _COMPACTION_SECONDS = 0.25
+# So little is put off until it can be written together with what somebody waits for, or there is nothing else to do.
+_LITTLE_BYTES = 16 * 1024
 # When there was no room for a segment that is written anew, how long until that is tried again.
 _NO_ROOM_SECONDS = 10
 
@@ -81,6 +83,7 @@ class Keeper:
         self._node = node
         self._failed = failed
         self._log = node.log
+        self.put_off = False  # what nobody waits for is to be written in a moment
         self._held: dict[Link, None] = {}  # with something to say that must not be heard before the journal is on disk
         self._further: trio.Event | None = None  # for who waits until the journal is on disk further than before
         self._codec = WireCodec(node.hub.properties)
@@ -143,16 +146,22 @@ class Keeper:
         """A link waits for the journal; it is flushed when that is on disk some way further."""
         self._held[link] = None
 
-    def kick(self) -> bool:
+    def kick(self, *, more: bool) -> bool:
         """Something may have been recorded, or be waited for; True when sessions have more to say for that.
 
-        Called after every batch of input.
+        Called after every batch of input, and when no `more` is expected for the moment. What is little and nobody
+        waits for is put off until then: others will wait soon, and one write does for all.
         """
-        safe = self._syncer.kick(self._node.hub.wanted)
+        node, journal = self._node, self.journal
+        waited_for = node.hub.wanted > node.hub.durable or node.behind
+        if more and not waited_for and journal.pending_bytes <= _LITTLE_BYTES:
+            self.put_off = journal.waiting
+            return False
+        self.put_off = False
+        safe = self._syncer.kick(node.hub.wanted)
         if safe:
-            self._tell(self.journal.durable_lsn)
-        node = self._node
-        behind = self.journal.pending_bytes > node.settings.journal_backlog_bytes
+            self._tell(journal.durable_lsn)
+        behind = journal.pending_bytes > node.settings.journal_backlog_bytes
         if behind is not node.behind:
             node.behind = behind
             if not behind:

@@ -99,7 +99,7 @@ class Node:
         self.keeper: Keeper | None = None
         self.behind = False  # whether publishers must wait for the disk
         self._round_now: int | None = None
-        self.reactor = Reactor(self._begin_round, self._end_round, linger=alone)
+        self.reactor = Reactor(self._begin_round, self._end_round, self._rest, linger=alone)
         nursery.start_soon(self.reactor.run)
 
     def open_journal(self, disk: Disk) -> None:
@@ -165,6 +165,10 @@ class Node:
         finally:
             self._round_now = None
 
+    def _rest(self) -> None:
+        if self.keeper is not None and self.keeper.put_off:
+            self.pump(self.now())
+
     def welcome(self, sock: socket.socket, peer: SocketPeer | None = None) -> None:
         """Start a session on an accepted socket; `peer` is who it is if another node brings it."""
         peer = self.let_in(sock, peer)
@@ -210,7 +214,7 @@ class Node:
         """What follows every event: settle, send, and see when to be called again."""
         self._deadline = self.broker.settle(now)
         self._flush(now)
-        if self.keeper is not None and self.keeper.kick():
+        if self.keeper is not None and self.keeper.kick(more=self._round_now is not None):
             self._flush(now)
         self._watch_memory()
         if self.broker.restless or self.hub.touched:

@@ -58,12 +58,16 @@ class Selector(Protocol):
 
 
 class Reactor:
-    """Waits for sockets. `begin` is called before and `end` after each lot of events."""
+    """Waits for sockets. `begin` is called before and `end` after each lot of events.
+
+    `rest` is called after the last lot before others in the event loop have their turn.
+    """
 
     def __init__(
         self,
         begin: Callable[[], None],
         end: Callable[[], None],
+        rest: Callable[[], None],
         *,
         linger: bool,
         clock: Callable[[], float] = time.perf_counter,
@@ -71,6 +75,7 @@ class Reactor:
         self._clock = clock  # seconds
         self._begin = begin
         self._end = end
+        self._rest = rest
         self._linger = _LINGER_SECONDS if linger else 0.0
         self._slice_seconds = _LONG_SLICE_SECONDS if linger else _SLICE_SECONDS
         self._selector = selectors.DefaultSelector()
@@ -117,6 +122,12 @@ class Reactor:
         self._wake.close()
 
     def _slice(self) -> None:
+        try:
+            self._take_events()
+        finally:
+            self._rest()
+
+    def _take_events(self) -> None:
         select, linger = self._selector.select, self._linger
         now = self._clock()
         end = now + self._slice_seconds
@@ -148,7 +159,10 @@ class Reactor:
         """Handle what is ready by now, without waiting; False: nothing was. For whoever cannot wait for its turn."""
         events = [] if self._over else self._selector.select(0)
         if events:
-            self._handle(events)
+            try:
+                self._handle(events)
+            finally:
+                self._rest()
         return bool(events)
 
     def _handle(self, events: list[_Event]) -> None:

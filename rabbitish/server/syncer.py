@@ -1,8 +1,8 @@
 """Writes and syncs the journal, mostly in a thread of its own, one batch after the other.
 
 The thread takes what gathered while it wrote the last batch, so that one sync covers all of it. What somebody waits for
-is synced at once; what nobody waits for (removals, deliveries) is written at once, so that it outlives the process, and
-synced with the next that is waited for or after a moment.
+is synced at once; what nobody waits for (removals, deliveries) is written, so that it outlives the process, and synced
+with the next that is waited for or after a moment.
 
 Little is written without the thread: to wake it costs more than the write. And as long as the disk syncs about as fast
 as a thread is woken and heard of, little is synced without it as well, which is what a peer wants that sends one

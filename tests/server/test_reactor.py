@@ -43,7 +43,9 @@ class Stage:
     def __init__(self, stack: ExitStack) -> None:
         self.stack, self.now = stack, 0.0
         self.order: list[str] = []
-        self.reactor = Reactor(lambda: self.order.append("("), lambda: None, linger=False, clock=lambda: self.now)
+        self.reactor = Reactor(
+            lambda: self.order.append("("), lambda: None, lambda: None, linger=False, clock=lambda: self.now
+        )
 
     def slice(self) -> str:
         self.reactor._slice()

@@ -1,0 +1,86 @@
+"""Acknowledgements wait a moment for others, or for somebody whose confirm makes a write necessary anyway."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+
+import pytest
+import trio
+
+from rabbitish.server import node
+from rabbitish.server.reactor import READ
+from rabbitish.wire import methods
+from rabbitish.wire.frames import content_frames
+from rabbitish.wire.properties import Properties
+from tests.server.support import Client, broker, converse, until
+from tests.store.fake_disk import SYNC, WRITE, FakeDisk
+
+PERSISTENT = Properties(delivery_mode=2).encode()
+CONFIRMED = methods.BasicPublish(routing_key="q").frame(1) + content_frames(1, 60, PERSISTENT, b"x", 131072)
+
+
+class Later:
+    """Does something as soon as the broker hears of it: at the end of a lot of events that is none of its own."""
+
+    ahead = False
+
+    def __init__(self, act: Callable[[], None]) -> None:
+        self._act = act
+        self._ours, self._theirs = socket.socketpair()
+        self._theirs.send(b"-")
+
+    def fileno(self) -> int:
+        return self._ours.fileno()
+
+    def on_ready(self, events: int) -> None:
+        assert events == READ
+        self._ours.recv(1)
+        self._act()
+
+    def close(self) -> None:
+        self._ours.close()
+        self._theirs.close()
+
+
+def say_now(client: Client, data: bytes) -> None:
+    """Without giving the broker a turn."""
+    with socket.socket(fileno=os.dup(client.stream.socket.fileno())) as sock:
+        sock.sendall(data)
+
+
+@pytest.mark.parametrize("confirmed", [False, True])
+def test_acks_of_one_stretch_are_one_write(monkeypatch: pytest.MonkeyPatch, confirmed: bool) -> None:
+    disk = FakeDisk()
+    monkeypatch.setattr(node, "RealDisk", lambda path: disk)
+
+    async def conversation() -> None:
+        async with broker(data_dir="fake") as running:
+            reactor, keeper = running.node.reactor, running.node.keeper
+            assert keeper is not None
+            client = await running.connect()
+            await client.ask(methods.QueueDeclare(queue="q", durable=True), methods.QueueDeclareOk)
+            await client.ask(methods.ConfirmSelect(), methods.ConfirmSelectOk)
+            for _ in range(2):
+                await client.stream.send_all(CONFIRMED)
+                await client.expect(methods.BasicAck)
+            await client.ask(methods.BasicConsume(queue="q"), methods.BasicConsumeOk)
+            await client.count_bodies(2)
+            await keeper.caught_up()
+            await until(lambda: disk.steps[-1] == SYNC)
+            before = len(disk.steps)
+
+            late = methods.BasicAck(delivery_tag=2).frame(1) + (CONFIRMED if confirmed else b"")
+            later = Later(lambda: say_now(client, late))
+            say_now(client, methods.BasicAck(delivery_tag=1).frame(1))
+            reactor.watch(later, 0, READ)
+            reactor._slice()  # a lot of events with the first, and one with what came behind it
+            reactor.watch(later, READ, 0)
+            later.close()
+            assert keeper.journal.written_lsn == keeper.journal.last_lsn or confirmed
+            await until(lambda: disk.steps[-1] == SYNC)
+            assert disk.steps[before:].count(WRITE) == 1
+            await trio.lowlevel.checkpoint()
+
+    converse(conversation)
