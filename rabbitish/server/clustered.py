@@ -35,6 +35,7 @@ from rabbitish.server.allocator import keep_freed_blocks
 from rabbitish.server.certificates import Certificates
 from rabbitish.server.cluster_place import JOURNAL, ClusterPlace, cluster_place, needed_in_sync
 from rabbitish.server.collector import Collector
+from rabbitish.server.condenser import Condenser
 from rabbitish.server.control import ControlSocket
 from rabbitish.server.definitions import load_definitions
 from rabbitish.server.front import Front, Leader
@@ -132,6 +133,7 @@ class Clustered:
         self._disk: RealDisk
         self._log_disk: RealDisk  # the same folder, for whoever reads it at the same time
         self._records: DiskLog
+        self._condenser: Condenser
         self._news = trio.Event()
 
     async def run(self, ready: Callable[[list[str]], None]) -> None:
@@ -172,6 +174,14 @@ class Clustered:
         self.part.watch(self._changed)
         async with trio.open_nursery() as nursery:
             begun = trio.Event()
+            self._condenser = Condenser(
+                self._disk.path,
+                log,
+                settings.journal_segment_bytes,
+                self._condensable,
+                self.part.flush,
+                self._note,
+            )
 
             async def take_part() -> None:
                 host, port = self.place.listen
@@ -188,6 +198,7 @@ class Clustered:
             self.part.replica.needed = self._needed_of
             nursery.start_soon(self.front.run, listeners)
             nursery.start_soon(self._watch_leader)
+            nursery.start_soon(self._condenser.run)
             control = ControlSocket.open(None, self)
             if control is not None:
                 nursery.start_soon(control.run)
@@ -263,10 +274,17 @@ class Clustered:
     async def _lead_when_due(self) -> None:
         while not self.stopping.is_set():
             if self._leads:
+                await self._condenser.pause()
                 await self._lead()
+                self._condenser.resume()
             else:
                 await self._for_news()
         self.part.stop()
+
+    def _condensable(self) -> int | None:
+        """Up to where a mirror's log is committed; a leader's journal makes room itself."""
+        replica = self.part.replica
+        return replica.commit if replica.leading is None else None
 
     async def _for_news(self, seconds: float = _LOOK_SECONDS) -> None:
         news = self._news

@@ -45,7 +45,7 @@ class Condensed(NamedTuple):
     """What may be done to make room."""
 
     dead: tuple[str, ...]
-    """The oldest segments: nothing lives in them."""
+    """Files in which nothing lives: the oldest segments, and what others have taken the place of."""
     rewritten: tuple[Rewritten, ...]
     """In this order; each is there under its name with NEW_SUFFIX behind it."""
     left: int
@@ -61,14 +61,14 @@ class _UpTo:
 
     def names(self) -> list[str]:
         """The segments that had begun by then."""
-        names, _ = that_count(self._disk.names())
-        return [name for name in (segment_name(*name) for name in names) if self._first(name) <= self._last + 1]
+        names = [segment_name(*name) for name in that_count(self._disk.names())[0]]
+        return [name for name in names if self._had_begun(name, may_begin=name == names[-1])]
 
-    def _first(self, name: str) -> int:
+    def _had_begun(self, name: str, *, may_begin: bool) -> bool:
         try:
-            return decode_segment_head(self._disk.read_at(name, 0, SEGMENT_HEAD_BYTES)).first_lsn
+            return decode_segment_head(self._disk.read_at(name, 0, SEGMENT_HEAD_BYTES)).first_lsn <= self._last + 1
         except Damage:
-            return self._last + 2  # it begins at this moment
+            return not may_begin  # else it begins at this moment
         finally:
             self._disk.forget(name)
 
@@ -103,9 +103,11 @@ class _Folder:
 
 def condense(disk: Disk, codec: Codec, up_to: int, segment_bytes: int) -> Condensed:
     """Find what is dead up to a number, and write anew what is sparse. JournalDamaged, OSError: it cannot be done."""
-    for name in unfinished(disk.names()):
-        if parse_segment_name(name.removesuffix(NEW_SUFFIX)) is not None:  # of an earlier try
-            disk.unlink(name)
+    files = disk.names()
+    old_tries = [name for name in unfinished(files) if parse_segment_name(name.removesuffix(NEW_SUFFIX))]
+    for name in old_tries:
+        disk.unlink(name)
+    left_over = tuple(name for name in that_count(files)[1] if parse_segment_name(name))
     publishes = PublishReader(codec)
     replay = Replay(codec, publishes)
     told: list[SegmentHead] = []  # which segments begin a snapshot that is whole, and maybe one that is not
@@ -125,7 +127,7 @@ def condense(disk: Disk, codec: Codec, up_to: int, segment_bytes: int) -> Conden
     replay.weigh()
     segments = replay.segments
     if not whole:
-        return Condensed((), (), segments.disk_bytes)
+        return Condensed(left_over, (), segments.disk_bytes)
     last = told[whole - 1]
     dead = segments.take_dead(next(index for index, segment in enumerate(segments.all) if segment.head == last))
     folder = _Folder(disk, segments, scanned.last_lsn, list(dead))
@@ -141,4 +143,5 @@ def condense(disk: Disk, codec: Codec, up_to: int, segment_bytes: int) -> Conden
         rewritten.append(
             Rewritten(tuple(head.name for head in compaction.replaced), compaction.head, compaction.new_bytes)
         )
-    return Condensed(tuple(segment.head.name for segment in dead), tuple(rewritten), segments.disk_bytes)
+    names = (*left_over, *(segment.head.name for segment in dead))
+    return Condensed(names, tuple(rewritten), segments.disk_bytes)
