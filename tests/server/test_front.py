@@ -196,6 +196,33 @@ def test_a_client_waits_for_a_leader_to_be_found() -> None:
     converse(conversation)
 
 
+def test_who_is_about_to_lead_is_not_asked_again_and_again() -> None:
+    async def conversation() -> None:
+        a, b = FrontNode("a"), FrontNode("b")
+        async with broker() as running, fronts(a, b), trio.open_nursery() as nursery:
+            b.front.follow(a.leader())
+            client = await b.open()
+            nursery.start_soon(client.handshake)
+            await until(lambda: a.asked == 1)
+            await trio.sleep(0.5)
+            a.front.serve(running.node)
+            await until(lambda: len(running.node.links) == 1)
+            assert a.asked == 1
+
+    converse(conversation, faster=3)
+
+
+def test_who_follows_another_says_so_at_once() -> None:
+    async def conversation() -> None:
+        a, b = FrontNode("a"), FrontNode("b")
+        async with fronts(a, b):
+            a.front.follow(b.leader())
+            with pytest.raises(RelayFailed, match="does not lead, b does"):
+                await open_relay(a.links, SECRET, ELSEWHERE)
+
+    converse(conversation)
+
+
 def test_a_client_that_waits_is_served_here_when_this_node_leads() -> None:
     async def conversation() -> None:
         b = FrontNode("b")
