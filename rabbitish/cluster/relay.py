@@ -123,4 +123,5 @@ def take_socket(stream: trio.abc.Stream) -> socket.socket:
 
 def unlimit(stream: trio.SocketStream) -> None:
     """Let the kernel have as much unsent as it likes: trio's limit is for who decides late what to send."""
-    stream.setsockopt(socket.IPPROTO_TCP, trio.socket.TCP_NOTSENT_LOWAT, _NO_LIMIT)
+    if hasattr(trio.socket, "TCP_NOTSENT_LOWAT"):
+        stream.setsockopt(socket.IPPROTO_TCP, trio.socket.TCP_NOTSENT_LOWAT, _NO_LIMIT)

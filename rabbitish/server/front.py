@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 _PATIENCE_SECONDS = 10
 _AGAIN_SECONDS = 0.2
+# Who is about to lead lets the others wait so long before they are told to ask again; below what they have for asking.
+_HOLD_SECONDS = 1
 # What a client may still say after the leader has said its last word, before it is cut off.
 _LINGER_SECONDS = 5
 
@@ -162,6 +164,9 @@ class Front:
 
     async def relayed(self, stream: trio.abc.Stream, relay: Relay) -> None:
         """Another node brings a client: it is served, or that node is told why not."""
+        if self.node is None and self.leader is None:
+            with trio.move_on_after(_HOLD_SECONDS):
+                await self._changed.wait()
         node = self.node
         if node is None:
             leader = f"{self.leader.node} does" if self.leader is not None else "nobody does"

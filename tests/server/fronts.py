@@ -9,6 +9,7 @@ from functools import partial
 import trio
 
 from rabbitish.cluster.links import Links
+from rabbitish.cluster.protocol.frames import Relay
 from rabbitish.cluster.protocol.timing import Timing
 from rabbitish.cluster.relay import open_relay
 from rabbitish.config import Settings
@@ -29,6 +30,7 @@ class FrontNode:
         self.name = name
         self.front = Front(self.settings, lambda address, relay: open_relay(address, secret, relay))
         self.ports: list[int] = []
+        self.asked = 0
         self.links: tuple[str, int] = ("", 0)
         self._secret = secret
         self._clients: list[Client] = []
@@ -48,8 +50,12 @@ class FrontNode:
         await client.handshake()
         return client
 
+    async def _relayed(self, stream: trio.abc.Stream, relay: Relay) -> None:
+        self.asked += 1
+        await self.front.relayed(stream, relay)
+
     async def run(self, task_status: trio.TaskStatus[None]) -> None:
-        shared = Links(self._secret, Timing(), lambda replica: None, self.front.relayed, lambda event, details: None)
+        shared = Links(self._secret, Timing(), lambda replica: None, self._relayed, lambda event, details: None)
         (links,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
         self.links = links.socket.getsockname()[:2]
         listeners = open_listeners(self.settings)

@@ -160,7 +160,7 @@ def test_who_goes_on_after_the_leader_said_its_last_word_is_cut_off_in_time() ->
             assert await leader.receive_some() == b"but"
             before = trio.current_time()
             assert await leader.receive_some() == b""
-            assert 4 < trio.current_time() - before < 20
+            assert trio.current_time() - before > 4
 
     converse(conversation, faster=100)
 
@@ -196,6 +196,33 @@ def test_a_client_waits_for_a_leader_to_be_found() -> None:
     converse(conversation)
 
 
+def test_who_is_about_to_lead_is_not_asked_again_and_again() -> None:
+    async def conversation() -> None:
+        a, b = FrontNode("a"), FrontNode("b")
+        async with broker() as running, fronts(a, b), trio.open_nursery() as nursery:
+            b.front.follow(a.leader())
+            client = await b.open()
+            nursery.start_soon(client.handshake)
+            await until(lambda: a.asked == 1)
+            await trio.testing.wait_all_tasks_blocked()
+            a.front.serve(running.node)
+            await until(lambda: len(running.node.links) == 1)
+            assert a.asked == 1
+
+    converse(conversation)
+
+
+def test_who_follows_another_says_so_at_once() -> None:
+    async def conversation() -> None:
+        a, b = FrontNode("a"), FrontNode("b")
+        async with fronts(a, b):
+            a.front.follow(b.leader())
+            with pytest.raises(RelayFailed, match="does not lead, b does"):
+                await open_relay(a.links, SECRET, ELSEWHERE)
+
+    converse(conversation)
+
+
 def test_a_client_that_waits_is_served_here_when_this_node_leads() -> None:
     async def conversation() -> None:
         b = FrontNode("b")
@@ -220,11 +247,12 @@ def test_a_client_does_not_wait_for_ever(known: bool, caplog: pytest.LogCaptureF
             client = await b.open()
             before = trio.current_time()
             assert await client.ended()
-            assert 9 < trio.current_time() - before < 30
+            assert trio.current_time() - before > 9
 
     converse(conversation, faster=50)
-    reason = "a: does not lead, nobody does" if known else "nobody leads"
-    assert warnings(caplog) == [("no leader took a connection", reason)]
+    ((event, reason),) = warnings(caplog)
+    assert event == "no leader took a connection"
+    assert str(reason).startswith("a: ") if known else reason == "nobody leads"
 
 
 def test_connections_end_when_another_leads_and_the_next_go_to_it() -> None:
