@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, TypeVar
 import trio
 
 from rabbitish import __version__
+from rabbitish.core.access.fields import printable
 from rabbitish.core.access.passwords import Hashed
 from rabbitish.core.access.records import AccessError
 from rabbitish.core.access.roster import Roster
 from rabbitish.core.definitions import decode, export
 from rabbitish.core.definitions.access import passwords, read_access
 from rabbitish.core.definitions.decode import SECTIONS, Document
-from rabbitish.core.definitions.entry import printable
 from rabbitish.core.definitions.topology import Topology, make, read_topology
 from rabbitish.server.keeper import JournalError
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from rabbitish.core.access.fields import Fields
 from rabbitish.core.access.passwords import SHA256, read_hash
 from rabbitish.core.access.policies import Policy, read_policy
 from rabbitish.core.access.records import AccessError, Permission, TopicPermission, User, VhostRecord
@@ -85,98 +86,74 @@ def from_document(document: object) -> Roster:
         raise AccessError(f"it has version {version!r}, and {VERSION} is the only one that is known")
     roster = Roster()
     for section, read in _READERS.items():
-        for where, fields in _entries(document, section):
+        for fields in _entries(document, section):
             try:
                 read(roster, fields)
             except AccessError as error:
-                raise AccessError(f"{where}: {error}") from None
+                raise fields.explained(error) from None
     return roster
 
 
-def _entries(document: dict[str, Any], key: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    entries = document.get(key, [])
+def _entries(document: dict[str, Any], section: str) -> Iterator[Fields]:
+    entries = document.get(section, [])
     if not isinstance(entries, list):
-        raise AccessError(f"{key} is no list")
+        raise AccessError(f"{section} is no list")
     for number, fields in enumerate(entries):
         if not isinstance(fields, dict):
-            raise AccessError(f"{key}[{number}] is no object")
-        yield f"{key}[{number}]", fields
+            raise AccessError(f"{section}[{number}] is no object")
+        yield Fields(f"{section}[{number}]", fields)
 
 
-def _text(fields: dict[str, Any], key: str, default: str | None = None) -> str:
-    value = fields.get(key, default)
-    if not isinstance(value, str):
-        raise AccessError(f"{key} must be a string, not {value!r}")
-    return value
-
-
-def _object(fields: dict[str, Any], key: str) -> dict[str, Any]:
-    value = fields.get(key, {})
-    if not isinstance(value, dict):
-        raise AccessError(f"{key} must be an object, not {value!r}")
-    return value
-
-
-def _list(fields: dict[str, Any], key: str) -> list[str]:
-    value = fields.get(key, [])
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise AccessError(f"{key} must be a list of strings, not {value!r}")
-    return value
-
-
-def _read_user(roster: Roster, fields: dict[str, Any]) -> None:
-    name, text = _text(fields, "name"), _text(fields, "password_hash", "")
+def _read_user(roster: Roster, fields: Fields) -> None:
+    name, text = fields.text("name"), fields.text("password_hash", "")
     try:
-        hashed = read_hash(_text(fields, "hashing_algorithm", SHA256), text) if text else None
+        hashed = read_hash(fields.text("hashing_algorithm", SHA256), text) if text else None
     except ValueError as error:
         raise AccessError(f'user "{name}": {error}') from None
-    roster.add_user(name, hashed, _list(fields, "tags"))
-    roster.set_user_limits(name, _object(fields, "limits"))
+    roster.add_user(name, hashed, fields.strings("tags"))
+    roster.set_user_limits(name, fields.object_("limits"))
 
 
-def _read_vhost(roster: Roster, fields: dict[str, Any]) -> None:
-    name, metadata = _text(fields, "name"), _object(fields, "metadata")
-    tracing, default = fields.get("tracing", False), metadata.get("default_queue_type")
-    if not isinstance(tracing, bool):
-        raise AccessError(f"tracing must be true or false, not {tracing!r}")
-    tags, description = tuple(_list(metadata, "tags")), _text(metadata, "description", "")
+def _read_vhost(roster: Roster, fields: Fields) -> None:
+    name, metadata = fields.text("name"), fields.inside("metadata")
+    tags, description = tuple(metadata.strings("tags")), metadata.text("description", "")
+    default = metadata.text("default_queue_type") if metadata.has("default_queue_type") else None
     if name in roster.vhosts:
         raise AccessError(f"there are two virtual hosts '{name}'")
-    roster.add_vhost(VhostRecord(name, description, tags, default, tracing))
-    roster.set_vhost_limits(name, _object(fields, "limits"))
+    roster.add_vhost(VhostRecord(name, description, tags, default, fields.flag("tracing", False)))
+    roster.set_vhost_limits(name, fields.object_("limits"))
 
 
-def _read_permission(roster: Roster, fields: dict[str, Any]) -> None:
-    permission = Permission(_text(fields, "configure"), _text(fields, "write"), _text(fields, "read"))
-    roster.set_permissions(_text(fields, "user"), _text(fields, "vhost"), permission)
+def _read_permission(roster: Roster, fields: Fields) -> None:
+    permission = Permission(fields.text("configure"), fields.text("write"), fields.text("read"))
+    roster.set_permissions(fields.text("user"), fields.text("vhost"), permission)
 
 
-def _read_topic_permission(roster: Roster, fields: dict[str, Any]) -> None:
-    permission = TopicPermission(_text(fields, "write"), _text(fields, "read"))
-    roster.set_topic_permissions(_text(fields, "user"), _text(fields, "vhost"), _text(fields, "exchange"), permission)
+def _read_topic_permission(roster: Roster, fields: Fields) -> None:
+    permission = TopicPermission(fields.text("write"), fields.text("read"))
+    roster.set_topic_permissions(fields.text("user"), fields.text("vhost"), fields.text("exchange"), permission)
 
 
-def _read_policy(roster: Roster, fields: dict[str, Any], *, operator: bool = False) -> None:
-    value = {key: item for key, item in fields.items() if key not in ("vhost", "name")}
-    policy = read_policy(_text(fields, "name"), value, operator=operator)
-    roster.set_policy(_text(fields, "vhost"), policy, operator=operator)
+def _read_policy(roster: Roster, fields: Fields, *, operator: bool = False) -> None:
+    policy = read_policy(fields.text("name"), fields.but("vhost", "name"), operator=operator)
+    roster.set_policy(fields.text("vhost"), policy, operator=operator)
 
 
-def _read_operator_policy(roster: Roster, fields: dict[str, Any]) -> None:
+def _read_operator_policy(roster: Roster, fields: Fields) -> None:
     _read_policy(roster, fields, operator=True)
 
 
-def _read_parameter(roster: Roster, fields: dict[str, Any]) -> None:
-    component, name = _text(fields, "component"), _text(fields, "name")
-    roster.set_parameter(_text(fields, "vhost"), component, name, fields.get("value"))
+def _read_parameter(roster: Roster, fields: Fields) -> None:
+    component, name = fields.text("component"), fields.text("name")
+    roster.set_parameter(fields.text("vhost"), component, name, fields.value("value"))
 
 
-def _read_global_parameter(roster: Roster, fields: dict[str, Any]) -> None:
-    roster.set_global_parameter(_text(fields, "name"), fields.get("value"))
+def _read_global_parameter(roster: Roster, fields: Fields) -> None:
+    roster.set_global_parameter(fields.text("name"), fields.value("value"))
 
 
 # In this order, since permissions are of users in virtual hosts.
-_READERS: dict[str, Callable[[Roster, dict[str, Any]], None]] = {
+_READERS: dict[str, Callable[[Roster, Fields], None]] = {
     "vhosts": _read_vhost,
     "users": _read_user,
     "permissions": _read_permission,

@@ -11,12 +11,13 @@ from collections.abc import Callable, Generator, Mapping
 from dataclasses import replace
 from typing import Any, TypeAlias
 
+from rabbitish.core.access.fields import printable
 from rabbitish.core.access.passwords import SHA256, Hashed, read_hash
 from rabbitish.core.access.policies import read_policy
 from rabbitish.core.access.records import AccessError, Permission, TopicPermission, VhostRecord
 from rabbitish.core.access.roster import Roster
 from rabbitish.core.definitions.decode import Document
-from rabbitish.core.definitions.entry import Entry, printable
+from rabbitish.core.definitions.entry import Entry
 from rabbitish.core.definitions.parameters import VHOST_LIMITS, set_parameter
 
 _MD5 = "rabbit_password_hashing_md5"
@@ -71,7 +72,7 @@ def read_access(
                 reader.notes.append(f"{section}: left out, the file is for one virtual host")
             continue
         for number, fields in enumerate(document.section(section)):
-            entry = Entry(section, number, fields)
+            entry = Entry(f"{section}[{number}]", fields)
             entry.only(known)
             try:
                 key = read(reader, entry)
@@ -145,7 +146,7 @@ class _Reader:
     def grant(self) -> None:
         """Give new users the permissions that stand with them, now that the virtual hosts are there."""
         for number, fields in enumerate(self._granted):
-            entry = Entry("users", number, fields)
+            entry = Entry(f"users[{number}]", fields)
             try:
                 self.permission(entry)
             except AccessError as error:
@@ -156,9 +157,7 @@ class _Reader:
     def vhost(self, entry: Entry) -> object:
         name = entry.text("name")
         entry.where = f"vhost '{name}'"
-        metadata = entry.object_("metadata")
-        inside = Entry("vhosts", 0, metadata)
-        inside.where = f"{entry.where}: metadata"
+        inside = entry.inside("metadata")
         description = entry.text("description", inside.text("description", ""))
         tags = tuple((entry if entry.has("tags") else inside).tags("tags"))
         default = next((each.text("default_queue_type") for each in (inside, entry) if _typed(each)), None)

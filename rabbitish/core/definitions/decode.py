@@ -13,8 +13,8 @@ from collections.abc import Generator
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
+from rabbitish.core.access.fields import printable
 from rabbitish.core.access.records import AccessError
-from rabbitish.core.definitions.entry import printable
 
 SECTIONS = (
     "users",

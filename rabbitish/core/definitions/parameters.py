@@ -8,10 +8,10 @@ of brokers with plugins that are not here can be taken and given back.
 from __future__ import annotations
 
 from rabbitish.core.access.document import limits_of
+from rabbitish.core.access.fields import as_object
 from rabbitish.core.access.policies import read_policy
 from rabbitish.core.access.records import AccessError
 from rabbitish.core.access.roster import Roster
-from rabbitish.core.definitions.entry import as_object
 
 VHOST_LIMITS = "vhost-limits"
 OPERATOR_POLICY = "operator_policy"

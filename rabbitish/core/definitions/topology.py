@@ -93,7 +93,7 @@ def read_topology(
         ("bindings", reader.binding),
     ):
         for number, fields in enumerate(document.section(section)):
-            entry = Entry(section, number, fields)
+            entry = Entry(f"{section}[{number}]", fields)
             entry.only(_KEYS[section])
             try:
                 read(entry)
