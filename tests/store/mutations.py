@@ -189,13 +189,11 @@ MUTATIONS = (
     Mutation(
         "let a dead letter leave before it has arrived",
         "core/burials.py",
-        """            router.record_published(targets, dead, now)
-            for target in targets:
-                target.enqueue(dead, now)
-        # Only now, so that no end of the process finds it in neither queue.
+        """            router.record_published(targets, dead, now, keep=keep)
+            refused = [target for target in targets if not target.enqueue(dead, now)]
 """,
         """            queue.record_removed([message], reason)
-            router.record_published(targets, dead, now)
+            router.record_published(targets, dead, now, keep=keep)
             for target in targets:
                 target.enqueue(dead, now)
             return
