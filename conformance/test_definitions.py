@@ -67,6 +67,7 @@ GIVEN: dict[str, Any] = {
         {"vhost": "/", "name": "q", "arguments": {"x-max-priority": 3, "x-overflow": "reject-publish"}},
         {"vhost": "/", "name": "höflich \"q' \\ \t", "durable": False, "auto_delete": True},
         {"vhost": "tëam 'x'", "name": "q"},
+        {"vhost": "/", "name": "kept", "arguments": {"x-queue-type": "quorum", "x-delivery-limit": 3}},
     ],
     "bindings": [
         {"vhost": "/", "source": "e", "destination": "q", "destination_type": "queue", "routing_key": "a.#"},

@@ -63,6 +63,16 @@ class QueueOptions:
         return self.queue_type == "quorum"
 
     @property
+    def patient(self) -> bool:
+        """Whether dead letters that no queue takes wait: RabbitMQ's at-least-once, which asks for reject-publish."""
+        return (
+            self.dead_letter_strategy == "at-least-once"
+            and self.quorum
+            and self.overflow == "reject-publish"
+            and self.dead_letter_exchange is not None
+        )
+
+    @property
     def counted(self) -> bool:
         """Whether consumers are told how often a message came back."""
         return self.delivery_limit is not None or self.quorum

@@ -28,11 +28,14 @@ EXPIRED, REJECTED, MAXLEN, DELIVERY_LIMIT = Reason.EXPIRED, Reason.REJECTED, Rea
 class Leaving(Holdings, ABC):
     """What a queue holds and how that leaves it."""
 
-    __slots__ = ("_host", "deleted", "dirty")
+    __slots__ = ("_host", "deleted", "dirty", "waiting", "waiting_bytes")
 
     _host: Host
     deleted: bool
     dirty: bool
+    waiting: int
+    """How many dead letters wait until somebody takes them, among those that are unacked."""
+    waiting_bytes: int
 
     @abstractmethod
     def mark(self) -> None:
@@ -91,6 +94,21 @@ class Leaving(Holdings, ABC):
             self.forget_away(messages)
         if self.durable:
             self.record_removed(messages, Reason.ACKNOWLEDGED)
+
+    def keep_waiting(self, message: Message) -> None:
+        """A dead letter has to wait: it counts as unacked, and for the limits as ready."""
+        self.waiting += 1
+        self.waiting_bytes += message.size
+        self.unacked += 1
+        self.unacked_bytes += message.size
+        self.bytes += message.size
+        self.mark()
+
+    def waited(self, message: Message) -> None:
+        """It waits no more."""
+        self.waiting -= 1
+        self.waiting_bytes -= message.size
+        self._let_out([message])
 
     def reject(self, messages: Sequence[Message], now: int) -> None:
         """A consumer wants these neither done nor back: dead-letter them."""

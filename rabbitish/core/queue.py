@@ -81,6 +81,7 @@ class Queue(Leaving):
         self.had_consumer = False
         self.deleted = False
         self.dirty = False
+        self.waiting = self.waiting_bytes = 0
         self.due_at: int | None = None
         self.last_used = now
         self._handed_out_at = now
@@ -193,8 +194,9 @@ class Queue(Leaving):
 
     def _would_overflow(self, message: Message) -> bool:
         options = self.options
-        return (options.max_length is not None and self.ready + 1 > options.max_length) or (
-            options.max_length_bytes is not None and self.ready_bytes + message.size > options.max_length_bytes
+        return (options.max_length is not None and self.ready + self.waiting + 1 > options.max_length) or (
+            options.max_length_bytes is not None
+            and self.ready_bytes + self.waiting_bytes + message.size > options.max_length_bytes
         )
 
     def restore(self, message: Message, now: int, returns: int) -> None:

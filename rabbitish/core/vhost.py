@@ -102,6 +102,7 @@ class Vhost:
     def _rerouted(self) -> None:
         for memory in self.route_memories.values():
             memory.clear()
+        self._burials.rerouted()
 
     # ---- looking up
 

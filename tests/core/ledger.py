@@ -101,7 +101,8 @@ class Ledger:
         """See Recorder."""
         assert queues and len(set(queues)) == len(queues)
         for message in messages:
-            assert message.stamp.persistent and not message.lsn
+            assert message.stamp.persistent or any(queue.options.quorum for queue in queues)
+            assert not message.lsn
             self.position += 1
             message.lsn = self.position
             for queue in queues:
@@ -160,9 +161,13 @@ class Ledger:
         unacked: dict[Queue, list[int]] = {}
         for one in held:
             unacked.setdefault(one.queue, []).append(one.message.lsn)
+        waiting: dict[Queue, list[int]] = {}
+        for death in vhost._burials._waiting:  # for a queue that takes them
+            waiting.setdefault(death.queue, []).append(death.message.lsn)
         for queue in queues.values():
-            out = Counter(unacked.get(queue))
-            there = Counter(message.lsn for message in queue) + out
+            late = waiting.get(queue, [])
+            out = Counter([*unacked.get(queue, ()), *(lsn for lsn in late if lsn in self.out[queue])])
+            there = Counter([message.lsn for message in queue] + late) + Counter(unacked.get(queue))
             del there[0], out[0]
             assert there == Counter(self.contents[queue].keys())
             assert out == Counter(self.out[queue])

@@ -685,3 +685,25 @@ def test_what_holds_is_what_a_simple_oracle_says(seed: int) -> None:
             options = world.vhost.queues[name].options
             expected = expected_options(name, given, policies, operators)
             assert {attribute: getattr(options, attribute) for attribute in expected} == expected, (name, step)
+
+
+def test_a_policy_goes_before_some_arguments_of_a_quorum_queue(world: Governed) -> None:
+    given: dict[str, Value] = {"overflow": "reject-publish", "expires": 1000, "max_length": 5}
+    world.queue("classic", **given)
+    world.queue("quorum", queue_type="quorum", **given)
+    world.policy({"overflow": "drop-head", "expires": 9000, "max-length": 7, "delivery-limit": 4})
+    options = [world.vhost.queues[name].options for name in ("classic", "quorum")]
+    assert [(of.overflow, of.expires_ms, of.max_length) for of in options] == [
+        ("reject-publish", 1000, 5),
+        ("drop-head", 9000, 5),
+    ]
+    world.policy({"max-length": 7})
+    options = [world.vhost.queues[name].options for name in ("classic", "quorum")]
+    assert [(of.overflow, of.expires_ms) for of in options] == [("reject-publish", 1000)] * 2
+
+
+def test_the_dead_letter_strategy_of_a_policy(world: Governed) -> None:
+    world.queue("classic", overflow="reject-publish", dead_letter_exchange="x")
+    world.queue("quorum", queue_type="quorum", overflow="reject-publish", dead_letter_exchange="x")
+    world.policy({"dead-letter-strategy": "at-least-once"})
+    assert [world.vhost.queues[name].options.patient for name in ("classic", "quorum")] == [False, True]

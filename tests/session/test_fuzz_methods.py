@@ -123,6 +123,7 @@ def test_any_methods_in_any_order(
             "x-message-ttl": st.sampled_from([0, 5]),
             "x-max-length": st.sampled_from([0, 1]),
             "x-delivery-limit": st.sampled_from([0, 1]),
+            "x-queue-type": st.just("quorum"),
         },
     ),
     published=st.lists(st.tuples(properties, st.sampled_from(["q", "dead"])), max_size=4),
@@ -131,7 +132,9 @@ def test_hostile_headers_on_messages_that_die(arguments: Table, published: list[
     stage = Stage()
     bad = stage.bad
     bad.send(
-        methods.ChannelOpen(), methods.QueueDeclare(queue="dead"), methods.QueueDeclare(queue="q", arguments=arguments)
+        methods.ChannelOpen(),
+        methods.QueueDeclare(queue="dead"),
+        methods.QueueDeclare(queue="q", durable=True, arguments=arguments),
     )
     for about, key in published:
         bad.raw(encoded(methods.BasicPublish(routing_key=key), about, b"x", 1))

@@ -187,15 +187,48 @@ MUTATIONS = (
         "store/test_journal.py store/test_faults.py",
     ),
     Mutation(
+        "keep persistent messages alone in a quorum queue",
+        "core/keeping.py",
+        "return queues if persistent or any(queue.options.quorum for queue in queues) else []",
+        "return queues if persistent else []",
+        "store/test_quorum_queues.py",
+    ),
+    Mutation(
+        "forget the quorum queues that there are",
+        "core/vhost.py",
+        "(keep or self._quorums)",
+        "keep",
+        "store/test_quorum_queues.py",
+    ),
+    Mutation(
+        "let a quorum queue's dead letters die with the process",
+        "core/burials.py",
+        "queue.options.counted, queue.options.quorum",
+        "queue.options.counted, False",
+        "store/test_quorum_queues.py",
+    ),
+    Mutation(
+        "let a dead letter go that no queue takes though it is to wait",
+        "core/burials.py",
+        "        if queue.options.patient and not queue.deleted and (full or not (targets or owed)):",
+        "        if False:",
+        "store/test_quorum_queues.py",
+    ),
+    Mutation(
+        "record that a dead letter has left which waits",
+        "core/burials.py",
+        "            queue.keep_waiting(message)\n",
+        "            queue.keep_waiting(message)\n            queue.record_removed([message], reason)\n",
+        "store/test_quorum_queues.py",
+    ),
+    Mutation(
         "let a dead letter leave before it has arrived",
         "core/burials.py",
-        """            router.record_published(targets, dead, now)
-            for target in targets:
-                target.enqueue(dead, now)
-        # Only now, so that no end of the process finds it in neither queue.
+        """            router.record_published(targets, dead, now, keep=keep)
+            refused = [target for target in targets if not target.enqueue(dead, now)]
 """,
         """            queue.record_removed([message], reason)
-            router.record_published(targets, dead, now)
+            router.record_published(targets, dead, now, keep=keep)
             for target in targets:
                 target.enqueue(dead, now)
             return

@@ -134,3 +134,24 @@ def test_confirms_wait_for_the_disk(mode: int | None, bodies: tuple[bytes, ...])
         world.sync()
         (said,) = client.answers()
         assert isinstance(said.method, methods.BasicAck)
+
+
+def test_dead_letters_that_wait_for_a_queue(story: Story) -> None:
+    arguments = {"dead_letter_strategy": "at-least-once", "overflow": "reject-publish", "dead_letter_exchange": "dlx"}
+    story.declare("patient", queue_type="quorum", **arguments)
+    story.publish("patient", b"rejected", delivery_mode=TRANSIENT)
+    story.settle(methods.BasicReject(delivery_tag=story.tag("patient"), requeue=False))
+    story.publish("patient", b"expired", delivery_mode=TRANSIENT, expiration="10")
+    story.world.now += 20
+    story.world.settle()
+    assert story.world.vhost.queues["patient"].waiting == 2
+    story.crash()
+    assert story.world.vhost.queues["patient"].waiting == 1
+    assert told(story.get("patient")) == (b"rejected", True, Int64(1))
+    story.declare("dead")
+    story.exchange("dlx", "fanout")
+    story.bind("dead", "dlx")
+    story.settle(methods.BasicReject(delivery_tag=1, requeue=False))
+    story.crash()
+    assert sorted(story.client.drain("dead")) == [b"expired", b"rejected"]
+    assert story.client.drain("patient") == []
