@@ -8,7 +8,7 @@ from rabbitish.cluster.protocol.disk_log import DiskLog
 from rabbitish.cluster.protocol.disk_pieces import PIECE_BYTES, Pieces, Place
 from rabbitish.store.record import PUBLISH_HEAD, SEGMENT_HEAD_BYTES, SegmentHead, Type, decode_all, encode_mark
 
-from .journaled import Leader, Mirror, SharedDisk, Traffic, opened, started, state_of_folder, synced
+from .journaled import SEGMENT_BYTES, Leader, Mirror, SharedDisk, Traffic, opened, started, state_of_folder, synced
 from .memory_log import record
 
 
@@ -132,7 +132,7 @@ def test_a_snapshot_is_what_was_there_when_it_was_asked_for() -> None:
     base, slow = log.base, log.snapshot()
     taken = [next(slow)]
     files = set(leader.segments())
-    for _ in range(8):
+    for _ in range(4):
         traffic.steps(25)
         leader.compact()
     assert log.held and log.base == base
@@ -152,6 +152,30 @@ def test_a_snapshot_is_what_was_there_when_it_was_asked_for() -> None:
     assert not log.held
     leader.journal.delete(log.drop())
     assert log.base > base and not files <= set(leader.segments())
+    assert mirror.state() == state_of_folder(disk)
+
+
+def test_who_reads_a_snapshot_too_slowly_does_not_keep_the_log_from_dropping() -> None:
+    disk, leader = started()
+    traffic, keeper = Traffic(leader, 3), leader.client(1)
+    keeper.declare("kept", durable=True)
+    for _ in range(6):
+        keeper.publish("kept", b"." * 50, delivery_mode=2)
+        traffic.steps(25)
+        leader.compact()
+    log = leader.log
+    size, slow = log.size, log.snapshot()
+    largest, files = size, {name for name, _ in slow._segments}
+    assert files
+    while files <= set(leader.segments()):
+        traffic.steps(25)
+        leader.compact()
+        largest = max(largest, log.size)
+    assert 2 * size < largest < 2 * size + 20 * SEGMENT_BYTES and log.size < largest
+    with pytest.raises((OSError, KeyError)):  # the disk in memory says it so
+        list(slow)
+    mirror = Mirror(log)
+    mirror.feed()
     assert mirror.state() == state_of_folder(disk)
 
 

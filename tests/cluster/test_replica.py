@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -243,6 +243,46 @@ def test_a_wiped_mirror_comes_back_as_another_and_gets_a_snapshot() -> None:
     assert len(world.etcd.state.replicas) == 3
     assert world.counts["snapshots"] == 1
     assert wiped.log.base == leader.log.base
+
+
+class Watched:
+    """A snapshot that says when nobody has it any more, and may fail."""
+
+    def __init__(self, pieces: Iterator[bytes], ended: list[int], world: World, *, fails: bool) -> None:
+        self.pieces, self.ended, self.world, self.fails = pieces, ended, world, fails
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        if self.fails:
+            raise FileNotFoundError("it was deleted")
+        return next(self.pieces)
+
+    def __del__(self) -> None:
+        self.ended.append(self.world.now)
+
+
+def test_a_snapshot_is_held_until_what_follows_it_has_arrived() -> None:
+    """Or the leader's log might drop that in the meantime, and the mirror would need another snapshot, and so on."""
+    world = Quiet()
+    leader, wiped = world.lead(), world.mirrors()[0]
+    Chaos(world).condense(leader)
+    ended: list[int] = []
+    snapshot, fails = leader.log.snapshot, iter((True, False))
+    leader.log.snapshot = lambda: Watched(snapshot(), ended, world, fails=next(fails))  # type: ignore[method-assign]
+    joined: list[int] = []
+    wiped.crash(power=True)
+    wiped.wipe()
+    world.run(1_000)
+    wiped.start()
+    while f"{wiped.name}#2" not in world.etcd.state.isr:
+        world.run(5)
+        feed = leader.replica.leading.feeds.get(f"{wiped.name}#2")  # type: ignore[union-attr]
+        if feed is not None and feed.snap is None and feed.sent > leader.log.base and not joined:
+            joined.append(world.now)
+            assert len(ended) == 1, "the first failed, the second is held"
+    assert joined and len(ended) == 2 and world.counts["snapshots"] == 1
 
 
 def test_a_cut_below_what_is_committed_is_refused() -> None:

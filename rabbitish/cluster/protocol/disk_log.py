@@ -81,6 +81,7 @@ class DiskLog:
         self._coming_size = self._coming_last = 0
         self._coming_starts: list[EpochStart] = []
         self._snapshots: WeakSet[Snapshot] = WeakSet()
+        self._most_held = 0  # how large the log may become meanwhile
         self._changes: list[Callable[[], None]] = []  # of old segments, that wait until nobody reads a snapshot
         self._gone: list[str] = []  # whose files may be deleted
         self._condensed: Condensed | None = None  # what the next ticket puts in place
@@ -250,6 +251,8 @@ class DiskLog:
         return gone
 
     def _change(self) -> None:
+        if self._changes and self.size > self._most_held:  # whoever reads so slowly would never be done
+            self._snapshots.clear()
         while self._changes and not self._snapshots:
             self._changes.pop(0)()
 
@@ -332,12 +335,16 @@ class DiskLog:
         return self._pieces.read(after, most_bytes)
 
     def snapshot(self) -> Iterator[bytes]:
-        """See Log. Old segments stay as they are, and so does `base`, as long as somebody holds it."""
+        """See Log. Old segments stay as they are, and so does `base`, as long as somebody holds it.
+
+        Unless the log becomes more than twice as large meanwhile: then the next piece may be an OSError.
+        """
         kept = [(head, size) for head, size in self._segments if head.first_lsn <= self.base]
         first = self._segments[0][0].first_lsn if self._segments else self.last + 1
         starts = [start for start in self.starts if start.lsn < first]
         snapshot = Snapshot(self._disk, starts, [(head.name, size) for head, size in kept])
         self._snapshots.add(snapshot)
+        self._most_held = 2 * (self.size + self._most_bytes)
         return snapshot
 
     # ---- snapshots

@@ -223,6 +223,7 @@ class Snapshot:
     """
 
     def __init__(self, disk: Disk, starts: Sequence[EpochStart], segments: Sequence[tuple[str, int]]) -> None:
+        self._segments = segments
         self._pieces = _snapshot(disk, starts, segments)
 
     def __iter__(self) -> Iterator[bytes]:
