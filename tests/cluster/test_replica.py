@@ -228,6 +228,31 @@ def test_with_too_few_in_sync_confirms_are_held() -> None:
     assert set(world.etcd.state.isr) == {world.lead().replica.me, back.replica.me}
 
 
+def test_a_leader_that_reaches_nobody_gives_way_to_those_who_reach_each_other() -> None:
+    world = Quiet(min_in_sync=2)
+    alone = world.lead()
+
+    def cut() -> None:
+        for node in world.mirrors():
+            world.network.cut |= {(alone.name, node.name), (node.name, alone.name)}
+
+    pause = world.pause_of(cut)
+    assert TIMING.ttl_ms < pause < TIMING.ttl_ms + TIMING.lag_ms + 1_500
+    assert world.lead() is not alone
+    world.network.cut.clear()
+    world.run(3_000)
+    assert len(world.etcd.state.isr) == 3
+
+
+def test_a_leader_whose_mirrors_are_dead_keeps_leading() -> None:
+    world = Quiet(min_in_sync=2)
+    alone = world.lead()
+    for node in world.mirrors():
+        node.crash(power=False)
+    world.run(3 * TIMING.ttl_ms)
+    assert world.lead() is alone and alone.replica.role is Role.LEADER
+
+
 def test_a_wiped_mirror_comes_back_as_another_and_gets_a_snapshot() -> None:
     world = Quiet()
     leader, wiped = world.lead(), world.mirrors()[0]

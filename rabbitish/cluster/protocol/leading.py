@@ -83,6 +83,7 @@ class Leadership:
         self.marked = 0  # the commit that the newest MARK names
         self.marked_at = now
         self.stop_by: int | None = None
+        self._short_since: int | None = None  # when we last reached as many as confirms need
         self._sessions = 0
         self._retry_at: int | None = None
         self._good = dict.fromkeys(state.isr, now)  # when a member had everything, or made progress
@@ -263,7 +264,10 @@ class Leadership:
             isr.update(
                 name
                 for name, feed in self.feeds.items()
-                if name in replicas and self.caught_up(feed) and now >= self._rejoin.get(name, 0)
+                if name in replicas
+                and self.caught_up(feed)
+                and now >= self._rejoin.get(name, 0)
+                and now - feed.answered <= self.replica.timing.lag_ms  # or it has everything since there is nothing new
             )
         return state._replace(isr=tuple(sorted(isr)), replicas=tuple(replicas))
 
@@ -344,12 +348,30 @@ class Leadership:
             elif now - self._moved[1] > self.replica.timing.lag_ms and (heirs := self._heirs()):
                 self.replica.owner.note("slow_disk", epoch=self.epoch)
                 self._hand_over(heirs, self.state.isr)
+            elif heir := self._better_placed(now):
+                self.replica.owner.note("alone", epoch=self.epoch, heir=heir)
+                self.hand_over(heir)
             else:
                 self._adjust(now)
         elif self._retry_at is not None and now >= self._retry_at:
             self.swap()
         if self.stop_by is not None and now >= self.stop_by + self.replica.timing.stop_ms:
             self.replica.stopped()
+
+    def _better_placed(self, now: int) -> str:
+        """Who should lead since we can confirm nothing, and others live that we do not reach; empty: nobody.
+
+        That they live is known by their leases, so we wait until those of the dead have ended.
+        """
+        replica, state = self.replica, self.state
+        if len(state.isr) - len(self.slow(now)) >= replica.needed(len(state.replicas)):
+            self._short_since = None
+        elif self._short_since is None:
+            self._short_since = now
+        elif now - self._short_since > replica.timing.ttl_ms and replica.view is not None:
+            live = replica.view.live
+            return next((name for name in state.isr if name != replica.me and node_of(name) in live), "")
+        return ""
 
     def _look_at_ourselves(self, now: int) -> None:
         """Whether we slept, and whether our own disk goes on."""
