@@ -32,6 +32,7 @@ _LOOK_SECONDS = 1.0
 _AFTER_FAILURE_SECONDS = 60.0
 # So many segments more than twice what was left the last time.
 _SEGMENTS = 2
+_LEAST_BYTES = 1 << 20  # less is not worth a process
 _PROPERTIES_KNOWN = 1_000
 _LOCK_FILE = "condense.lock"
 _LOWEST = 19
@@ -67,7 +68,8 @@ class Condenser:
         """Look from time to time, for ever."""
         while True:
             await trio.sleep(_LOOK_SECONDS)
-            if not self._paused and self._log.size > 2 * self._left + _SEGMENTS * self._segment_bytes:
+            more = max(_LEAST_BYTES, _SEGMENTS * self._segment_bytes)
+            if not self._paused and self._log.size > 2 * self._left + more:
                 committed = self._committed()
                 if committed is not None and not await self._once(min(committed, self._log.durable)):
                     await trio.sleep(_AFTER_FAILURE_SECONDS)

@@ -37,6 +37,7 @@ def disk_of(path: Path) -> SharedDisk:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(module, "_LEAST_BYTES", 0)
 
 
 class Noted:
