@@ -212,7 +212,9 @@ def test_who_is_about_to_lead_is_not_asked_again_and_again() -> None:
     converse(conversation)
 
 
-def test_who_follows_another_says_so_at_once() -> None:
+def test_who_follows_another_says_so_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rabbitish.server.front._HOLD_SECONDS", 3600)
+
     async def conversation() -> None:
         a, b = FrontNode("a"), FrontNode("b")
         async with fronts(a, b):
@@ -285,7 +287,11 @@ def test_connections_end_when_the_leader_does() -> None:
     converse(conversation)
 
 
-def test_a_node_of_another_cluster_takes_nobody(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_node_of_another_cluster_takes_nobody_and_is_not_asked_again(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rabbitish.server.front._PATIENCE_SECONDS", 3600)
+
     async def conversation() -> None:
         a, b = FrontNode("a", secret=b"else"), FrontNode("b")
         async with broker() as running, fronts(a, b):
