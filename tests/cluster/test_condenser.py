@@ -71,7 +71,7 @@ def run_until(room: Condenser, noted: Noted) -> None:
 
 @pytest.mark.usefixtures("quick")
 def test_it_makes_room_and_loses_nothing(tmp_path: Path) -> None:
-    before, _ = made(1)
+    before = made(1)
     folder_of(before, tmp_path)
     noted = Noted()
     room = condenser(tmp_path, noted)
@@ -85,7 +85,7 @@ def test_it_makes_room_and_loses_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("quick")
 def test_damage_is_told_and_nothing_is_touched(tmp_path: Path) -> None:
-    before, _ = made(1)
+    before = made(1)
     folder_of(before, tmp_path)
     noted = Noted()
     room = condenser(tmp_path, noted)
@@ -101,7 +101,7 @@ def test_damage_is_told_and_nothing_is_touched(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("quick")
 def test_who_is_about_to_lead_has_it_end_first(tmp_path: Path) -> None:
-    before, _ = made(1)
+    before = made(1)
     folder_of(before, tmp_path)
     noted = Noted()
     began, ended = trio.Event(), trio.Event()
@@ -133,7 +133,7 @@ def test_who_is_about_to_lead_has_it_end_first(tmp_path: Path) -> None:
 
 
 def test_there_is_one_at_a_time_and_it_ends_with_its_parent(tmp_path: Path) -> None:
-    before, _ = made(1)
+    before = made(1)
     folder_of(before, tmp_path)
     last = opened(before).last
     command = [sys.executable, "-m", "rabbitish.server.condenser", str(tmp_path), str(last), str(SEGMENT_BYTES)]
