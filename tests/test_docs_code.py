@@ -141,7 +141,8 @@ def typed(page: Path) -> list[list[str]]:
 def test_commands_exist_with_their_options(page: Path) -> None:
     for words in typed(page):
         command: click.Command = main
-        context = click.Context(main, info_name="rabbitish")
+        # With its settings: click makes a command's help option once, for whoever asks first.
+        context = click.Context(main, info_name="rabbitish", **main.context_settings)
         while isinstance(command, click.Group):
             found = command.get_command(context, words[0])
             assert found is not None, words
