@@ -15,8 +15,8 @@ from rabbitish.core.exchange import Exchange
 from rabbitish.core.policing import NO_POLICIES, Policies
 from rabbitish.core.queue import Queue
 
-# A piece ends after so many steps of matching: some milliseconds, and those of its last name.
-STEPS_AT_ONCE = 10_000
+# A piece ends after so many steps of matching: two milliseconds or so, and those of its last name.
+STEPS_AT_ONCE = 5_000
 # What a queue costs, in steps: to be looked at, and to get another policy.
 _LOOK_STEPS = 5
 _CHANGE_STEPS = 150

@@ -43,8 +43,8 @@ _APPLY_TO = {
 
 
 # For all policies together, and once more for all operator policies, which nobody else's can use up. With two or three
-# milliseconds of work before it (governor.py) this stays well below 20 ms; a thousand ordinary ones take a third of it.
-STEPS_PER_NAME = 25_000
+# milliseconds of work before it (governor.py) this stays below 20 ms; hundreds of ordinary ones are within it.
+STEPS_PER_NAME = 12_000
 
 OnTooHard: TypeAlias = "Callable[[Policy, str], None]"
 """Hears of a policy that is taken for one that does not match, and of the first name for which that is so."""

@@ -146,12 +146,12 @@ def test_several_matches_share_a_budget() -> None:
     ],
 )
 def test_what_people_write_takes_few_steps(text: str) -> None:
-    """Also on names that are much like what is asked for: less than half of the budget."""
+    """Also on names that are much like what is asked for: three quarters of the budget at most."""
     assert not costly(text)
     for name in ("orders.v1.events", "service-299", "event-99", "amq.gen-JzTY20BRgKO-HjmUJj0wLg", "celery" * 10):
         budget = Budget(STEPS_MAX)
         Pattern(text).matches(name.encode(), budget)
-        assert budget.left > STEPS_MAX / 2
+        assert budget.left > STEPS_MAX / 4
 
 
 @pytest.mark.parametrize(

@@ -29,9 +29,9 @@ from rabbitish.core.access.pattern_syntax import (
 LONGEST_PATTERN = 8192
 _LONGEST_PROGRAM = 10_000
 _KNOWN = 4096
-# Three or four milliseconds. An ordinary match takes ten to a hundred; a hundred alternatives, anywhere in the longest
+# Three to five milliseconds. An ordinary match takes ten to a hundred; a hundred alternatives, anywhere in the longest
 # name there can be, take all of it at the very worst.
-STEPS_MAX = 15_000
+STEPS_MAX = 10_000
 _EACH = 5  # what a match costs besides, in steps
 
 
