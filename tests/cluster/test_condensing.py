@@ -96,24 +96,25 @@ def size_behind(log: DiskLog, lsn: int) -> int:
 
 
 @cache
-def _made(seed: int) -> dict[str, bytes]:
+def _made(seed: int, late: int) -> dict[str, bytes]:
     _, leader = started()
     mirror = Mirror(leader.log)
     leader.replicate = mirror.feed
     traffic = Traffic(leader, seed)
     keeper = leader.client(1)
     keeper.declare("kept", durable=True)
-    for _ in range(8):
-        keeper.publish("kept", b"." * 50, delivery_mode=2)
+    for round_ in range(9):
+        if round_ > late:
+            keeper.publish("kept", b"." * 50, delivery_mode=2)
         traffic.steps(15)
     mirror.log.close()
     return {name: mirror.disk.read(name) for name in mirror.disk.names()}
 
 
-def made(seed: int) -> SharedDisk:
-    """A mirror's folder with much that is dead."""
+def made(seed: int, late: int = 0) -> SharedDisk:
+    """A mirror's folder with much that is dead; so `late` come the messages that stay."""
     disk = SharedDisk()
-    disk.files = {name: Contents(data) for name, data in _made(seed).items()}
+    disk.files = {name: Contents(data) for name, data in _made(seed, late).items()}
     return disk
 
 
@@ -137,6 +138,20 @@ def test_a_fault_at_every_step() -> None:
         if not disk.failed:
             assert len(disk.steps) > 10
             break
+
+
+def test_removals_are_kept_as_long_as_what_they_removed_may_be_there() -> None:
+    """Dead files are deleted last: when a crash comes before that, what was in them does not come back."""
+    disk = made(1, late=3)
+    expected = state_of_folder(disk)
+    log = opened(disk)
+    found = condensed(disk, log.last)
+    assert len(found.dead) > 1 and found.rewritten
+    assert log.condense(found)
+    ticket = log.begin_sync()
+    ticket.run()
+    assert set(found.dead) <= set(disk.names())
+    assert state_of_folder(disk) == expected
 
 
 def test_the_log_goes_on_meanwhile() -> None:
@@ -172,6 +187,7 @@ def test_a_snapshot_that_comes_takes_the_place_of_all() -> None:
         if early:
             assert log.condense(found)
         log.begin_install(base)
+        assert log._coming_head.generation > max((each.head.generation for each in found.rewritten), default=0)
         for head, size in source._segments:
             log.install(other.read(head.name)[SEGMENT_HEAD_BYTES:size])
         if not early:
