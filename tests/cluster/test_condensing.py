@@ -201,6 +201,19 @@ def test_a_snapshot_that_comes_takes_the_place_of_all() -> None:
         assert (again.base, again.last, again.starts) == (base, base, source.starts)
 
 
+def test_files_that_a_leader_dropped_and_left_do_not_outlive_a_snapshot() -> None:
+    disk, other = made(1), made(1)
+    log, source = opened(disk), opened(other)
+    assert log.drop([log._segments[0][0].name]) == ["journal-000000000001.log"]
+    log.begin_install(source.last)
+    for head, size in source._segments:
+        log.install(other.read(head.name)[SEGMENT_HEAD_BYTES:size])
+    log.end_install()
+    synced(log)
+    assert "journal-000000000001.log" not in disk.names()
+    assert opened(disk.killed()).last == source.last
+
+
 def test_without_a_whole_snapshot_nothing_is_touched() -> None:
     """What a rewritten segment leaves out would be told nowhere."""
     disk = made(1)
