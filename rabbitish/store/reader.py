@@ -120,12 +120,24 @@ class Reader:
 
     def read(self, ranges: Ranges, *, numbered: bool) -> Iterator[list[Message]]:
         """The messages of each range. JournalDamaged, OSError: they cannot be read; `on_failure` heard of it."""
-        for first, count in zip(ranges[::2], ranges[1::2], strict=True):
+        firsts, counts = ranges[::2], ranges[1::2]
+        index = 0
+        while index < len(firsts):
+            first, end, stop = firsts[index], firsts[index], index
+            while stop < len(firsts) and firsts[stop] == end:  # what follows in a record is read together
+                end += counts[stop]
+                stop += 1
             messages: list[Message] = []
-            for publish, skip, some in self._parts(first, count):
+            for publish, skip, some in self._parts(first, end - first):
                 lsn = first + len(messages) if numbered else 0
                 messages += self._publishes.messages(self._data, publish, skip, some, lsn)
-            yield messages
+                have = first + len(messages)
+                while index < stop and firsts[index] + counts[index] <= have:
+                    yield messages[firsts[index] - first : firsts[index] - first + counts[index]]
+                    index += 1
+            for _ in range(index, stop):  # empty ones, and nothing else
+                yield []
+            index = stop
 
     def husks(self, ranges: Ranges) -> Iterator[tuple[Message, int]]:
         """Husks of the messages, and when they were published. See `read` for errors."""
