@@ -175,6 +175,7 @@ class WireCodec:
     def __init__(self, properties: PropertyCache) -> None:
         self._properties = properties
         self._stamps: dict[tuple[Address, bytes], WireStamp] = {}
+        self._kinds: dict[tuple[Address, int, Traits, int], WireStamp] = {}
 
     def encode_table(self, table: Table) -> bytes:
         """A field table."""
@@ -205,6 +206,17 @@ class WireCodec:
             self._stamps[address, beginning] = stamp
         return stamp
 
+    def stamp_of(self, address: Address, channel: int, traits: Traits, size: int) -> WireStamp:
+        """The stamp of messages with such traits and bodies of this size."""
+        key = address, channel, traits, size
+        stamp = self._kinds.get(key)
+        if stamp is None:
+            stamp = WireStamp(address, traits, size, channel, address_suffix(address))
+            if len(self._kinds) >= _STAMPS_KNOWN:
+                self._kinds.clear()
+            self._kinds[key] = stamp
+        return stamp
+
     def beginning(self, data: bytes, start: int) -> bytes:
         """What is before the body in the frames that begin at `start`."""
         return data[start : start + HEAD.size + _LENGTH.unpack_from(data, start + _LENGTH_AT)[0]]
@@ -228,10 +240,9 @@ class WireCodec:
         husk.lsn = lsn
         return husk
 
-    def messages(self, stamp: Stamp, contents: Iterable[bytes], lsn: int) -> list[Message]:
+    def messages(self, stamps: Iterable[Stamp], contents: Iterable[bytes], lsn: int) -> list[Message]:
         """The messages that had these frames; their numbers count up from `lsn`, or are 0 if that is."""
-        wire_stamp = cast("WireStamp", stamp)
-        messages: list[Message] = [WireMessage(wire_stamp, content) for content in contents]
+        messages: list[Message] = list(map(WireMessage, cast("Iterable[WireStamp]", stamps), contents))
         if lsn:
             for number, message in enumerate(messages, lsn):
                 message.lsn = number

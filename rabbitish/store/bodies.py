@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from struct import Struct
 from typing import NamedTuple, Protocol, TypeAlias
 
-from rabbitish.core.message import Address, Message, Stamp
+from rabbitish.core.message import Address, Message, Stamp, Traits
 from rabbitish.values import Table
 
 _U32 = Struct(">I")
@@ -40,6 +40,9 @@ class Codec(Protocol):
     def stamp(self, address: Address, channel: int, data: bytes, start: int) -> Stamp:
         """The stamp of messages that were published alike; the content of one of them begins at `start` of `data`."""
 
+    def stamp_of(self, address: Address, channel: int, traits: Traits, size: int) -> Stamp:
+        """The stamp of messages with such traits and bodies of this size."""
+
     def beginning(self, data: bytes, start: int) -> bytes:
         """How a message's content begins that starts there: those published alike begin with the same bytes."""
 
@@ -49,7 +52,7 @@ class Codec(Protocol):
     def husk(self, stamp: Stamp, lsn: int) -> Message:
         """The message of that number without its content."""
 
-    def messages(self, stamp: Stamp, contents: Iterable[bytes], lsn: int) -> list[Message]:
+    def messages(self, stamps: Iterable[Stamp], contents: Iterable[bytes], lsn: int) -> list[Message]:
         """The messages that had these contents; their numbers count up from `lsn`, or are 0 if that is."""
 
 

@@ -22,7 +22,7 @@ from rabbitish.store.files import Disk
 from rabbitish.store.reader import PublishReader
 from rabbitish.store.record import (
     HEAD,
-    PUBLISH_HEAD,
+    PUBLISHES,
     SEGMENT_HEAD_BYTES,
     Damage,
     JournalDamaged,
@@ -145,7 +145,7 @@ class Compaction:
             data = self._disk.read(segment.head.name)
             try:
                 for record in decode_all(data, SEGMENT_HEAD_BYTES):
-                    if record.type is Type.PUBLISH:
+                    if record.type in PUBLISHES:
                         yield from self._publish(data, record, books)
                         continue
                     for piece in self._told(data, record):
@@ -182,7 +182,7 @@ class Compaction:
         return [(first, end)] if any(numbers.has(first, end) for numbers in self._older) else []
 
     def _publish(self, data: bytes, record: Record, books: _Books) -> Iterator[bytes]:
-        publish = self._publishes.head(data, record.body)
+        publish = self._publishes.head(data, record.body, record.type)
         first, end = record.lsn, record.lsn + publish.length
         live = {queue: books.live(queue, first, end) for queue in publish.route.queues}
         if all(spans == [(first, end)] for spans in live.values()):
@@ -197,11 +197,10 @@ class Compaction:
             if not queues:
                 continue
             route = Route(publish.route.channel, queues, publish.route.address).encode()
-            head = PUBLISH_HEAD.pack(len(route), publish.now, stop - start, publish.size)
-            at = publish.contents + (start - first) * publish.size
-            contents = data[at : at + (stop - start) * publish.size]
+            kind, head = publish.part(start - first, stop - first, route)
+            contents = data[publish.start(start - first) : publish.start(stop - first)]
             self._new.note(start, self._new.size, stop - start)
-            yield b"".join(encode(start, record.epoch, Type.PUBLISH, head + route, contents))
+            yield b"".join(encode(start, record.epoch, kind, head, contents))
 
     # ---- the core's thread
 

@@ -19,6 +19,7 @@ from rabbitish.store.reader import PublishReader
 from rabbitish.store.record import (
     HEAD,
     PUBLISH_HEAD,
+    PUBLISHES,
     SEGMENT_HEAD_BYTES,
     Damage,
     Record,
@@ -79,7 +80,7 @@ class _UpTo:
         while at + HEAD.size <= have:
             size, _, lsn, _, kind, _ = HEAD.unpack_from(data, at)
             body = at + HEAD.size
-            if kind == Type.PUBLISH and body + PUBLISH_HEAD.size <= have:
+            if kind in PUBLISHES and body + PUBLISH_HEAD.size <= have:
                 lsn += PUBLISH_HEAD.unpack_from(data, body)[2] - 1
             if lsn > self._last or not size + lsn:
                 return data[:at]

@@ -26,8 +26,9 @@ from rabbitish.store.bodies import (
     encode_of_queue,
     encode_returned,
 )
+from rabbitish.store.mixed import MIXED_HEAD, Mixed
 from rabbitish.store.reader import Publish, PublishReader
-from rabbitish.store.record import PUBLISH_HEAD, Damage, Record, Type, decode_mark, encode_mark
+from rabbitish.store.record import PUBLISH_HEAD, PUBLISHES, Damage, Record, Type, decode_mark, encode_mark
 from rabbitish.values import Value
 
 _T = TypeVar("_T")
@@ -110,9 +111,9 @@ class Decoder:
         }
 
     def details(self, data: bytes, record: Record) -> Details:
-        """What the record says; of a PUBLISH all but the contents. Damage: it cannot be taken apart."""
+        """What the record says; of messages all but the contents. Damage: it cannot be taken apart."""
         try:
-            if record.type is Type.PUBLISH:
+            if record.type in PUBLISHES:
                 return self._publish(data, record)
             if record.type is Type.MARK:
                 return self._mark(data[record.body : record.end])
@@ -147,10 +148,15 @@ class Decoder:
     # ---- by type
 
     def _publish(self, data: bytes, record: Record) -> Publish:
-        publish = self.publishes.head(data, record.body)
-        if not publish.length or publish.contents + publish.length * publish.size != record.end:
+        publish = self.publishes.head(data, record.body, record.type)
+        if not publish.length or publish.start(publish.length) != record.end:
             raise ValueError("its messages do not fill it")
         raw = data[record.body + PUBLISH_HEAD.size : publish.contents]
+        if record.type is Type.PUBLISH_MIXED:
+            mixed, route_end, _ = Mixed.decode(data, record.body)
+            raw = data[record.body + MIXED_HEAD.size : route_end]
+            if mixed.encode(raw, publish.now) != data[record.body : publish.contents]:
+                raise ValueError("its head is not as it would be written")
         if raw not in self._known_routes:
             if publish.route.encode() != raw:
                 raise ValueError("its route is not as it would be written")

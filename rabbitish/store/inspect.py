@@ -92,12 +92,20 @@ def _entry(part: Part, record: Record, decoder: Decoder, names: Names, wanted: W
 
 
 def _inside(data: bytes, publish: Publish, decoder: Decoder, lsn: int) -> dict[str, object]:
-    """What is inside the messages of a PUBLISH; their bodies if the first one's number is given."""
-    messages = decoder.publishes.messages(data, publish, 0, publish.length if lsn else 1, lsn)
-    inside: dict[str, object] = {
-        "body_bytes": messages[0].size,
-        "properties": decoder.codec.properties_of(messages[0]),
-    }
+    """What is inside messages of one record; their bodies if the first one's number is given.
+
+    `properties` are those that all have. Where that is not all, `own_properties` are the others, message by message.
+    """
+    messages = decoder.publishes.messages(data, publish, 0, publish.length, lsn)
+    sizes = [message.size for message in messages]
+    each = [decoder.codec.properties_of(message) for message in messages]
+    common = {name: value for name, value in each[0].items() if all(name in one and one[name] == value for one in each)}
+    own = [{name: value for name, value in one.items() if name not in common} for one in each]
+    inside: dict[str, object] = {"body_bytes": sizes[0], "properties": common}
+    if any(size != sizes[0] for size in sizes):
+        inside["body_bytes"] = sizes
+    if any(own):
+        inside["own_properties"] = own
     if lsn:
         inside["bodies"] = [decoder.codec.body_of(message) for message in messages]
     return inside

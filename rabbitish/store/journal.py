@@ -21,9 +21,11 @@ from typing import NamedTuple, Protocol
 
 from rabbitish.store.bodies import Ranges, encode_of_queue, ranges_of
 from rabbitish.store.files import Disk, File
+from rabbitish.store.mixed import Mixed
 from rabbitish.store.record import (
     HEAD,
     PUBLISH_HEAD,
+    PUBLISHES,
     SegmentHead,
     Type,
     encode,
@@ -228,6 +230,21 @@ class Journal:
         self._filled += self._append(Type.PUBLISH, (head + route, data), count)
         return lsn
 
+    def publish_mixed(
+        self, route: bytes, queues: Sequence[int], now: int, contents: Sequence[bytes], mixed: Mixed
+    ) -> int:
+        """Append messages of which `mixed` says what each has of its own; the number of the first."""
+        self._make_room()
+        if not self._pieces:
+            self._mark()
+        segment, count, lsn = self._segment, len(contents), self.last_lsn + 1
+        segment.note(lsn, segment.size, count)
+        weight = sum(mixed.bodies) + count * WEIGHT_BYTES
+        for queue in queues:
+            segment.add(queue, count, weight)
+        self._filled += self._append(Type.PUBLISH_MIXED, (mixed.encode(route, now), b"".join(contents)), count)
+        return lsn
+
     @property
     def holds_large(self) -> bool:
         """Whether `done_with` may save anything."""
@@ -261,7 +278,7 @@ class Journal:
         pieces = (_HEAD_TO_COME, *body) if lsn in self._large else encode(lsn, self.epoch, kind, *body)
         self.last_lsn += span
         size = self._add(pieces)
-        if kind is not Type.PUBLISH:
+        if kind not in PUBLISHES:
             self._segment.other_bytes += size
         return size
 

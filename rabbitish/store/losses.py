@@ -16,13 +16,13 @@ from rabbitish.store.bodies import DeclaredQueue
 from rabbitish.store.details import Decoder, Details, OfQueue
 from rabbitish.store.pieces import Pieces
 from rabbitish.store.reader import Publish
-from rabbitish.store.record import Damage, Record, Type, parse_segment_name
+from rabbitish.store.record import PUBLISHES, Damage, Record, Type, parse_segment_name
 from rabbitish.store.resync import Place
 from rabbitish.store.survey import Hole, Part
 
 _EMPTY = frozenset({Type.EPOCH, Type.SNAPSHOT, Type.SNAPSHOT_END})
 _REMOVALS = frozenset({Type.REMOVE, Type.DELIVERED, Type.QUEUE_GONE})  # a bit makes a REMOVE read like a DELIVERED
-_NO_DECLARATIONS = frozenset({Type.MARK, Type.EPOCH, Type.PUBLISH, Type.REMOVE, Type.DELIVERED, Type.RETURNED})
+_NO_DECLARATIONS = frozenset({Type.MARK, Type.EPOCH, *PUBLISHES, Type.REMOVE, Type.DELIVERED, Type.RETURNED})
 _END = 1 << 64
 
 

@@ -165,7 +165,7 @@ class Pieces(Replay):
 
     def _publish(self, segment: Segment, data: bytes, record: Record) -> None:
         super()._publish(segment, data, record)
-        route = self._publishes.head(data, record.body).route
+        route = self._publishes.head(data, record.body, record.type).route
         address = route.address
         if len(route.queues) == 1 and address.exchange == _DEFAULT_EXCHANGE and not address.extra_keys:
             number = route.queues[0]

@@ -8,13 +8,15 @@ stops the broker.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import repeat
 from typing import NamedTuple
 
 from rabbitish.core.message import Message, Stamp
 from rabbitish.store.bodies import Codec, Ranges, Route
 from rabbitish.store.files import Disk
-from rabbitish.store.record import CHECKED_AT, HEAD, PUBLISH_HEAD, JournalDamaged, Type
+from rabbitish.store.mixed import MIXED_HEAD, Mixed
+from rabbitish.store.record import CHECKED_AT, HEAD, PUBLISH_HEAD, PUBLISHES, JournalDamaged, Type
 from rabbitish.store.segments import Segment, Segments
 
 # What is read at a time: little after a jump, and more as long as one read follows the other.
@@ -24,44 +26,78 @@ _ROUTES_KNOWN = 4096
 
 
 class Publish(NamedTuple):
-    """A PUBLISH record, read but for its contents, which are `length` times `size` bytes from `contents` on."""
+    """A record of messages, read but for their contents, which are `length` times `size` bytes from `contents` on."""
 
     now: int
     length: int
     size: int
     contents: int
     route: Route
+    mixed: Mixed | None = None
+    """Of a PUBLISH_MIXED: the sizes of its contents, and more."""
+
+    def start(self, index: int) -> int:
+        """Where the content of that one of its messages starts."""
+        if self.mixed is None:
+            return self.contents + index * self.size
+        return self.contents + sum(self.mixed.contents[:index])
+
+    def part(self, start: int, stop: int, route: bytes) -> tuple[Type, bytes]:
+        """The record of some of its messages with another route, without their contents."""
+        if self.mixed is not None:
+            return Type.PUBLISH_MIXED, self.mixed.part(start, stop).encode(route, self.now)
+        return Type.PUBLISH, PUBLISH_HEAD.pack(len(route), self.now, stop - start, self.size) + route
 
 
 class PublishReader:
-    """Reads PUBLISH records; keeps what many of them have in common."""
+    """Reads records of messages; keeps what many of them have in common."""
 
     def __init__(self, codec: Codec) -> None:
         self.codec = codec
         self._routes: dict[bytes, Route] = {}
 
-    def head(self, data: bytes, body: int) -> Publish:
-        """What the record is about whose body begins there."""
+    def head(self, data: bytes, body: int, kind: int = Type.PUBLISH) -> Publish:
+        """What the record is about whose body begins there. ValueError: it is too short."""
         route_bytes, now, count, size = PUBLISH_HEAD.unpack_from(data, body)
+        if kind == Type.PUBLISH_MIXED:
+            mixed, route_end, contents = Mixed.decode(data, body)
+            return Publish(now, count, 0, contents, self._route(data[body + MIXED_HEAD.size : route_end]), mixed)
         start = body + PUBLISH_HEAD.size
         contents = start + route_bytes
-        raw = data[start:contents]
+        return Publish(now, count, size, contents, self._route(data[start:contents]))
+
+    def _route(self, raw: bytes) -> Route:
         route = self._routes.get(raw)
         if route is None:
             if len(self._routes) >= _ROUTES_KNOWN:
                 self._routes.clear()
             route = self._routes[raw] = Route.decode(raw, self.codec)
-        return Publish(now, count, size, contents, route)
+        return route
 
     def stamp(self, data: bytes, publish: Publish) -> Stamp:
-        """The stamp of its messages."""
-        return self.codec.stamp(publish.route.address, publish.route.channel, data, publish.contents)
+        """The stamp of the messages of a record in which all have the same."""
+        route = publish.route
+        if publish.mixed is not None:
+            return self.codec.stamp_of(route.address, route.channel, *next(publish.mixed.kinds()))
+        return self.codec.stamp(route.address, route.channel, data, publish.contents)
+
+    def stamps(self, data: bytes, publish: Publish, skip: int, count: int) -> Iterable[Stamp]:
+        """The stamps of `count` of its messages after the first `skip`."""
+        mixed, route = publish.mixed, publish.route
+        if mixed is None or mixed.alike:
+            return repeat(self.stamp(data, publish), count)
+        stamp_of = self.codec.stamp_of
+        kinds = mixed.part(skip, skip + count).kinds()
+        return [stamp_of(route.address, route.channel, traits, size) for traits, size in kinds]
 
     def messages(self, data: bytes, publish: Publish, skip: int, count: int, lsn: int) -> list[Message]:
         """`count` of its messages after the first `skip`, numbered from `lsn` on (0: not at all)."""
-        start, size = publish.contents + skip * publish.size, publish.size
-        contents = [data[at : at + size] for at in range(start, start + count * size, size)]
-        return self.codec.messages(self.stamp(data, publish), contents, lsn)
+        start, size, mixed = publish.start(skip), publish.size, publish.mixed
+        if mixed is None:
+            contents = [data[at : at + size] for at in range(start, start + count * size, size)]
+        else:
+            contents = [data[at:end] for at, end in mixed.part(skip, skip + count).spans(start)]
+        return self.codec.messages(self.stamps(data, publish, skip, count), contents, lsn)
 
 
 class Reader:
@@ -84,20 +120,31 @@ class Reader:
 
     def read(self, ranges: Ranges, *, numbered: bool) -> Iterator[list[Message]]:
         """The messages of each range. JournalDamaged, OSError: they cannot be read; `on_failure` heard of it."""
-        for first, count in zip(ranges[::2], ranges[1::2], strict=True):
+        firsts, counts = ranges[::2], ranges[1::2]
+        index = 0
+        while index < len(firsts):
+            first, end, stop = firsts[index], firsts[index], index
+            while stop < len(firsts) and firsts[stop] == end:  # what follows in a record is read together
+                end += counts[stop]
+                stop += 1
             messages: list[Message] = []
-            for publish, skip, some in self._parts(first, count):
+            for publish, skip, some in self._parts(first, end - first):
                 lsn = first + len(messages) if numbered else 0
                 messages += self._publishes.messages(self._data, publish, skip, some, lsn)
-            yield messages
+                have = first + len(messages)
+                while index < stop and firsts[index] + counts[index] <= have:
+                    yield messages[firsts[index] - first : firsts[index] - first + counts[index]]
+                    index += 1
+            for _ in range(index, stop):  # empty ones, and nothing else
+                yield []
+            index = stop
 
     def husks(self, ranges: Ranges) -> Iterator[tuple[Message, int]]:
         """Husks of the messages, and when they were published. See `read` for errors."""
         husk = self._publishes.codec.husk
         for lsn, count in zip(ranges[::2], ranges[1::2], strict=True):
-            for publish, _, some in self._parts(lsn, count):
-                stamp = self._publishes.stamp(self._data, publish)
-                for number in range(lsn, lsn + some):
+            for publish, skip, some in self._parts(lsn, count):
+                for number, stamp in enumerate(self._publishes.stamps(self._data, publish, skip, some), lsn):
                     yield husk(stamp, number), publish.now
                 lsn += some
 
@@ -152,9 +199,9 @@ class Reader:
         body = start + HEAD.size
         if zlib.crc32(memoryview(self._data)[start + CHECKED_AT : body + size]) != crc or body + size > len(self._data):
             raise JournalDamaged(name, offset, "checksum does not match")
-        if found != lsn or kind != Type.PUBLISH:
+        if found != lsn or kind not in PUBLISHES:
             raise JournalDamaged(name, offset, f"not the record {lsn} that was written there")
-        self._publish, self._record_at = self._publishes.head(self._data, body), offset
+        self._publish, self._record_at = self._publishes.head(self._data, body, kind), offset
         return self._publish
 
     def _forget(self) -> None:

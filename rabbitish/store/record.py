@@ -2,8 +2,8 @@
 
 A record is `length u32 | crc u32 | lsn u64 | epoch u32 | type u8 | flags u8 | body`, big endian; the length is that of
 the body, the checksum (CRC-32 as in zlib, the only fast one in the standard library) covers everything behind it. The
-log sequence number (lsn) counts what happened over the life of the journal: each record takes one number, a PUBLISH of
-many messages one a message. The epoch counts leaderships: on a single node the times that the broker was started.
+log sequence number (lsn) counts what happened over the life of the journal: each record takes one number, one of many
+messages one a message. The epoch counts leaderships: on a single node the times that the broker was started.
 Nothing but zeroes from where a record would begin to the end of the file is room that was to be written to.
 
 To change the format: give the changed record a new type number and keep reading the old one; raise VERSION only when
@@ -50,7 +50,11 @@ class Type(IntEnum):
     REMOVE = 21
     RETURNED = 22
     DELIVERED = 23
+    PUBLISH_MIXED = 24  # as PUBLISH, but each message with a content and a body of its own size; see mixed.py
 
+
+PUBLISHES = (Type.PUBLISH, Type.PUBLISH_MIXED)
+"""Those that have messages; their bodies begin alike up to how many there are."""
 
 _TYPES: dict[int, Type] = {int(kind): kind for kind in Type}
 
@@ -150,7 +154,7 @@ def decode_all(data: bytes, offset: int) -> Iterator[Record]:
         type_ = _TYPES.get(kind)
         if type_ is None:
             raise Damage(offset, f"unknown record type {kind}", torn=False)
-        span = PUBLISH_HEAD.unpack_from(data, start)[2] if type_ is Type.PUBLISH else 1
+        span = PUBLISH_HEAD.unpack_from(data, start)[2] if type_ in PUBLISHES else 1
         yield Record(lsn, type_, offset, start, end, epoch, span)
         offset = end
 

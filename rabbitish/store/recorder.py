@@ -7,7 +7,6 @@ here waits: a record is in the journal's buffer when a call returns, and on disk
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import groupby
 from typing import Protocol
 
 from rabbitish.core.changes import Reason
@@ -26,6 +25,7 @@ from rabbitish.store.bodies import (
     encode_returned,
 )
 from rabbitish.store.journal import Journal
+from rabbitish.store.mixed import Mixed
 from rabbitish.store.record import Type
 from rabbitish.store.segments import WEIGHT_BYTES
 
@@ -33,6 +33,16 @@ _PREDECLARED = "amq."
 # Routes whose bytes are remembered: publishers mostly repeat theirs.
 _ROUTES_KNOWN = 1024
 _REASON_NUMBERS = {reason: number for number, reason in enumerate(REASONS)}
+
+
+def _mixed(messages: Sequence[Message], contents: Sequence[bytes]) -> Mixed | None:
+    """What messages have of their own; None: for the journal they are alike."""
+    stamp = messages[0].stamp
+    expirations = None
+    if stamp.expiration_ms is not None:
+        expirations = [message.stamp.expiration_ms or 0 for message in messages]
+    mixed = Mixed.of(stamp.traits.priority, contents, [message.size for message in messages], expirations)
+    return None if mixed.alike and len(set(mixed.contents)) == 1 else mixed
 
 
 class Declared(Protocol):
@@ -189,16 +199,12 @@ class JournalRecorder:
         first = messages[0]
         numbers, route = self._route(first.address, self._codec.channel_of(first), tuple(queues))
         contents = self._codec.contents_of(messages)
-        if alike:
+        if alike or (mixed := _mixed(messages, contents)) is None:
             number = self._journal.publish(route, numbers, now, contents, first.size)
-            for lsn, message in enumerate(messages, number):
-                message.lsn = lsn
-            return
-        for _, group in groupby(zip(messages, contents, strict=True), lambda one: (id(one[0].stamp), len(one[1]))):
-            some = list(group)
-            number = self._journal.publish(route, numbers, now, [content for _, content in some], some[0][0].size)
-            for lsn, (message, _) in enumerate(some, number):
-                message.lsn = lsn
+        else:
+            number = self._journal.publish_mixed(route, numbers, now, contents, mixed)
+        for lsn, message in enumerate(messages, number):
+            message.lsn = lsn
 
     def _route(self, address: Address, channel: int, queues: tuple[Queue, ...]) -> tuple[tuple[int, ...], bytes]:
         key = (address, channel, queues)

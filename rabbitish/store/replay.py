@@ -15,8 +15,9 @@ from rabbitish.core.message import Address, Stamp, Traits
 from rabbitish.core.paging import NEVER
 from rabbitish.store.bodies import Codec, Route, decode_of_queue, decode_returned
 from rabbitish.store.declared import Declarations, Declared
+from rabbitish.store.mixed import Mixed
 from rabbitish.store.reader import PublishReader
-from rabbitish.store.record import SEGMENT_HEAD_BYTES, Record, SegmentHead, Type
+from rabbitish.store.record import PUBLISHES, SEGMENT_HEAD_BYTES, Record, SegmentHead, Type
 from rabbitish.store.runs import KINDS_KEPT, RunReader
 from rabbitish.store.segments import WEIGHT_BYTES, Segment, Segments
 
@@ -131,7 +132,7 @@ class Replay:
         self._declarations = declarations or Declarations(codec)
         self.segments = Segments()
         self._segment: Segment | None = None
-        self._lsns = array("Q")  # of all PUBLISH records, ascending
+        self._lsns = array("Q")  # of all records of messages, or of messages that are not alike, ascending
         self._nows = array("Q")
         self._stamps: dict[Stamp, int] = {}  # the first ones, numbered from 1
         self._stamped = array("H")  # 0: by none of these
@@ -161,7 +162,7 @@ class Replay:
     def visit(self, head: SegmentHead, data: bytes, record: Record) -> None:
         """Take the next record."""
         segment = self._in(head)
-        if record.type is Type.PUBLISH:
+        if record.type in PUBLISHES:
             self._publish(segment, data, record)
             return
         segment.other_bytes += record.end - record.start
@@ -281,10 +282,15 @@ class Replay:
         return contents
 
     def _publish(self, segment: Segment, data: bytes, record: Record) -> None:
-        publish = self._publishes.head(data, record.body)
-        stamp = self._publishes.stamp(data, publish)
-        lsn = record.lsn
+        publish = self._publishes.head(data, record.body, record.type)
+        lsn, mixed = record.lsn, publish.mixed
         segment.note(lsn, record.start, publish.length)
+        self._came(publish.route, lsn, publish.length)
+        if mixed is not None and not mixed.alike:
+            self._mixed(lsn, publish.now, mixed)
+            segment.total_weight += len(publish.route.queues) * (sum(mixed.bodies) + publish.length * WEIGHT_BYTES)
+            return
+        stamp = self._publishes.stamp(data, publish)
         segment.total_weight += len(publish.route.queues) * publish.length * (stamp.size + WEIGHT_BYTES)
         self._lsns.append(lsn)
         self._nows.append(publish.now)
@@ -295,7 +301,16 @@ class Replay:
         self._sizes.append(stamp.size)
         self._priorities.append(stamp.traits.priority)
         self._expirations.append(-1 if stamp.expiration_ms is None else stamp.expiration_ms)
-        self._came(publish.route, lsn, publish.length)
+
+    def _mixed(self, lsn: int, now: int, mixed: Mixed) -> None:
+        """Messages that are not alike: what is known of records is known of each of them."""
+        count = len(mixed.bodies)
+        self._lsns.extend(range(lsn, lsn + count))
+        self._nows.extend(array("Q", [now]) * count)
+        self._stamped.extend(array("H", [0]) * count)
+        self._sizes.extend(mixed.bodies)
+        self._priorities.extend(array("B", [mixed.priority]) * count)
+        self._expirations.extend(mixed.expirations or array("q", [-1]) * count)
 
     def _came(self, route: Route, lsn: int, count: int) -> None:
         for number in route.queues:

@@ -22,6 +22,7 @@ from rabbitish.store.record import (
     HEAD,
     MAX_BODY_BYTES,
     PUBLISH_HEAD,
+    PUBLISHES,
     Damage,
     Record,
     SegmentHead,
@@ -232,7 +233,7 @@ def _looks(data: bytes, at: int) -> Record | None:
     if size > MAX_BODY_BYTES or end > len(data) or flags or kind not in _TYPES:
         return None
     span = 1
-    if kind == Type.PUBLISH:
+    if kind in PUBLISHES:
         if size < PUBLISH_HEAD.size:
             return None
         span = PUBLISH_HEAD.unpack_from(data, body)[2]

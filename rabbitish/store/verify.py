@@ -13,7 +13,7 @@ from rabbitish.store.coordinator import NODE_FILE, read_node_file
 from rabbitish.store.details import Decoder, Looker
 from rabbitish.store.files import Disk
 from rabbitish.store.pieces import Pieces
-from rabbitish.store.record import JournalDamaged, Record, SegmentHead, Type
+from rabbitish.store.record import PUBLISHES, JournalDamaged, Record, SegmentHead
 from rabbitish.store.resync import Place
 from rabbitish.store.scan import that_count
 from rabbitish.store.survey import Part, survey
@@ -91,7 +91,7 @@ class _Verifier:
         counts = self.parts[-1]
         counts.records += 1
         counts.end = record.end
-        if record.type is Type.PUBLISH:
+        if record.type in PUBLISHES:
             counts.messages += record.span
         self._last_lsn = record.lsn + record.span - 1
         self._epoch = max(self._epoch, record.epoch)

@@ -16,7 +16,7 @@ from rabbitish.server.log import format_value
 from rabbitish.store.bodies import Bound
 from rabbitish.store.inspect import Entry, Names, describe
 from rabbitish.store.losses import Guess, Lost
-from rabbitish.store.record import Type
+from rabbitish.store.record import PUBLISHES, Type
 from rabbitish.store.resync import Place
 
 _SHOWN = 20
@@ -103,7 +103,7 @@ def as_lines(entry: Entry) -> list[str]:
 
 def in_words(kind: Type, about: Mapping[str, Any]) -> str:
     """What a record says beside its type."""
-    if kind is Type.PUBLISH:
+    if kind in PUBLISHES:
         return _publish(about)
     if kind in (Type.REMOVE, Type.DELIVERED):
         reason = f", {about['reason']}" if "reason" in about else ""
@@ -131,8 +131,14 @@ def _ranges(ranges: Iterable[tuple[int, int]]) -> str:
     return some((f"{first}-{first + count - 1}" if count > 1 else f"{first}" for first, count in ranges), 8)
 
 
+def _sizes(sizes: int | list[int]) -> str:
+    if isinstance(sizes, int):
+        return f" of {sizes:,} bytes"
+    return f" of {min(sizes):,} to {max(sizes):,} bytes"
+
+
 def _publish(about: Mapping[str, Any]) -> str:
-    size = f" of {about['body_bytes']:,} bytes" if "body_bytes" in about else ""
+    size = _sizes(about["body_bytes"]) if "body_bytes" in about else ""
     keys = some(map(quoted, (about["routing_key"], *about["extra_routing_keys"])))
     queues = some(map(queue_name, about["queues"]))
     where = f"exchange {quoted(about['exchange'])}, routing key {keys}"

@@ -217,10 +217,10 @@ def test_messages_and_tables_as_bytes(world: World, client: Client) -> None:
     codec = WireCodec(world.hub.properties)
     (content,) = codec.contents_of([message])
     stamp = codec.stamp(message.address, codec.channel_of(message), b"before" + content + b"behind", 6)
-    (again,) = codec.messages(stamp, [content], 7)
+    (again,) = codec.messages([stamp], [content], 7)
     assert isinstance(again, WireMessage)
     assert (again.body(), again.headers(), again.traits, again.size) == (b"body", {"a": 1}, message.traits, 4)
     assert (again.framed(1, 4096), again.lsn, again.deadline) == (content, 7, None)
-    assert [message.lsn for message in codec.messages(stamp, [content] * 3, 7)] == [7, 8, 9]
-    assert [message.lsn for message in codec.messages(stamp, [content] * 3, 0)] == [0, 0, 0]
+    assert [message.lsn for message in codec.messages([stamp] * 3, [content] * 3, 7)] == [7, 8, 9]
+    assert [message.lsn for message in codec.messages([stamp] * 3, [content] * 3, 0)] == [0, 0, 0]
     assert codec.decode_table(b"x" + codec.encode_table({"a": [1]}) + b"y", 1) == ({"a": [1]}, 12 + 5)

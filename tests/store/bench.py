@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import repeat
 from typing import NamedTuple
 
 from rabbitish.core.message import Address, Message
@@ -83,7 +84,7 @@ class Bench:
         assert len(set(map(len, bodies))) == 1
         raw = Properties(delivery_mode=mode, **named).encode()  # type: ignore[arg-type]
         contents = [framed_content(3, raw, len(body), [body], frame_max) for body in bodies]
-        messages = self.codec.messages(self.codec.stamp(address, 3, contents[0], 0), contents, 0)
+        messages = self.codec.messages(repeat(self.codec.stamp(address, 3, contents[0], 0)), contents, 0)
         for message in messages:
             message.deadline = deadline
         return messages  # type: ignore[return-value]

@@ -251,6 +251,6 @@ def _numbers(life: Life, segment: Segment, queue: int) -> list[int]:
     data, publishes = life.disk.read(segment.head.name), PublishReader(life.codec)
     found: list[int] = []
     for lsn, offset, span in zip(segment.lsns, segment.offsets, segment.spans, strict=True):
-        if queue in publishes.head(data, offset + HEAD.size).route.queues:
+        if queue in publishes.head(data, offset + HEAD.size, data[offset + HEAD.size - 2]).route.queues:
             found += range(lsn, lsn + span)
     return found

@@ -135,7 +135,7 @@ def test_messages(
     properties = Properties(headers=headers, delivery_mode=mode, expiration=expiration, priority=priority)
     content = framed_content(channel, properties.encode(), len(body), [body], frame_max)
     stamp = CODEC.stamp(Address("e", "k"), channel, b"in front" + content, 8)
-    messages = CODEC.messages(stamp, [content, content], 9)
+    messages = CODEC.messages([stamp] * 2, [content, content], 9)
     assert [message.lsn for message in messages] == [9, 10]
     for message in messages:
         assert isinstance(message, WireMessage)

@@ -110,9 +110,9 @@ def test_a_record_is_looked_at_once_for_all_that_is_wanted_of_it() -> None:
     looked_at = []
     head = bench.publishes.head
 
-    def counting(data: bytes, body: int) -> Publish:
+    def counting(data: bytes, body: int, kind: int) -> Publish:
         looked_at.append(body)
-        return head(data, body)
+        return head(data, body, kind)
 
     bench.publishes.head = counting  # type: ignore[method-assign]
     wanted = [lsn for lsn in range(first, second + 300) if lsn % 3 == 0]

@@ -149,6 +149,7 @@ def test_numbers_of_types_stay() -> None:
         "REMOVE": 21,
         "RETURNED": 22,
         "DELIVERED": 23,
+        "PUBLISH_MIXED": 24,
     }
     assert b"".join(encode(1, 2, Type.REMOVE, b"x")).hex() == "00000001f5435367000000000000000100000002150078"
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import repeat
+
 from rabbitish.core.message import Address, Message
 from rabbitish.session.content import PropertyCache, WireCodec
 from rabbitish.store.reader import PublishReader
@@ -19,7 +21,7 @@ ADDRESS = Address("", "q")
 def alike(count: int, size: int) -> list[Message]:
     """Messages of one stamp."""
     contents = [content_frames(1, 60, Properties().encode(), b"%*d" % (size, n), 131_072) for n in range(count)]
-    return CODEC.messages(CODEC.stamp(ADDRESS, 1, contents[0], 0), contents, 0)
+    return CODEC.messages(repeat(CODEC.stamp(ADDRESS, 1, contents[0], 0)), contents, 0)
 
 
 def bodies(messages: list[Message]) -> list[bytes]:

@@ -91,9 +91,15 @@ class Workload:
             exchange, key = self.to()
             how = self.properties()
             count, size = self.random.randint(1, 30), self.random.choice((10, 100))
+            unlike = self.random.random() < 0.5
             for _ in range(count):
                 self.count += 1
                 body = b"%6d" % self.count + b"." * size
+                if unlike:
+                    how["message_id"] = str(self.count)
+                    body += b"." * self.random.choice((0, 0, 5, 300))
+                    if "expiration" in how:
+                        how["expiration"] = str(self.random.choice((5_000, 20_000, 100_000, 400_000)))
                 data += publication(key, body, exchange=exchange, **how)  # type: ignore[arg-type]
         self.client.raw(data)
         self.client.answers()
