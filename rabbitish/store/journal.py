@@ -16,7 +16,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import groupby
-from operator import attrgetter
 from typing import NamedTuple, Protocol
 
 from rabbitish.store.bodies import Ranges, encode_of_queue, ranges_of
@@ -42,8 +41,6 @@ _GATHERED_AT_MOST = 4096
 _LARGE_BYTES = 64 * 1024
 # Stands for the head of a large message's record until the writer has worked out its checksum.
 _HEAD_TO_COME = bytes(HEAD.size)
-
-_number = attrgetter("lsn")
 
 
 class Numbered(Protocol):
@@ -138,7 +135,7 @@ class Journal:
         self._name = ""  # of its file
         self._first = False
         self._gathering: tuple[Type, int, int] | None = None  # kind, queue and flags of the record that is open
-        self._gathered: list[Numbered] = []  # the messages in it
+        self._gathered: dict[int, int] = {}  # the sizes of the messages in it, by number
         self._large: dict[int, _Large] = {}  # messages among what is not closed yet, by number
         self._pieces: list[bytes] = []
         self._unclosed = 0  # bytes of these
@@ -190,23 +187,22 @@ class Journal:
                 self._mark()
             self.last_lsn += 1
             self._gathering = (kind, queue, flags)
-        self._gathered += messages
+        gathered = self._gathered
+        for message in messages:
+            gathered[message.lsn] = message.size
 
     def close_gathering(self) -> None:
         """Nothing more goes into the last record."""
         if self._gathering is None:
             return
         (kind, queue, flags), self._gathering = self._gathering, None
-        messages, self._gathered = self._gathered, []
+        gathered, self._gathered = self._gathered, {}
         self.last_lsn -= 1  # which was taken for it
-        if len(messages) == 1:
-            ranges = [messages[0].lsn, 1]
-        else:
-            messages.sort(key=_number)
-            ranges = ranges_of([message.lsn for message in messages])
+        lsns = sorted(gathered)
+        ranges = ranges_of(lsns)
         self._append_ranges(kind, queue, flags, ranges)
         if kind is Type.REMOVE:
-            self.segments.left(queue, ranges, [message.size for message in messages])
+            self.segments.left(queue, ranges, [gathered[lsn] for lsn in lsns])
 
     def append_snapshot(self, kind: Type, *body: bytes) -> None:
         """Append a record of the snapshot that begins a segment, however large that becomes."""
