@@ -38,7 +38,7 @@ _RANGES_AT_ONCE = 2048
 # How many messages one record says the same of, about.
 _GATHERED_AT_MOST = 4096
 # Pieces from this size on are written by themselves.
-_LARGE_BYTES = 64 * 1024
+LARGE_BYTES = 64 * 1024
 # Stands for the head of a large message's record until the writer has worked out its checksum.
 _HEAD_TO_COME = bytes(HEAD.size)
 
@@ -81,10 +81,10 @@ class Batch(NamedTuple):
 
 def _joined(pieces: list[bytes]) -> list[bytes]:
     """The same bytes in few parts."""
-    if max(map(len, pieces), default=0) < _LARGE_BYTES:
+    if max(map(len, pieces), default=0) < LARGE_BYTES:
         return [b"".join(pieces)]
     parts: list[bytes] = []
-    for large, group in groupby(pieces, lambda piece: len(piece) >= _LARGE_BYTES):
+    for large, group in groupby(pieces, lambda piece: len(piece) >= LARGE_BYTES):
         if large:
             parts += group
         else:
@@ -220,7 +220,7 @@ class Journal:
         segment.note(lsn, segment.size, count)
         for queue in queues:
             segment.add(queue, count, count * (body_bytes + WEIGHT_BYTES))
-        if len(data) >= _LARGE_BYTES and count == 1:
+        if len(data) >= LARGE_BYTES and count == 1:
             self._large[lsn] = _Large(len(self._pieces), len(queues), len(queues) * (body_bytes + WEIGHT_BYTES))
         head = PUBLISH_HEAD.pack(len(route), now, count, len(contents[0]))
         self._filled += self._append(Type.PUBLISH, (head + route, data), count)

@@ -24,7 +24,7 @@ from rabbitish.store.bodies import (
     Route,
     encode_returned,
 )
-from rabbitish.store.journal import Journal
+from rabbitish.store.journal import LARGE_BYTES, Journal
 from rabbitish.store.mixed import Mixed
 from rabbitish.store.record import Type
 from rabbitish.store.segments import WEIGHT_BYTES
@@ -199,6 +199,10 @@ class JournalRecorder:
         first = messages[0]
         numbers, route = self._route(first.address, self._codec.channel_of(first), tuple(queues))
         contents = self._codec.contents_of(messages)
+        if not alike and max(map(len, contents)) >= LARGE_BYTES:
+            for message, content in zip(messages, contents, strict=True):  # each may be done with before it is written
+                message.lsn = self._journal.publish(route, numbers, now, [content], message.size)
+            return
         if alike or (mixed := _mixed(messages, contents)) is None:
             number = self._journal.publish(route, numbers, now, contents, first.size)
         else:
