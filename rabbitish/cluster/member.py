@@ -61,6 +61,7 @@ class Member:
         take_relay: TakeRelay | None = None,
     ) -> None:
         self.node = node
+        self._storage = storage
         self.id = replica_id(node, storage)
         self.journal = journal
         self.replica: Replica
@@ -105,7 +106,7 @@ class Member:
             )
             self._begun = True
             nursery.start_soon(trio.serve_listeners, self._links.accept, listeners)
-            nursery.start_soon(coordinator.keep_lease, self.node, address, self._timing.ttl_ms // 1_000)
+            nursery.start_soon(coordinator.keep_lease, self.node, address, self._timing.ttl_ms // 1_000, self._storage)
             nursery.start_soon(coordinator.follow, self._timing.ttl_ms / 4_000)
             nursery.start_soon(self._tick)
             ready()

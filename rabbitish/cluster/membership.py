@@ -17,7 +17,7 @@ import trio
 
 from rabbitish.cluster.etcd import Etcd, Range, Unknown, get, modified_at, not_there, put
 from rabbitish.cluster.protocol.replica import Replica
-from rabbitish.cluster.protocol.state import GroupState, Outcome, Proposal, View, decode_state, node_of
+from rabbitish.cluster.protocol.state import GroupState, Outcome, Proposal, View, decode_state, node_of, storage_of
 
 _AGAIN_SECONDS = 0.2
 
@@ -62,11 +62,12 @@ class NotThere(Exception):
     """etcd does not know the journal that we have a part of; the message says what that may mean, for people."""
 
 
-async def join_journal(etcd: Etcd, names: Names, journal: str, replica: str, *, empty: bool) -> None:
+async def join_journal(etcd: Etcd, names: Names, journal: str, replica: str, *, empty: bool, epoch: int = 0) -> None:
     """Be one of those that keep a journal, or the first; whether it is in sync is for its leader to see.
 
     One whose node is named already is not entered: the leader puts it in the place of that node's last one.
-    NotThere: there is no journal, though ours is not empty. Unknown: ask again.
+    `epoch` is the highest that our log knows of. NotThere: there is no journal, though ours is not empty, or it is not
+    the one that we have a part of, or we are there under another node's name. Unknown: ask again.
     """
     key = names.journal(journal)
     while True:
@@ -80,6 +81,17 @@ async def join_journal(etcd: Etcd, names: Names, journal: str, replica: str, *, 
             await found_journal(etcd, names, journal, (replica,))
             continue
         state = decode_state(found.kvs[0].value)
+        if state.epoch < epoch:  # whoever knows of an epoch has it from there
+            raise NotThere(
+                f"{key.decode()} in etcd is in epoch {state.epoch}, and the data directory has seen epoch {epoch}: "
+                "this is another etcd or cluster than before, or it has lost what it knew"
+            )
+        named = [x for x in state.replicas if storage_of(x) == storage_of(replica) and x != replica]
+        if named:
+            raise NotThere(
+                f"the data directory is that of node {node_of(named[0])}: start it under that name, "
+                f"or have it forgotten first ('rabbitish cluster forget {node_of(named[0])}')"
+            )
         if node_of(replica) in map(node_of, state.replicas):
             return
         joined = state._replace(replicas=(*state.replicas, replica), nonce=f"{replica}/joins")
@@ -170,9 +182,9 @@ class EtcdCoordinator:
             self.addresses.update(live)  # a node without a lease may still be there
         return view
 
-    async def keep_lease(self, node: str, address: tuple[str, int], ttl_seconds: int) -> None:
+    async def keep_lease(self, node: str, address: tuple[str, int], ttl_seconds: int, storage: str = "") -> None:
         """Be a node that lives, until `end_lease`; what the lease says goes to the replica."""
-        value = json.dumps({"address": address}).encode()
+        value = json.dumps({"address": address, "storage": storage}).encode()
         with self._keeping:
             while True:
                 try:

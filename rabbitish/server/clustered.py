@@ -9,25 +9,23 @@ to it (front.py). Nothing here decides who leads: that is the protocol's, in clu
 
 from __future__ import annotations
 
-import secrets
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import trio
 
-from rabbitish.cluster.etcd import Etcd, Unknown
+from rabbitish.cluster.etcd import Etcd
 from rabbitish.cluster.member import Member
-from rabbitish.cluster.membership import Names, NotThere, join_journal, now_ms, shared_secret
+from rabbitish.cluster.membership import Names, now_ms
 from rabbitish.cluster.protocol.disk_log import DiskLog, DiskTicket
-from rabbitish.cluster.protocol.disk_open import open_log
-from rabbitish.cluster.protocol.disk_writer import read_known
 from rabbitish.cluster.protocol.frames import Relay
 from rabbitish.cluster.protocol.log import Ticket
-from rabbitish.cluster.protocol.state import node_of, replica_id
+from rabbitish.cluster.protocol.state import node_of
 from rabbitish.cluster.protocol.timing import Timing
 from rabbitish.cluster.relay import open_relay
 from rabbitish.config import Settings
@@ -39,6 +37,7 @@ from rabbitish.server.condenser import Condenser
 from rabbitish.server.control import ControlSocket
 from rabbitish.server.definitions import load_definitions
 from rabbitish.server.front import Front, Leader
+from rabbitish.server.joining import join, open_records
 from rabbitish.server.keeper import JournalError
 from rabbitish.server.listener import ListenError, Opened, close_all, open_listeners
 from rabbitish.server.log import Log, get_log
@@ -48,11 +47,7 @@ from rabbitish.server.replicated import Replicated
 from rabbitish.server.rosters import roster_of
 from rabbitish.server.tls_door import TlsDoor
 from rabbitish.store.files import RealDisk
-from rabbitish.store.record import JournalDamaged
-from rabbitish.store.scan import that_count
 
-_SECRET_BYTES = 32
-_AGAIN_SECONDS = 0.5
 _LOOK_SECONDS = 0.1  # how often it is looked without any news
 # How long it may be doubtful whether we still lead before clients are sent away.
 _DOUBT_SECONDS = 1.0
@@ -128,7 +123,8 @@ class Clustered:
         self.etcd = Etcd(place.cluster.members)
         self.stopping = trio.Event()
         self.part: _Part
-        self.front: Front
+        self.front = Front(settings, self._bring, log)
+        self._secret = b""
         self._certificates = Certificates(settings) if settings.uses_tls else None
         self._disk: RealDisk
         self._log_disk: RealDisk  # the same folder, for whoever reads it at the same time
@@ -137,28 +133,53 @@ class Clustered:
         self._news = trio.Event()
 
     async def run(self, ready: Callable[[list[str]], None]) -> None:
-        """Take part until `stopping` is set. ListenError, JournalError: it cannot, or not any more."""
+        """Take part until `stopping` is set. ListenError, JournalError: it cannot, or not any more.
+
+        Who comes in before it knows who leads waits for that, as long as for any leader.
+        """
         disk = open_disk(self.settings, self.log)
         assert disk is not None  # no member of a cluster without a data directory, say the settings
         self._disk, self._log_disk = disk, RealDisk(disk.path, exclusive=False)
+        halted = ""
         try:
             listeners = open_listeners(self.settings)
             try:
-                self._records = await trio.to_thread.run_sync(self._open_log)
-                secret = await self._join()
-                await self._take_part(secret, listeners, ready)
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self.front.run, listeners)
+                    if await self._join():
+                        halted = await self._take_part(listeners, ready)
+                    nursery.cancel_scope.cancel()
             finally:
                 close_all([sock for opened in listeners for sock in opened.sockets])
         finally:
             self._log_disk.close()
             disk.close()
-        if self.part.halted:
-            raise JournalError(f"this node cannot go on in the cluster: {self.part.halted}")
+        if halted:
+            raise JournalError(f"this node cannot go on in the cluster: {halted}")
 
-    async def _take_part(self, secret: bytes, listeners: list[Opened], ready: Callable[[list[str]], None]) -> None:
+    async def _join(self) -> bool:
+        """Whether this node is a member of the cluster; False: it is to stop before it could be."""
+        async with trio.open_nursery() as nursery:
+
+            async def heed_stop() -> None:
+                await self.stopping.wait()
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(heed_stop)
+            segment_bytes = self.settings.journal_segment_bytes
+            opening = partial(open_records, self._disk, self._log_disk, segment_bytes, self.log)
+            self._records = await trio.to_thread.run_sync(opening)
+            self._secret = await join(self.etcd, self.names, self.place, self._records, self.log)
+            nursery.cancel_scope.cancel()
+        return bool(self._secret)
+
+    async def _bring(self, address: tuple[str, int], relay: Relay) -> trio.SocketStream:
+        return await open_relay(address, self._secret, relay)
+
+    async def _take_part(self, listeners: list[Opened], ready: Callable[[list[str]], None]) -> str:
+        """Until `stopping`; why it ended, if it had to."""
         log, settings = self._records, self.settings
         timing = Timing(ttl_ms=self.place.ttl_s * 1_000)
-        self.front = Front(settings, partial(_bring, secret), self.log)
         self.part = _Part(
             self.place.node,
             log.storage,
@@ -166,7 +187,7 @@ class Clustered:
             log,
             self.etcd,
             self.names,
-            secret,
+            self._secret,
             timing,
             self._note,
             take_relay=self.front.relayed,
@@ -196,7 +217,6 @@ class Clustered:
             nursery.start_soon(take_part)
             await begun.wait()
             self.part.replica.needed = self._needed_of
-            nursery.start_soon(self.front.run, listeners)
             nursery.start_soon(self._watch_leader)
             nursery.start_soon(self._condenser.run)
             control = ControlSocket.open(None, self)
@@ -204,41 +224,14 @@ class Clustered:
                 nursery.start_soon(control.run)
             ready([str(address) for address, _ in listeners])
             nursery.start_soon(self._lead_when_due)
-        log.close()
+        with suppress(OSError):  # all that anybody relies on was synced before
+            log.close()
+        return self.part.halted
 
-    # ---- coming in
-
-    def _open_log(self) -> DiskLog:
-        """The log on disk, or a new one; one that is damaged is set aside, since the others have what it had (R14)."""
-        try:
-            known = read_known(self._disk)
-            if known is None and that_count(self._disk.names())[0]:
-                raise JournalError(
-                    f"{self._disk.path} holds the journal of a node of its own, which is no member of a cluster"
-                )
-            return open_log(self._log_disk, _new_id, segment_bytes=self.settings.journal_segment_bytes)
-        except JournalDamaged as damage:
-            folder = self._disk.set_aside("damaged")
-            self.log.error("the log is damaged: it is set aside, and this node begins anew", reason=damage, at=folder)
-            return open_log(self._log_disk, _new_id, segment_bytes=self.settings.journal_segment_bytes)
-        except OSError as error:
-            raise JournalError(f"the log cannot be read: {error}") from error
-
-    async def _join(self) -> bytes:
-        """Become one of those that keep the journal; the cluster's secret. JournalError: that must not be."""
-        me, said = replica_id(self.place.node, self._records.storage), False
-        while True:
-            try:
-                secret = await shared_secret(self.etcd, self.names, secrets.token_hex(_SECRET_BYTES).encode())
-                await join_journal(self.etcd, self.names, JOURNAL, me, empty=not self._records.last)
-                return secret
-            except NotThere as refused:
-                raise JournalError(str(refused)) from refused
-            except Unknown as error:
-                if not said:
-                    said = True
-                    self.log.warning("etcd does not answer, and without it nobody knows who leads", error=error)
-            await trio.sleep(_AGAIN_SECONDS)
+    async def reload(self) -> None:
+        """Read the files of `ssl_options` again, for when it leads too."""
+        if self._certificates is not None:
+            await self._certificates.reload(self.log)
 
     def _note(self, event: str, details: dict[str, object]) -> None:
         said = self.log.error if event == "alarm" else self.log.info
@@ -297,42 +290,58 @@ class Clustered:
         epoch = records.epoch
         records.seal()
         self.part.flush()
-        while (replica.syncing or records.dirty) and self._leads_in(epoch):
+        while (replica.syncing or records.dirty) and self._leads_in(epoch) and not self.stopping.is_set():
             await self._for_news()
-        if not self._leads_in(epoch):
+        if not self._leads_in(epoch) or self.stopping.is_set():
             return
-        async with trio.open_nursery() as nursery:
-            node = Node(self.settings, nursery, log=self.log)
-            nursery.start_soon(self._end_when_lost, nursery.cancel_scope, epoch)
+        # Its own: nothing that it keeps open may be another file by the next time.
+        disk = RealDisk(self._disk.path, exclusive=False)
+        try:
+            async with trio.open_nursery() as nursery:
+                node = Node(self.settings, nursery, log=self.log)
+                try:
+                    await self._be_broker(node, disk, epoch)
+                finally:
+                    node.lose()
+                    self.part.lead = None
+                    self.front.serve(None)
+                    nursery.cancel_scope.cancel()
+            if node.failure is not None and self._leads_in(epoch):
+                raise JournalError(f"the journal cannot be used: {node.failure}")
+        finally:
+            if node.keeper is not None:
+                node.keeper.forget()
+            node.audit.close()
+            disk.close()
 
-            def govern(document: bytes) -> None:
-                node.registrar.govern(roster_of(document))
+    async def _be_broker(self, node: Node, disk: RealDisk, epoch: int) -> None:
+        """From the log to the end. What fails once another leads is no failure: the files are changing then."""
 
-            lead = Replicated(replica, records, self.part.flush, self._needed, govern, nursery)
-            try:
-                self.part.lead = lead
-                nursery.start_soon(lead.hand_over_lazily)
-                await self._begin(node, lead)
+        def govern(document: bytes) -> None:
+            node.registrar.govern(roster_of(document))
+
+        lead = Replicated(self.part.replica, self._records, self.part.flush, self._needed, govern)
+        self.part.lead = lead
+        node.nursery.start_soon(lead.hand_over_lazily)
+        node.nursery.start_soon(self._end_when_lost, node, epoch)
+        try:
+            with trio.CancelScope() as beginning:
+                node.nursery.start_soon(self._end_when_stopping, node, beginning)
+                await self._begin(node, disk, lead)
+            if not beginning.cancelled_caught:
                 await self._serve(node)
-            except JournalError as error:
-                if self._leads_in(epoch):
-                    raise
-                self.log.info("what this node would have led is led by another by now", reason=error)
-            finally:
-                self.part.lead = None
-                self.front.serve(None)
-                nursery.cancel_scope.cancel()
-                if node.keeper is not None:
-                    node.keeper.lose()
-                node.audit.close()
-        if node.failure is not None:
-            raise JournalError(f"the journal cannot be used: {node.failure}")
+        except Exception as error:
+            if self._leads_in(epoch) and not node.over:
+                raise
+            self.log.info("what this node would have led is led by another by now", reason=error)
+        finally:
+            lead.end()
 
-    async def _begin(self, node: Node, lead: Replicated) -> None:
+    async def _begin(self, node: Node, disk: RealDisk, lead: Replicated) -> None:
         if self._certificates is not None:
             node.tls = TlsDoor(node, self._certificates)
         began = now_ms()
-        await node.open_led(self._disk, lead)
+        await node.open_led(disk, lead)
         node.broker.doubt()
         if self.settings.load_definitions:
             await load_definitions(node, Path(self.settings.load_definitions))
@@ -342,8 +351,9 @@ class Clustered:
 
     async def _serve(self, node: Node) -> None:
         """Let clients in until we are to stop."""
-        self.front.serve(node)
-        await self.stopping.wait()
+        if not self.stopping.is_set():
+            self.front.serve(node)
+            await self.stopping.wait()
         self.front.serve(None)
         await node.stop()
         assert node.keeper is not None
@@ -351,17 +361,25 @@ class Clustered:
             await node.keeper.caught_up()
         node.keeper.close()
 
-    async def _end_when_lost(self, scope: trio.CancelScope, epoch: int) -> None:
+    async def _end_when_lost(self, node: Node, epoch: int) -> None:
         """End what this node does as the leader once it is not, or cannot know for too long (R12)."""
         certain = trio.current_time()
-        while True:
-            if self._leads:
-                certain = trio.current_time()
-            if not self._leads_in(epoch) or trio.current_time() - certain > _DOUBT_SECONDS:
-                self.log.warning("this node does not lead any more: its connections are closed", epoch=epoch)
-                scope.cancel()
-                return
-            await self._for_news()
+        try:
+            while self._leads_in(epoch) and trio.current_time() - certain <= _DOUBT_SECONDS:
+                await self._for_news()
+                if self._leads:
+                    certain = trio.current_time()
+            self.log.warning("this node does not lead any more: its connections are closed", epoch=epoch)
+        finally:
+            node.lose()  # first, since a change of users is carried through, and waits for the journal
+            node.nursery.cancel_scope.cancel()
+
+    async def _end_when_stopping(self, node: Node, beginning: trio.CancelScope) -> None:
+        """Give up what takes too long to begin: it may wait for other nodes, for ever."""
+        await self.stopping.wait()
+        if self.front.node is None:
+            beginning.cancel()
+            node.lose()
 
     def _needed(self) -> int:
         view = self.part.replica.view
@@ -369,14 +387,6 @@ class Clustered:
 
     def _needed_of(self, replicas: int) -> int:
         return needed_in_sync(self.place.min_in_sync, replicas)
-
-
-def _new_id() -> str:
-    return secrets.token_hex(16)
-
-
-async def _bring(secret: bytes, address: tuple[str, int], relay: Relay) -> trio.SocketStream:
-    return await open_relay(address, secret, relay)
 
 
 async def serve_clustered(settings: Settings, ready: Callable[[list[str]], None]) -> None:
@@ -390,8 +400,7 @@ async def serve_clustered(settings: Settings, ready: Callable[[list[str]], None]
             if number != signal.SIGHUP:
                 clustered.stopping.set()
                 return
-            if clustered.front.node is not None:
-                nursery.start_soon(clustered.front.node.reload)
+            nursery.start_soon(clustered.reload)
 
     def is_ready(urls: list[str]) -> None:
         Collector.settle_down()

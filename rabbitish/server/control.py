@@ -145,7 +145,7 @@ class ControlSocket:
         try:
             node = self._node if self._cluster is None else self._cluster.front.node
             result = await command.run(Call(node, actor, self._cluster), **arguments)
-        except AccessError as error:
+        except (AccessError, JournalError) as error:
             return _no(str(error))
         except Exception as error:  # noqa: BLE001 (a bug of ours costs this command, not the broker)
             self._log.exception("internal error", error, command=request["command"])

@@ -130,6 +130,8 @@ async def _by_pieces(node: Node, work: Generator[None, None, T], *, pump: bool =
             return result
         if time.perf_counter() > until:
             if pump:
+                if node.over:
+                    raise AccessError("not all of it was made: another node leads by now")
                 node.pump(node.now())
             await trio.lowlevel.checkpoint()
             until = time.perf_counter() + _SLICE_SECONDS

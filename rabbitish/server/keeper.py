@@ -79,7 +79,7 @@ class Keeper:
         JournalError: it is damaged, or cannot be read.
         """
         self._lead = lead
-        self._lost = False
+        self.lost = False  # it is another's by now
         self._node = node
         self._failed = failed
         self._log = node.log
@@ -213,7 +213,7 @@ class Keeper:
         hub = self._node.hub
         hub.wanted = max(hub.wanted, lsn)
         while hub.durable < lsn:
-            if self._lost:
+            if self.lost:
                 raise JournalError("another node leads by now")
             further = self._go_further()
             self._node.pump(self._node.now())  # to have it written and synced, and all told of it
@@ -234,6 +234,8 @@ class Keeper:
                 return
             await self.reached(compaction.lsn)
             await trio.to_thread.run_sync(compaction.install)
+        except JournalError:  # another node leads by now, and this one is about to end what it did as the leader
+            return
         except (OSError, JournalDamaged) as error:
             self._failed(error)
             return
@@ -254,9 +256,12 @@ class Keeper:
         self.recovered.shelf.close()
 
     def lose(self) -> None:
-        """Another node leads the journal: whoever waits for it waits in vain."""
-        self._lost = True
+        """The journal is led elsewhere or anew: whoever waits for it waits in vain. `forget` follows."""
+        self.lost = True
         self._wake()
+
+    def forget(self) -> None:
+        """Nobody uses it any more."""
         self.recovered.shelf.close()
 
     def _leave_checkpoint(self) -> None:

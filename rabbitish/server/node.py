@@ -96,6 +96,7 @@ class Node:
         self._empty = trio.Event()
         self.tls: TlsDoor | None = None
         self.failure: Exception | None = None
+        self.over = False  # see `lose`
         self.keeper: Keeper | None = None
         self.behind = False  # whether publishers must wait for the disk
         self._round_now: int | None = None
@@ -119,6 +120,8 @@ class Node:
             self.keeper = await trio.to_thread.run_sync(Keeper, self, disk, self._journal_failed, lead)
         finally:
             self._round_now = None
+        if self.over:
+            self.keeper.lose()
         self._opened(disk, RosterRecord(self.keeper))
         await self.keeper.caught_up()
 
@@ -133,8 +136,16 @@ class Node:
             self.nursery.start_soon(watch.run)
         self.pump(self.now())
 
+    def lose(self) -> None:
+        """Another node is the broker by now, or this one will be one anew: whoever waits for this one is told."""
+        self.over = True
+        if self.keeper is not None:
+            self.keeper.lose()
+
     def _journal_failed(self, error: Exception) -> None:
-        if self.failure is None:
+        if self.over:
+            self.log.info("journal: it is another's by now", error=error)
+        elif self.failure is None:
             self.log.error("journal: the broker stops", error=error)
             self.failure = error
             self.nursery.cancel_scope.cancel()
@@ -212,6 +223,8 @@ class Node:
 
     def pump(self, now: int) -> None:
         """What follows every event: settle, send, and see when to be called again."""
+        if self.over:
+            return  # what its clients say while they are sent away is not heard
         self._deadline = self.broker.settle(now)
         self._flush(now)
         if self.keeper is not None and self.keeper.kick(more=self._round_now is not None):

@@ -20,6 +20,7 @@ from rabbitish.core.access.passwords import SALT_BYTES, SCRYPT, Hashed, hash_as_
 from rabbitish.core.access.records import AccessError, VhostRecord
 from rabbitish.core.access.roster import Roster
 from rabbitish.core.policing import policies_by_vhost
+from rabbitish.server.keeper import JournalError
 from rabbitish.server.log import get_log
 from rabbitish.server.rosters import Rosters
 from rabbitish.store.access_file import Unsure
@@ -126,11 +127,14 @@ class Registrar:
             self._log.info(event, actor=actor, **fields)
             node.hub.audit(event, actor=actor, **fields)
             node.pump(node.now())
-            while node.broker.policing:
+            while node.broker.policing and not node.over:
                 await trio.lowlevel.checkpoint()
                 node.pump(node.now())
             if node.keeper is not None:
-                await node.keeper.reached(node.keeper.recovered.recorder.declared)
+                try:
+                    await node.keeper.reached(node.keeper.recovered.recorder.declared)
+                except JournalError as error:
+                    raise AccessError(f"whether all of it holds is not known: {error}") from error
 
     async def _write(self, draft: Roster) -> None:
         if self._rosters is None or (self._written and draft.same_as(self._node.hub.access.roster)):

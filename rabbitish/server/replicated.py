@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 
 import trio
 
@@ -28,6 +29,10 @@ _LAZY_SECONDS = 0.02
 _LAZY_BYTES = 64 * 1024
 
 
+class Deposed(Exception):
+    """Another node leads by now."""
+
+
 class Begun:
     """See store.coordinator.Coordinator: the protocol has decided already, and written the epoch into the log."""
 
@@ -37,7 +42,10 @@ class Begun:
 
     def lead(self, last_epoch: int) -> int:
         """See Coordinator."""
-        assert last_epoch <= self._epoch
+        if last_epoch > self._epoch:
+            raise Deposed(
+                f"the log has records of epoch {last_epoch}, and this node was to lead in epoch {self._epoch}"
+            )
         return self._epoch
 
 
@@ -51,10 +59,9 @@ class Replicated:
         flush: Callable[[], None],
         needed: Callable[[], int],
         govern: Callable[[bytes], None],
-        nursery: trio.Nursery,
     ) -> None:
         """`flush` has what was appended sent and synced. `needed`: how many replicas must be in sync. `govern`: see
-        Lead. `nursery` runs what waits for the disk.
+        Lead.
         """
         self.coordinator: Coordinator = Begun(log.storage, log.epoch)
         self.govern = govern
@@ -63,7 +70,6 @@ class Replicated:
         self._log = log
         self._flush = flush
         self._needed = needed
-        self._nursery = nursery
         self._journal: Journal | None = None
         self._durable: Callable[[int], None] = lambda lsn: None
         self._wanted = 0  # what somebody waits for
@@ -133,16 +139,20 @@ class Replicated:
         self.kick(self._wanted)
 
     def delete(self, names: list[str]) -> None:
-        """See Writer. A mirror may be reading them, so they may go only later."""
-        if not self._leads:
+        """See Writer. A mirror may be reading them, so they may go only later; then in the log's order."""
+        if self._journal is None or not self._leads:
             return
         gone = self._log.drop(names)
-        if gone and self._journal is not None:
-            self._nursery.start_soon(trio.to_thread.run_sync, self._journal.delete, gone)
+        if gone:
+            self._log.then(partial(_delete, self._journal, gone))
 
     def stop(self) -> None:
         """See Writer. Whoever wants it to be safe has waited for that."""
         self.hand_over()
+        self.end()
+
+    def end(self) -> None:
+        """What is recorded from now on goes nowhere: the log is led by another, or anew and so from what it has."""
         self._journal = None
 
     # ---- what the replica says
@@ -164,7 +174,11 @@ class Replicated:
             self._durable(commit)
 
     def replaced(self, compaction: Compaction) -> None:
-        """See Lead. Who leads no more does not need to know: the next start finds what counts."""
-        if not self._leads:
-            return
+        """See Lead. The log is told even if this node leads no more: the files are as they are."""
         self._log.replaced([head.name for head in compaction.replaced], compaction.head, compaction.new_bytes)
+
+
+def _delete(journal: Journal, names: list[str]) -> None:
+    """Delete those that are there: an earlier journal on the same log may have had them dropped too."""
+    there = journal.disk.names()
+    journal.delete([name for name in dict.fromkeys(names) if name in there])

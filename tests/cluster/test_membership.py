@@ -42,15 +42,15 @@ async def known(etcd: Etcd, names: Names) -> GroupState:
 def test_the_first_founds_it_and_others_join(server: EtcdCluster) -> None:
     async def scene(etcd: Etcd) -> None:
         names = Names("joining")
-        await join_journal(etcd, names, "main", "a#1", empty=True)
-        assert (await known(etcd, names))[:4] == (0, "", ("a#1",), ("a#1",))
-        await join_journal(etcd, names, "main", "b#1", empty=True)
-        await join_journal(etcd, names, "main", "b#1", empty=True)
-        assert (await known(etcd, names))[:4] == (0, "", ("a#1",), ("a#1", "b#1"))
-        await join_journal(etcd, names, "main", "b#2", empty=True)  # whose place its leader gives it
-        assert (await known(etcd, names)).replicas == ("a#1", "b#1")
-        await join_journal(etcd, names, "main", "c#1", empty=False)  # which had been forgotten
-        assert (await known(etcd, names)).replicas == ("a#1", "b#1", "c#1")
+        await join_journal(etcd, names, "main", "a#a1", empty=True)
+        assert (await known(etcd, names))[:4] == (0, "", ("a#a1",), ("a#a1",))
+        await join_journal(etcd, names, "main", "b#b1", empty=True)
+        await join_journal(etcd, names, "main", "b#b1", empty=True)
+        assert (await known(etcd, names))[:4] == (0, "", ("a#a1",), ("a#a1", "b#b1"))
+        await join_journal(etcd, names, "main", "b#b2", empty=True)  # whose place its leader gives it
+        assert (await known(etcd, names)).replicas == ("a#a1", "b#b1")
+        await join_journal(etcd, names, "main", "c#c1", empty=False)  # which had been forgotten
+        assert (await known(etcd, names)).replicas == ("a#a1", "b#b1", "c#c1")
 
     play(server, scene)
 
@@ -62,11 +62,11 @@ def test_all_at_once(server: EtcdCluster) -> None:
             for node in "abcde":
 
                 async def join(node: str = node) -> None:
-                    await join_journal(etcd, names, "main", f"{node}#1", empty=True)
+                    await join_journal(etcd, names, "main", f"{node}#{node}1", empty=True)
 
                 nursery.start_soon(join)
         state = await known(etcd, names)
-        assert sorted(state.replicas) == [f"{node}#1" for node in "abcde"]
+        assert sorted(state.replicas) == [f"{node}#{node}1" for node in "abcde"]
         assert len(state.isr) == 1
 
     play(server, scene)
@@ -76,7 +76,7 @@ def test_who_has_something_does_not_begin_anew(server: EtcdCluster) -> None:
     async def scene(etcd: Etcd) -> None:
         names = Names("forgotten")
         with pytest.raises(NotThere, match="etcd knows nothing of /rabbitish/forgotten/journals/main"):
-            await join_journal(etcd, names, "main", "a#1", empty=False)
+            await join_journal(etcd, names, "main", "a#a1", empty=False)
         assert not (await etcd.range(names.prefix, prefix=True)).kvs
 
     play(server, scene)
@@ -85,7 +85,7 @@ def test_who_has_something_does_not_begin_anew(server: EtcdCluster) -> None:
 def test_a_change_is_decided_anew_when_somebody_was_faster(server: EtcdCluster) -> None:
     async def scene(etcd: Etcd) -> None:
         names = Names("changing")
-        await join_journal(etcd, names, "main", "a#1", empty=True)
+        await join_journal(etcd, names, "main", "a#a1", empty=True)
         seen: list[int] = []
 
         def decide(view: View | None) -> GroupState:
@@ -98,14 +98,14 @@ def test_a_change_is_decided_anew_when_somebody_was_faster(server: EtcdCluster) 
 
             async def txn(self, compare: Sequence[Any], then: Sequence[Any]) -> Txn:
                 if compare and len(seen) == 1:
-                    await join_journal(etcd, names, "main", "b#1", empty=True)
+                    await join_journal(etcd, names, "main", "b#b1", empty=True)
                 return await super().txn(compare, then)
 
         slow = Slow(server.endpoints)
         assert (await change_state(slow, names, "main", decide, "mine")).nonce == "mine"
         await slow.aclose()
         assert seen == [1, 2]
-        assert await known(etcd, names) == GroupState(1, "", ("a#1",), ("a#1", "b#1"), "mine")
+        assert await known(etcd, names) == GroupState(1, "", ("a#a1",), ("a#a1", "b#b1"), "mine")
 
     play(server, scene)
 
@@ -113,7 +113,7 @@ def test_a_change_is_decided_anew_when_somebody_was_faster(server: EtcdCluster) 
 def test_a_state_is_made_where_there_is_none(server: EtcdCluster) -> None:
     async def scene(etcd: Etcd) -> None:
         names = Names("making")
-        state = GroupState(8, "a#1", ("a#1",), ("a#1",), "")
+        state = GroupState(8, "a#a1", ("a#a1",), ("a#a1",), "")
 
         def decide(view: View | None) -> GroupState:
             assert view is None

@@ -56,6 +56,11 @@ def node_of(replica: str) -> str:
     return replica.partition("#")[0]
 
 
+def storage_of(replica: str) -> str:
+    """The storage of a replica."""
+    return replica.partition("#")[2]
+
+
 class View(NamedTuple):
     """What the coordinator said at one moment."""
 

@@ -1,0 +1,90 @@
+"""How a node comes into its cluster: its log is opened, and etcd is told that it keeps the journal, if it may.
+
+Whoever has a log that etcd does not know of, or of another node or another cluster, is refused with the reason: to go
+on would be to cut that log to what the cluster has. As long as etcd does not answer nobody knows: that is waited for.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+
+import trio
+
+from rabbitish.cluster.etcd import Etcd, Unknown
+from rabbitish.cluster.membership import Names, NotThere, join_journal, shared_secret
+from rabbitish.cluster.protocol.disk_log import DiskLog
+from rabbitish.cluster.protocol.disk_open import open_log
+from rabbitish.cluster.protocol.disk_writer import read_known
+from rabbitish.cluster.protocol.state import replica_id
+from rabbitish.server.cluster_place import JOURNAL, ClusterPlace
+from rabbitish.server.keeper import JournalError
+from rabbitish.server.log import Log
+from rabbitish.store.files import RealDisk
+from rabbitish.store.record import JournalDamaged
+from rabbitish.store.scan import that_count
+
+_SECRET_BYTES = 32
+_AGAIN_SECONDS = 0.5
+
+
+def open_records(disk: RealDisk, log_disk: RealDisk, segment_bytes: int, log: Log) -> DiskLog:
+    """The log on disk, or a new one; one that is damaged is set aside, since the others have what it had (R14).
+
+    A new one is not in sync, so it never leads before it has everything. JournalError: it cannot be read.
+    """
+    try:
+        try:
+            known = read_known(disk)
+            if known is None and that_count(disk.names())[0]:
+                raise JournalError(f"{disk.path} holds the journal of a broker of its own, which is in no cluster")
+            return open_log(log_disk, _new_id, segment_bytes=segment_bytes)
+        except JournalDamaged as damage:
+            folder = disk.set_aside("damaged")
+            log.error("the log is damaged: it is set aside, and this node begins anew", reason=damage, at=folder)
+            return open_log(log_disk, _new_id, segment_bytes=segment_bytes)
+    except OSError as error:
+        raise JournalError(f"the log cannot be read: {error}") from error
+
+
+async def join(etcd: Etcd, names: Names, place: ClusterPlace, records: DiskLog, log: Log) -> bytes:
+    """Become one of those that keep the journal; the cluster's secret. JournalError: that must not be."""
+    me, said = replica_id(place.node, records.storage), False
+    while True:
+        try:
+            await _have_name(etcd, names, place, records.storage, log)
+            secret = await shared_secret(etcd, names, secrets.token_hex(_SECRET_BYTES).encode())
+            await join_journal(etcd, names, JOURNAL, me, empty=not records.last, epoch=records.epoch)
+            return secret
+        except NotThere as refused:
+            raise JournalError(str(refused)) from refused
+        except Unknown as error:
+            if not said:
+                said = True
+                log.warning("etcd does not answer, and without it nobody knows who leads", error=error)
+        await trio.sleep(_AGAIN_SECONDS)
+
+
+async def _have_name(etcd: Etcd, names: Names, place: ClusterPlace, storage: str, log: Log) -> None:
+    """Wait until no other node has this one's name. JournalError: one does, for longer than a lease lasts."""
+    until = trio.current_time() + 2 * place.ttl_s + 1
+    waits = False
+    while True:
+        found = (await etcd.range(names.node(place.node))).kvs
+        try:
+            told = json.loads(found[0].value) if found else {}
+            other, where = told.get("storage", storage), ":".join(map(str, told.get("address", ())))
+        except (ValueError, TypeError, AttributeError):  # whoever wrote that
+            return
+        if other == storage:
+            return
+        if trio.current_time() >= until:
+            raise JournalError(f"there is a node {place.node} already, at {where}: each needs its own node_name")
+        if not waits:
+            waits = True
+            log.info("a node of this name was there a moment ago: its lease has to end", node=place.node)
+        await trio.sleep(_AGAIN_SECONDS)
+
+
+def _new_id() -> str:
+    return secrets.token_hex(16)
