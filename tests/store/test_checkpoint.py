@@ -109,6 +109,8 @@ def stocked() -> Life:
     work.run(40)
     client = work.client
     for n in range(200):
+        if n == 50:
+            life.settle()  # what is not written yet cannot be put away
         client.publish("plain", b"%d" % n + b"." * 40, delivery_mode=2)
     for _ in range(3):
         client.get("plain", no_ack=False)

@@ -305,7 +305,7 @@ def rotate(life: Life) -> None:
     for _ in range(8):
         life.ack("q")
     life.get("q")  # and keep it
-    life.publish(b"16" + b"-" * 400, b"17" + b"-" * 400, queues=("q",))
+    life.publish(b"16" + b"-" * 400, b"17" + b"-" * 401, queues=("q",))
     gone = [("exchange", "e"), ("binding", "e", "q", "#")]
     life.ask(methods.ExchangeDelete(exchange="e"), GONE, *gone)
     life.publish(b"last", queues=("q",))
