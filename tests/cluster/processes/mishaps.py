@@ -81,6 +81,28 @@ async def handed_over(cluster: Cluster, load: Load) -> None:
     await cluster.start(leader)
 
 
+async def transferred(cluster: Cluster, load: Load) -> None:
+    """An operator has a mirror lead; every node says so."""
+    leader, (mirror, _) = await cluster.leader(), await cluster.mirrors()
+    began = trio.current_time()
+    await cluster.ctl(leader, "cluster", "transfer", mirror)
+    await confirms_again(load, began)
+    assert await cluster.other_leader(leader) == mirror
+    await cluster.in_sync()
+    told = [await cluster.status(name) for name in cluster.names]
+    assert [each["leader"] for each in told] == [mirror] * 3, told
+    assert len({each["epoch"] for each in told}) == 1, told
+
+
+async def restarted_in_turn(cluster: Cluster, load: Load) -> None:
+    """Each node is stopped and started again, as for an upgrade."""
+    for name in cluster.names:
+        await cluster.stop(name)
+        await confirms_again(load)
+        await cluster.start(name)
+        await cluster.in_sync()
+
+
 async def leader_cut_off(cluster: Cluster, load: Load) -> None:
     """The leader reaches neither nodes nor etcd, and nobody reaches it."""
     leader = await cluster.leader()
@@ -175,6 +197,8 @@ MISHAPS = {
                 leader_frozen,
                 mirror_frozen,
                 handed_over,
+                transferred,
+                restarted_in_turn,
                 mirror_wiped,
                 mirror_damaged,
                 etcd_killed,

@@ -71,6 +71,10 @@ class Broker:
         """Whether it was started, and neither killed nor frozen."""
         return self._process is not None and not self.frozen
 
+    def option(self, name: str) -> str:
+        """What follows an option on its command line."""
+        return self._command[self._command.index(name) + 1]
+
     @property
     def uri(self) -> str:
         """Where clients connect."""
@@ -353,18 +357,17 @@ class Cluster:
         return found
 
     async def ctl(self, name: str, *words: str) -> str:
-        """An operator's command on a node; what it prints. CalledProcessError, with what it said."""
-        command = [sys.executable, "-m", "rabbitish", *words, "--data-dir", str(self.nodes[name].data)]
-        done = await trio.run_process(
-            command,
-            capture_stdout=True,
-            capture_stderr=True,
-            check=False,
-            cwd=REPOSITORY,
-            env=_environment(),
-        )
+        """An operator's command on a node; what it prints. AssertionError, with what it said."""
+        done = await self.asked(name, *words)
         assert done.returncode == 0, f"{words} on {name}: {done.stderr.decode()}"
-        return done.stdout.decode()
+        return str(done.stdout.decode())
+
+    async def asked(self, name: str, *words: str) -> subprocess.CompletedProcess[bytes]:
+        """An operator's command on a node, however it ends."""
+        command = [sys.executable, "-m", "rabbitish", *words, "--data-dir", str(self.nodes[name].data)]
+        return await trio.run_process(
+            command, capture_stdout=True, capture_stderr=True, check=False, cwd=REPOSITORY, env=_environment()
+        )
 
     def tracebacks(self) -> list[str]:
         """Errors that nobody expected, in the logs of all nodes."""
