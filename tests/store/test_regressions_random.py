@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 
-from rabbitish.store import journal
+from rabbitish.store import journal, recorder
 
 from .machine import small_pages
 from .random_lives import Life
@@ -21,7 +21,9 @@ def test_with_a_journal_as_without(seed: int, monkeypatch: pytest.MonkeyPatch) -
     random = Random(seed)
     small_pages(monkeypatch, random.choice((1, 3, 8, 20)))
     # What counts as large need not be written if it leaves in time.
-    monkeypatch.setattr(journal, "_LARGE_BYTES", random.choice((1, 120, 64 * 1024)))
+    large = random.choice((1, 120, 64 * 1024))
+    monkeypatch.setattr(journal, "LARGE_BYTES", large)
+    monkeypatch.setattr(recorder, "LARGE_BYTES", large)
     life = Life(
         seed,
         steps=150,
