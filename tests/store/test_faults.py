@@ -26,6 +26,7 @@ from .made import kinds
 
 SEGMENT_BYTES = 700
 POWER_LOSSES = int(os.environ.get("RABBITISH_POWER_LOSSES", "3"))
+STRIDE = int(os.environ.get("RABBITISH_FAULT_STRIDE", "2"))  # 1: more of them, in twice the time
 PERSISTENT = 2
 
 GONE, MAYBE, THERE = "gone", "maybe", "there"
@@ -410,7 +411,7 @@ def test_a_fault_at_every_step() -> None:
 
 def test_a_fault_in_the_recovery_from_every_fault() -> None:
     """The broker that starts after a fault, begins its segment and deletes old ones, fails at each of its steps."""
-    for number, (disk, book) in enumerate(faults(every=3), 1):
+    for number, (disk, book) in enumerate(faults(every=3 * STRIDE), 1):
         for left in what_is_left(disk, number, POWER_LOSSES // 3):
             step = 0
             while True:
@@ -428,7 +429,7 @@ def test_a_fault_in_the_recovery_from_every_fault() -> None:
 @pytest.mark.parametrize("left", ["killed", "power_lost"])
 def test_a_second_life_after_every_fault(left: str) -> None:
     """What a recovered broker promises it keeps as well, and it keeps what the one before it had promised."""
-    for number, (disk, book) in enumerate(faults(every=2), 1):
+    for number, (disk, book) in enumerate(faults(every=2 * STRIDE), 1):
         found = disk.killed() if left == "killed" else disk.power_lost(number)
         world = Durable(found, segment_bytes=SEGMENT_BYTES)
         book.check(world)
