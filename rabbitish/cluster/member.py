@@ -163,11 +163,14 @@ class Member:
 
     async def _sync(self, ticket: Ticket) -> None:
         try:
-            await trio.to_thread.run_sync(ticket.run)
+            await self._carry_out(ticket)
         except OSError as error:
             self.replica.failed(error)
         else:
             self.replica.synced(ticket, now_ms())
+
+    async def _carry_out(self, ticket: Ticket) -> None:
+        await trio.to_thread.run_sync(ticket.run)
 
     def advanced(self) -> None:
         """See Owner."""

@@ -10,7 +10,6 @@ to it (front.py). Nothing here decides who leads: that is the protocol's, in clu
 from __future__ import annotations
 
 import signal
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -67,24 +66,19 @@ class _Part(Member):
         super().__init__(*arguments, **named)
         self._pace = Pace()
 
-    def sync(self, ticket: Ticket) -> None:
-        """See Owner."""
-        self._nursery.start_soon(self._sync_and_tell, ticket)
-
-    async def _sync_and_tell(self, ticket: Ticket) -> None:
+    async def _carry_out(self, ticket: Ticket) -> None:
+        """Without a thread where that is quicker; the pace is that of appending a little, in a thread or not."""
         assert isinstance(ticket, DiskTicket)
-        if ticket.appends is not None and ticket.appends <= LITTLE_BYTES and self._pace.fast:
+        if ticket.appends is None or ticket.appends > LITTLE_BYTES:
+            await super()._carry_out(ticket)
+        elif self._pace.fast:
             await trio.lowlevel.checkpoint()  # who sends the same to others goes first
-            began = time.perf_counter()
-            try:
-                ticket.run()
-            except OSError as error:
-                self.replica.failed(error)
-            else:
-                self._pace.took(began)
-                self.replica.synced(ticket, now_ms())
+            self._pace.timed(ticket.run)
         else:
-            await self._sync(ticket)
+            await trio.to_thread.run_sync(self._pace.timed, ticket.run)
+
+    async def _sync(self, ticket: Ticket) -> None:
+        await super()._sync(ticket)
         if self.lead is not None:
             self.lead.synced()
         self._changed()

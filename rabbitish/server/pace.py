@@ -7,8 +7,9 @@ a while, so that nobody else waits for it: less than a hundredth of the time in 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
-# So little is synced without a thread, while syncs take no longer than this on average.
+# So little is written without a thread, and synced too while syncs take no longer than this on average.
 LITTLE_BYTES = 16 * 1024
 _FAST_SECONDS = 0.0003
 # After one that took longer than this a thread syncs for so many times as long.
@@ -28,8 +29,10 @@ class Pace:
         """Whether whoever has something else to do may sync a little by himself."""
         return self._average < _FAST_SECONDS and time.perf_counter() >= self._trusted_from
 
-    def took(self, began: float) -> None:
-        """A sync that began then, by the performance counter, is over."""
+    def timed(self, sync: Callable[[], None]) -> None:
+        """Sync, wherever this runs, and remember how long it took. OSError: it failed, and says nothing of the pace."""
+        began = time.perf_counter()
+        sync()
         now = time.perf_counter()
         self._average += (now - began - self._average) / 8
         if now - began > _SLOW_SECONDS:

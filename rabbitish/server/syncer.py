@@ -20,17 +20,11 @@ import time
 from collections.abc import Callable
 from functools import partial
 
+from rabbitish.server.pace import LITTLE_BYTES, Pace
 from rabbitish.store.journal import Batch, Journal
 
 # How long what nobody waits for stays unsynced: what the end of the power, not of the process, may cost.
 _LAZY_SECONDS = 0.1
-# So little is written without the thread, and synced too while syncs take no longer than this on average.
-_LITTLE_BYTES = 16 * 1024
-_FAST_SYNC_SECONDS = 0.0003
-# After one that took longer than this the thread syncs for so many times as long: then who has nothing to do with it is
-# held up for less than a hundredth of the time.
-_SLOW_SYNC_SECONDS = 0.001
-_DISTRUST = 100
 
 
 class Syncer:
@@ -60,8 +54,7 @@ class Syncer:
         self._hoped = 0  # what is wanted by now
         # whoever writes
         self._written = self._synced = journal.durable_lsn
-        self._sync_seconds = 0.0  # what a sync takes on average
-        self._trusted_from = 0.0  # when a slow one is long enough ago, by the performance counter
+        self._pace = Pace()
         self._error: Exception | None = None
         # Held during a sync: of two at a time one might not hear that the other failed.
         self._syncing = threading.Lock()
@@ -81,11 +74,11 @@ class Syncer:
         if self._busy or self._error is not None or not (self._journal.waiting or wanted > self._asked):
             return False
         batches = self._journal.take()
-        if len(batches) == 1 and not batches[0].first and batches[0].size <= _LITTLE_BYTES:
+        if len(batches) == 1 and not batches[0].first and batches[0].size <= LITTLE_BYTES:
             if wanted <= self._synced:
                 self._write_here(batches)
                 return False
-            if self._fast and not self._syncing.locked():
+            if self._pace.fast and not self._syncing.locked():
                 self._write_here(batches)
                 return self._sync_here(wanted)
         self._asked = wanted
@@ -95,10 +88,6 @@ class Syncer:
             self._wanted = wanted
             self._ready.notify()
         return False
-
-    @property
-    def _fast(self) -> bool:
-        return self._sync_seconds < _FAST_SYNC_SECONDS and time.perf_counter() >= self._trusted_from
 
     def _write_here(self, batches: list[Batch]) -> None:
         try:
@@ -211,14 +200,9 @@ class Syncer:
         with self._syncing:
             if self._error is not None:
                 raise self._error
-            began = time.perf_counter()
             try:
-                self._journal.sync()
+                self._pace.timed(self._journal.sync)
             except OSError as error:
                 self._error = error
                 raise
-            now = time.perf_counter()
-            self._sync_seconds += (now - began - self._sync_seconds) / 8
-            if now - began > _SLOW_SYNC_SECONDS:
-                self._trusted_from = now + (now - began) * _DISTRUST
             self._synced = max(self._synced, written)
