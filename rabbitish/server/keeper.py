@@ -171,9 +171,7 @@ class Keeper:
 
     async def caught_up(self) -> None:
         """Wait until everything that was recorded is on disk, and all who wait for it have been told."""
-        hub = self._node.hub
-        hub.wanted = max(hub.wanted, self.journal.last_lsn)
-        await self.reached(hub.wanted)
+        await self.reached(max(self._node.hub.wanted, self.journal.last_lsn))
 
     def _go_further(self) -> trio.Event:
         """Set when the journal is on disk some way further, or is lost."""
