@@ -10,6 +10,7 @@ import shutil
 import signal
 import socket
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -118,3 +119,12 @@ class EtcdCluster:
                 except Unknown:
                     await trio.sleep(0.02)
         await client.aclose()
+
+
+def served(folder: Path, size: int = 1) -> Iterator[EtcdCluster]:
+    """What a fixture yields from: an etcd that answers, and is stopped afterwards."""
+    cluster = EtcdCluster(folder, size)
+    cluster.start()
+    trio.run(cluster.ready)
+    yield cluster
+    cluster.stop()

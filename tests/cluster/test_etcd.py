@@ -23,7 +23,7 @@ from rabbitish.cluster.etcd import (
     put,
 )
 
-from .etcd_server import PATIENCE_SECONDS, EtcdCluster
+from .etcd_server import PATIENCE_SECONDS, EtcdCluster, served
 
 Scene = Callable[[Etcd], Awaitable[None]]
 
@@ -31,30 +31,18 @@ Scene = Callable[[Etcd], Awaitable[None]]
 @pytest.fixture(scope="module")
 def one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdCluster]:
     """One member, for all tests that do it no harm: each uses keys of its own."""
-    cluster = EtcdCluster(tmp_path_factory.mktemp("etcd"))
-    cluster.start()
-    trio.run(cluster.ready)
-    yield cluster
-    cluster.stop()
+    yield from served(tmp_path_factory.mktemp("etcd"))
 
 
 @pytest.fixture
 def own(tmp_path: Path) -> Iterator[EtcdCluster]:
-    cluster = EtcdCluster(tmp_path)
-    cluster.start()
-    trio.run(cluster.ready)
-    yield cluster
-    cluster.stop()
+    yield from served(tmp_path)
 
 
 @pytest.fixture(scope="module")
 def three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdCluster]:
     """Three members, for tests that leave them as they were."""
-    cluster = EtcdCluster(tmp_path_factory.mktemp("three"), 3)
-    cluster.start()
-    trio.run(cluster.ready)
-    yield cluster
-    cluster.stop()
+    yield from served(tmp_path_factory.mktemp("three"), 3)
 
 
 def play(cluster: EtcdCluster, scene: Scene, timeout: float = 2.0) -> None:

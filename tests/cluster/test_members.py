@@ -31,7 +31,7 @@ from rabbitish.cluster.protocol.timing import Timing
 from rabbitish.store.files import File, RealDisk
 from rabbitish.store.record import Type, decode_all
 
-from .etcd_server import PATIENCE_SECONDS, EtcdCluster
+from .etcd_server import PATIENCE_SECONDS, EtcdCluster, served
 
 JOURNAL = "m3/a/0"
 TIMING = Timing(tick_ms=20, ttl_ms=2_000, lag_ms=1_500, silence_ms=1_000, rejoin_ms=200)
@@ -39,11 +39,7 @@ TIMING = Timing(tick_ms=20, ttl_ms=2_000, lag_ms=1_500, silence_ms=1_000, rejoin
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdCluster]:
-    cluster = EtcdCluster(tmp_path_factory.mktemp("etcd"))
-    cluster.start()
-    trio.run(cluster.ready)
-    yield cluster
-    cluster.stop()
+    yield from served(tmp_path_factory.mktemp("etcd"))
 
 
 class Brittle:

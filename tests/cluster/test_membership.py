@@ -12,16 +12,12 @@ from rabbitish.cluster.etcd import Etcd, Txn
 from rabbitish.cluster.membership import Names, NotThere, change_state, join_journal
 from rabbitish.cluster.protocol.state import GroupState, View, decode_state
 
-from .etcd_server import EtcdCluster
+from .etcd_server import EtcdCluster, served
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdCluster]:
-    cluster = EtcdCluster(tmp_path_factory.mktemp("etcd"))
-    cluster.start()
-    trio.run(cluster.ready)
-    yield cluster
-    cluster.stop()
+    yield from served(tmp_path_factory.mktemp("etcd"))
 
 
 def play(server: EtcdCluster, scene: Callable[[Etcd], Awaitable[None]]) -> None:

@@ -19,7 +19,7 @@ from rabbitish.server.cluster_place import cluster_place
 from rabbitish.server.clustered import Clustered
 from rabbitish.server.log import get_log
 from rabbitish.wire import methods
-from tests.cluster.etcd_server import EtcdCluster
+from tests.cluster.etcd_server import EtcdCluster, served
 from tests.server.support import Client
 
 _clusters = count(1)
@@ -27,11 +27,7 @@ _clusters = count(1)
 
 @pytest.fixture(scope="module")
 def etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdCluster]:
-    cluster = EtcdCluster(tmp_path_factory.mktemp("etcd"))
-    cluster.start()
-    trio.run(cluster.ready)
-    yield cluster
-    cluster.stop()
+    yield from served(tmp_path_factory.mktemp("etcd"))
 
 
 class Refused(Exception):

@@ -23,18 +23,14 @@ from rabbitish.store.record import Type
 from rabbitish.wire import methods
 from rabbitish.wire.frames import content_frames
 from rabbitish.wire.properties import Properties
-from tests.cluster.etcd_server import EtcdCluster, free_ports
+from tests.cluster.etcd_server import EtcdCluster, free_ports, served
 from tests.server.support import Client
 from tests.server.test_cluster_commands import Refused, Trio, cluster, play
 
 
 @pytest.fixture(scope="module")
 def etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdCluster]:
-    server = EtcdCluster(tmp_path_factory.mktemp("etcd"))
-    server.start()
-    trio.run(server.ready)
-    yield server
-    server.stop()
+    yield from served(tmp_path_factory.mktemp("etcd"))
 
 
 @asynccontextmanager
