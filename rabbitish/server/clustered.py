@@ -9,7 +9,6 @@ to it (front.py). Nothing here decides who leads: that is the protocol's, in clu
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -28,7 +27,6 @@ from rabbitish.cluster.protocol.state import node_of
 from rabbitish.cluster.protocol.timing import Timing
 from rabbitish.cluster.relay import open_relay
 from rabbitish.config import Settings
-from rabbitish.server.allocator import keep_freed_blocks
 from rabbitish.server.certificates import Certificates
 from rabbitish.server.cluster_place import JOURNAL, ClusterPlace, cluster_place, needed_in_sync
 from rabbitish.server.collector import Collector
@@ -42,6 +40,7 @@ from rabbitish.server.listener import ListenError, Opened, close_all, open_liste
 from rabbitish.server.log import Log, get_log
 from rabbitish.server.node import Node, open_disk
 from rabbitish.server.pace import LITTLE_BYTES, Pace
+from rabbitish.server.process import as_process
 from rabbitish.server.replicated import Replicated
 from rabbitish.server.rosters import roster_of
 from rabbitish.server.tls_door import TlsDoor
@@ -385,24 +384,11 @@ class Clustered:
 
 async def serve_clustered(settings: Settings, ready: Callable[[list[str]], None]) -> None:
     """Be a node of a cluster until SIGTERM or SIGINT; see node.serve."""
-    keep_freed_blocks()
-    Collector.begin()
     clustered = Clustered(settings, cluster_place(settings), get_log())
-
-    async def heed_signals() -> None:
-        async for number in signals:
-            if number != signal.SIGHUP:
-                clustered.stopping.set()
-                return
-            nursery.start_soon(clustered.reload)
 
     def is_ready(urls: list[str]) -> None:
         Collector.settle_down()
         ready(urls)
 
-    heeded = (signal.SIGTERM, signal.SIGINT, *([signal.SIGHUP] if settings.uses_tls else []))
-    with trio.open_signal_receiver(*heeded) as signals:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(heed_signals)
-            await clustered.run(is_ready)
-            nursery.cancel_scope.cancel()
+    async with as_process(settings, clustered.stopping, clustered.reload):
+        await clustered.run(is_ready)

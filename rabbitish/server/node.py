@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import signal
 import socket
 from collections.abc import Callable
 from functools import partial
@@ -21,7 +20,6 @@ from rabbitish.core.access import Access
 from rabbitish.core.access.policies import Policy
 from rabbitish.core.broker import Broker
 from rabbitish.errors import ConnectionFailure, ReplyCode
-from rabbitish.server.allocator import keep_freed_blocks
 from rabbitish.server.audit import AuditLog
 from rabbitish.server.certificates import Certificates
 from rabbitish.server.clock import WallClock
@@ -33,6 +31,7 @@ from rabbitish.server.keeper import JournalError, Keeper, Lead
 from rabbitish.server.link import Link, Socket
 from rabbitish.server.listener import SocketPeer, accept, close_all, has_room, open_listeners
 from rabbitish.server.log import Log, get_log
+from rabbitish.server.process import as_process
 from rabbitish.server.reactor import READ, Reactor
 from rabbitish.server.registrar import Registrar
 from rabbitish.server.rosters import RosterFile, RosterRecord, Rosters
@@ -398,22 +397,13 @@ def open_disk(settings: Settings, log: Log) -> RealDisk | None:
 
 
 async def serve(settings: Settings, ready: Callable[[list[str]], None]) -> None:
-    """Be the broker of this process until SIGTERM or SIGINT; `ready` gets the URLs. ListenError: it cannot listen.
-
-    With TLS, SIGHUP has the certificates read again; without, it ends the process as any that a terminal leaves behind.
-    """
-    keep_freed_blocks()
-    Collector.begin()
+    """Be the broker of this process until SIGTERM or SIGINT; `ready` gets the URLs. ListenError: it cannot listen."""
     stop = trio.Event()
     nodes: list[Node] = []
 
-    async def heed_signals() -> None:
-        async for number in signals:
-            if number != signal.SIGHUP:
-                stop.set()
-                return
-            for node in nodes:
-                nursery.start_soon(node.reload)
+    async def reload() -> None:
+        for node in nodes:
+            await node.reload()
 
     def is_ready(node: Node, urls: list[str]) -> None:
         nodes.append(node)
@@ -421,9 +411,5 @@ async def serve(settings: Settings, ready: Callable[[list[str]], None]) -> None:
         nursery.start_soon(Collector(node).run)
         ready(urls)
 
-    heeded = (signal.SIGTERM, signal.SIGINT, *([signal.SIGHUP] if settings.uses_tls else []))
-    with trio.open_signal_receiver(*heeded) as signals:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(heed_signals)
-            await run(settings, is_ready, stop, alone=True)
-            nursery.cancel_scope.cancel()
+    async with as_process(settings, stop, reload) as nursery:
+        await run(settings, is_ready, stop, alone=True)
