@@ -209,7 +209,7 @@ class Clustered:
 
             nursery.start_soon(take_part)
             await begun.wait()
-            self.part.replica.needed = self._needed_of
+            self.part.replica.needed = self._needed
             nursery.start_soon(self._watch_leader)
             nursery.start_soon(self._condenser.run)
             control = ControlSocket.open(None, self)
@@ -313,7 +313,7 @@ class Clustered:
         def govern(document: bytes) -> None:
             node.registrar.govern(roster_of(document))
 
-        lead = Replicated(self.part.replica, self._records, self.part.flush, self._needed, govern)
+        lead = Replicated(self.part.replica, self._records, self.part.flush, govern)
         self.part.lead = lead
         node.nursery.start_soon(lead.hand_over_lazily)
         node.nursery.start_soon(self._end_when_lost, node, epoch)
@@ -374,11 +374,7 @@ class Clustered:
             beginning.cancel()
             node.lose()
 
-    def _needed(self) -> int:
-        view = self.part.replica.view
-        return self._needed_of(len(view.state.replicas) if view is not None else 1)
-
-    def _needed_of(self, replicas: int) -> int:
+    def _needed(self, replicas: int) -> int:
         return needed_in_sync(self.place.min_in_sync, replicas)
 
 

@@ -57,19 +57,15 @@ class Replicated:
         replica: Replica,
         log: DiskLog,
         flush: Callable[[], None],
-        needed: Callable[[], int],
         govern: Callable[[bytes], None],
     ) -> None:
-        """`flush` has what was appended sent and synced. `needed`: how many replicas must be in sync. `govern`: see
-        Lead.
-        """
+        """`flush` has what was appended sent and synced. `govern`: see Lead."""
         self.coordinator: Coordinator = Begun(log.storage, log.epoch)
         self.govern = govern
         self._epoch = log.epoch
         self._replica = replica
         self._log = log
         self._flush = flush
-        self._needed = needed
         self._journal: Journal | None = None
         self._durable: Callable[[int], None] = lambda lsn: None
         self._wanted = 0  # what somebody waits for
@@ -88,11 +84,6 @@ class Replicated:
     def _leads(self) -> bool:
         leading = self._replica.leading
         return leading is not None and leading.epoch == self._epoch
-
-    @property
-    def short(self) -> bool:
-        """Whether too few replicas are in sync for anything to be confirmed."""
-        return self._replica.in_sync < self._needed()
 
     # ---- Writer
 
@@ -160,7 +151,7 @@ class Replicated:
     def advanced(self) -> None:
         """More is committed, or the in-sync set has changed."""
         journal, commit = self._journal, self._replica.commit
-        if journal is None or self.short or not self._leads:
+        if journal is None or self._replica.short or not self._leads:
             return
         last = size = 0
         while self._handed and self._handed[0][0] <= commit:

@@ -156,6 +156,11 @@ class Replica:
         """How many are in the in-sync set, as far as the leader knows; 0 where it does not lead."""
         return len(self.leading.state.isr) if self.leading is not None else 0
 
+    @property
+    def short(self) -> bool:
+        """Whether fewer are in sync than a confirm needs, as far as the leader knows; True where it does not lead."""
+        return self.leading is None or self.in_sync < self.needed(len(self.leading.state.replicas))
+
     def may_deliver(self, now: int) -> bool:
         """Whether consumers may get what is committed (R12)."""
         return self.leading is not None and self.running and self.leading.may_deliver(now)
