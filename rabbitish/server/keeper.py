@@ -171,6 +171,7 @@ class Keeper:
 
     async def caught_up(self) -> None:
         """Wait until everything that was recorded is on disk, and all who wait for it have been told."""
+        self.journal.close_gathering()
         await self.reached(max(self._node.hub.wanted, self.journal.last_lsn))
 
     def _go_further(self) -> trio.Event:

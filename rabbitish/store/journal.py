@@ -16,10 +16,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import groupby
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
-from rabbitish.store.bodies import Ranges, encode_of_queue, ranges_of
+from rabbitish.store.bodies import Ranges, encode_of_queue
 from rabbitish.store.files import Disk, File
+from rabbitish.store.gathering import Gathering, Numbered
 from rabbitish.store.mixed import Mixed
 from rabbitish.store.record import (
     HEAD,
@@ -35,19 +36,12 @@ from rabbitish.store.segments import WEIGHT_BYTES, Segment, Segments
 
 # At most so many ranges in one record, so that purging a million makes no record of megabytes.
 _RANGES_AT_ONCE = 2048
-# How many messages one record says the same of, about.
+# What was told of so many messages is appended before more is.
 _GATHERED_AT_MOST = 4096
 # Pieces from this size on are written by themselves.
 LARGE_BYTES = 64 * 1024
 # Stands for the head of a large message's record until the writer has worked out its checksum.
 _HEAD_TO_COME = bytes(HEAD.size)
-
-
-class Numbered(Protocol):
-    """A message, as far as records name it."""
-
-    lsn: int
-    size: int
 
 
 class Batch(NamedTuple):
@@ -134,8 +128,7 @@ class Journal:
         self._segment: Segment
         self._name = ""  # of its file
         self._first = False
-        self._gathering: tuple[Type, int, int] | None = None  # kind, queue and flags of the record that is open
-        self._gathered: dict[int, int] = {}  # the sizes of the messages in it, by number
+        self._gathering = Gathering()
         self._large: dict[int, _Large] = {}  # messages among what is not closed yet, by number
         self._pieces: list[bytes] = []
         self._unclosed = 0  # bytes of these
@@ -169,40 +162,33 @@ class Journal:
 
     def _make_room(self) -> None:
         """What is appended next is a record of its own, in a segment that is not full."""
-        if self._gathering is not None:
+        if self._gathering.count:
             self.close_gathering()
         if self._filled >= self.segment_bytes:
             self._begin_segment()
 
-    def gather(self, kind: Type, queue: int, flags: int, messages: Sequence[Numbered]) -> None:
-        """Append a record of messages of a queue, or add them to the last one if that says the same of others.
-
-        What a REMOVE leaves of segments is counted when the record is closed, for all of it at once.
-        Who has a number of theirs, as `last_lsn`, must have called `close_gathering` first, to be sure that all he
-        means is in records up to there.
-        """
-        if self._gathering != (kind, queue, flags) or len(self._gathered) >= _GATHERED_AT_MOST:
+    def delivered(self, queue: int, messages: Sequence[Numbered]) -> None:
+        """Have it appended that consumers were handed these, together with what else is gathered."""
+        if not self._gathering.count or self._gathering.count >= _GATHERED_AT_MOST:
             self._make_room()
-            if not self._pieces:
-                self._mark()
-            self.last_lsn += 1
-            self._gathering = (kind, queue, flags)
-        gathered = self._gathered
-        for message in messages:
-            gathered[message.lsn] = message.size
+        self._gathering.deliver(queue, messages)
+
+    def removed(self, queue: int, reason: int, messages: Sequence[Numbered]) -> None:
+        """The same of messages that have left. What that leaves of segments is counted when it is appended."""
+        if not self._gathering.count or self._gathering.count >= _GATHERED_AT_MOST:
+            self._make_room()
+        self._gathering.remove(queue, reason, messages)
 
     def close_gathering(self) -> None:
-        """Nothing more goes into the last record."""
-        if self._gathering is None:
+        """Append what has gathered, so that `last_lsn` stands for all that was told."""
+        if not self._gathering.count:
             return
-        (kind, queue, flags), self._gathering = self._gathering, None
-        gathered, self._gathered = self._gathered, {}
-        self.last_lsn -= 1  # which was taken for it
-        lsns = sorted(gathered)
-        ranges = ranges_of(lsns)
-        self._append_ranges(kind, queue, flags, ranges)
-        if kind is Type.REMOVE:
-            self.segments.left(queue, ranges, [gathered[lsn] for lsn in lsns])
+        gathered, self._gathering = self._gathering, Gathering()
+        for queue, ranges in gathered.delivered():
+            self._append_ranges(Type.DELIVERED, queue, 0, ranges)
+        for queue, reason, ranges, sizes in gathered.removed():
+            self._append_ranges(Type.REMOVE, queue, reason, ranges)
+            self.segments.left(queue, ranges, sizes)
 
     def append_snapshot(self, kind: Type, *body: bytes) -> None:
         """Append a record of the snapshot that begins a segment, however large that becomes."""
@@ -318,7 +304,7 @@ class Journal:
     @property
     def waiting(self) -> bool:
         """Whether there is anything to write."""
-        return bool(self._pieces or self._batches)  # before what is being gathered there is a mark at least
+        return bool(self._pieces or self._batches or self._gathering.count)
 
     def take(self) -> list[Batch]:
         """Everything that is to be written now; `write` it, then say `written` and `synced`."""

@@ -224,7 +224,7 @@ class JournalRecorder:
     def removed(self, queue: Queue, messages: Sequence[Message], reason: Reason) -> None:
         """See Recorder."""
         journal = self._journal
-        journal.gather(Type.REMOVE, self._numbers[queue], _REASON_NUMBERS[reason], messages)
+        journal.removed(self._numbers[queue], _REASON_NUMBERS[reason], messages)
         if journal.holds_large and reason is Reason.ACKNOWLEDGED:
             for message in messages:
                 journal.done_with(message.lsn)
@@ -237,7 +237,7 @@ class JournalRecorder:
 
     def delivered(self, queue: Queue, messages: Sequence[Message]) -> None:
         """See Recorder."""
-        self._journal.gather(Type.DELIVERED, self._numbers[queue], 0, messages)
+        self._journal.delivered(self._numbers[queue], messages)
 
     def returned(self, queue: Queue, message: Message, returns: int) -> None:
         """See Recorder."""

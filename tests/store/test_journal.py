@@ -125,8 +125,8 @@ def test_what_left_is_counted_message_by_message_when_its_record_is_closed() -> 
     large = publish(journal, size=5000)
     publish(journal, size=5000)
     (segment,) = journal.segments.all
-    journal.gather(Type.REMOVE, 1, 0, [Numbered(large, 5000)])
-    journal.gather(Type.REMOVE, 1, 0, [Numbered(small)])
+    journal.removed(1, 0, [Numbered(large, 5000)])
+    journal.removed(1, 0, [Numbered(small)])
     journal.close_gathering()
     assert (segment.counts, segment.weights) == ({1: 2}, {1: 5100 + 2 * WEIGHT_BYTES})
     assert list(segment.removed) == [1, small, 1, 1, large, 1]
@@ -139,26 +139,51 @@ def test_the_same_said_of_several_is_one_record() -> None:
     write(journal)
     before = journal.last_lsn
     for numbers in ([first + 4], [first, first + 1], [first + 2]):
-        journal.gather(Type.REMOVE, 1, 0, messages(numbers))
-        assert (journal.last_lsn, journal.waiting) == (before + 2, True)  # a mark comes first
-    journal.gather(Type.REMOVE, 1, 3, messages([first + 3]))  # for another reason
-    journal.gather(Type.REMOVE, 2, 3, messages([first + 3]))  # from another queue
-    journal.gather(Type.DELIVERED, 2, 3, messages([20]))
+        journal.removed(1, 0, messages(numbers))
+        assert journal.waiting
+    journal.removed(1, 3, messages([first + 3]))  # for another reason
+    journal.removed(2, 3, messages([first + 3]))  # from another queue
+    journal.delivered(2, messages([20]))
     lsn = publish(journal)
-    journal.gather(Type.DELIVERED, 2, 3, messages([21]))
+    journal.delivered(2, messages([21]))
     journal.close_gathering()  # somebody asked how far the journal is
-    journal.gather(Type.DELIVERED, 2, 3, messages([22]))
-    assert journal.last_lsn == lsn + 2
+    journal.delivered(2, messages([22]))
+    assert journal.last_lsn == lsn + 1
     write(journal)
     assert gathered(disk.read(segment_name(1))) == [
-        (before + 2, Type.REMOVE, (1, 0, (first, 3, first + 4, 1))),
-        (before + 3, Type.REMOVE, (1, 3, (first + 3, 1))),
-        (before + 4, Type.REMOVE, (2, 3, (first + 3, 1))),
-        (before + 5, Type.DELIVERED, (2, 3, (20, 1))),
-        (lsn + 1, Type.DELIVERED, (2, 3, (21, 1))),
-        (lsn + 2, Type.DELIVERED, (2, 3, (22, 1))),
+        (before + 2, Type.DELIVERED, (2, 0, (20, 1))),  # a mark comes first
+        (before + 3, Type.REMOVE, (1, 0, (first, 3, first + 4, 1))),
+        (before + 4, Type.REMOVE, (1, 3, (first + 3, 1))),
+        (before + 5, Type.REMOVE, (2, 3, (first + 3, 1))),
+        (lsn + 1, Type.DELIVERED, (2, 0, (21, 1))),
+        (lsn + 2, Type.DELIVERED, (2, 0, (22, 1))),
     ]
     assert not journal.waiting
+
+
+def test_of_what_left_right_after_it_was_handed_out_only_that_is_told() -> None:
+    disk = FakeDisk()
+    journal = journal_on(disk, segment_bytes=1 << 20)
+    first = publish(journal, 1, 2, count=3)
+    journal.delivered(1, messages([first, first + 1]))
+    journal.removed(2, 0, messages([first + 1]))  # from another queue
+    journal.removed(1, 0, messages([first]))
+    write(journal)
+    journal.removed(1, 0, messages([first + 1]))
+    write(journal)
+    journal.delivered(1, messages([first + 2]))
+    journal.removed(1, 0, messages([first + 2]))
+    before = journal.last_lsn
+    journal.close_gathering()
+    assert journal.last_lsn == before + 2  # and a mark
+    write(journal)
+    assert [what for _, *what in gathered(disk.read(segment_name(1)))] == [
+        [Type.DELIVERED, (1, 0, (first + 1, 1))],
+        [Type.REMOVE, (2, 0, (first + 1, 1))],
+        [Type.REMOVE, (1, 0, (first, 1))],
+        [Type.REMOVE, (1, 0, (first + 1, 1))],
+        [Type.REMOVE, (1, 0, (first + 2, 1))],
+    ]
 
 
 def test_very_much_that_is_the_same_is_several_records() -> None:
@@ -166,8 +191,8 @@ def test_very_much_that_is_the_same_is_several_records() -> None:
     journal = journal_on(disk, segment_bytes=1 << 20)
     before = journal.last_lsn
     lsns = list(range(100, 10_100, 2))
-    journal.gather(Type.DELIVERED, 1, 0, messages(reversed(lsns)))
-    journal.gather(Type.DELIVERED, 1, 0, messages([99]))
+    journal.delivered(1, messages(reversed(lsns)))
+    journal.delivered(1, messages([99]))
     write(journal)
     found = gathered(disk.read(segment_name(1)))
     assert [lsn for lsn, _, _ in found] == [before + 1 + n for n in range(len(found))]
