@@ -35,10 +35,10 @@ class Consumer(Protocol):
     def room(self) -> int:
         """How many messages it can take now."""
 
-    def deliver(self, lane: Lane, first: int, messages: Sequence[Message], returns: int, step: int = 1) -> int:
+    def deliver(self, lane: Lane, first: int, messages: list[Message], returns: int, step: int = 1) -> int:
         """Take messages of the positions `first`, `first + step` and so on; their bytes.
 
-        They came back `returns` times before.
+        They came back `returns` times before. The list is the consumer's when this is over.
         """
 
     def options_changed(self, now: int) -> None:
@@ -143,6 +143,17 @@ class Consumers:
         """It has no room; no turns before it has."""
         self._leave(consumer)
         consumer.waiting = True
+
+    def set_aside_all(self, full: Sequence[Consumer]) -> None:
+        """None of these has room, of those whose turns come first."""
+        priority, turns = next(iter(self.turns.items()))
+        if len(full) == len(turns):
+            del self.turns[priority]
+        else:
+            for consumer in full:
+                del turns[consumer]
+        for consumer in full:
+            consumer.waiting = True
 
     def _leave(self, consumer: Consumer) -> None:
         turns = self.turns.get(consumer.priority)

@@ -28,7 +28,7 @@ EXPIRED, REJECTED, MAXLEN, DELIVERY_LIMIT = Reason.EXPIRED, Reason.REJECTED, Rea
 class Leaving(Holdings, ABC):
     """What a queue holds and how that leaves it."""
 
-    __slots__ = ("_host", "deleted", "dirty", "waiting", "waiting_bytes")
+    __slots__ = ("_host", "acknowledged", "deleted", "dirty", "waiting", "waiting_bytes")
 
     _host: Host
     deleted: bool
@@ -36,6 +36,8 @@ class Leaving(Holdings, ABC):
     waiting: int
     """How many dead letters wait until somebody takes them, among those that are unacked."""
     waiting_bytes: int
+    acknowledged: list[Message]
+    """What consumers are done with and is still counted as theirs, until the next `settle`."""
 
     @abstractmethod
     def mark(self) -> None:
@@ -55,7 +57,7 @@ class Leaving(Holdings, ABC):
 
     # ---- husks
 
-    def take_husks(self, messages: Sequence[Message]) -> Sequence[Message]:
+    def take_husks(self, messages: list[Message]) -> list[Message]:
         """What a consumer of a `crowded` queue should keep of messages that it was handed."""
         shelf = self._host.usage.shelf
         if shelf is None:
@@ -94,6 +96,12 @@ class Leaving(Holdings, ABC):
             self.forget_away(messages)
         if self.durable:
             self.record_removed(messages, Reason.ACKNOWLEDGED)
+
+    def acknowledge_soon(self, messages: Sequence[Message]) -> None:
+        """A consumer is done with these messages: `acknowledge`, for all of a batch of input at once."""
+        self.acknowledged += messages
+        if not self.dirty:
+            self.mark()
 
     def keep_waiting(self, message: Message) -> None:
         """A dead letter has to wait: it counts as unacked, and for the limits as ready."""

@@ -82,6 +82,7 @@ class Queue(Leaving):
         self.deleted = False
         self.dirty = False
         self.waiting = self.waiting_bytes = 0
+        self.acknowledged: list[Message] = []
         self.due_at: int | None = None
         self.last_used = now
         self._handed_out_at = now
@@ -233,6 +234,9 @@ class Queue(Leaving):
 
         A message whose time is up is not delivered, but one with a TTL of 0 that a consumer waits for still is.
         """
+        if self.acknowledged:
+            acknowledged, self.acknowledged = self.acknowledged, []
+            self.acknowledge(acknowledged)
         expiring = self._may_expire
         more = self._expire(now, now) if expiring else False
         if not more and (ready := self.ready) and self.consumers.turns:
@@ -292,7 +296,8 @@ class Queue(Leaving):
             return 0
         step = len(takers)
         first, messages, returns = self._take_run(lane, each * step)
-        full = self.ready > len(messages)  # whether it will be asked again who has room
+        asked_again = self.ready > len(messages)  # who has room
+        full: list[Consumer] = []
         held: list[Message] = []
         for place, (consumer, room) in enumerate(takers):
             share = messages[place::step]
@@ -301,8 +306,10 @@ class Queue(Leaving):
             else:
                 self.unacked_bytes += consumer.deliver(lane, first + place, share, returns, step)
                 held += share
-                if full and room == each:
-                    self.consumers.set_aside(consumer)
+                if room == each:
+                    full.append(consumer)
+        if asked_again:
+            self.consumers.set_aside_all(full)
         self._book_held(held)
         return len(messages)
 

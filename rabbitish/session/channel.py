@@ -209,12 +209,16 @@ class Channel:
     def ack(self, taken: list[Run]) -> None:
         """The peer is done with these; if that takes long it is not heard before all is done."""
         if len(taken) == 1:
-            run = taken[0]
-            self._acked(run.queue, run.consumer, run.held())
+            self.ack_run(taken[0])
         elif _are_many(taken, _ACKED_AT_ONCE):
             self.session.occupy(_in_pieces(self.ack_at_once, taken, _ACKED_AT_ONCE))
         else:
             self.ack_at_once(taken)
+
+    def ack_run(self, run: Run) -> None:
+        """The peer is done with these; their queue is, with whatever else it is done with, at the end of the batch."""
+        self._release(run.consumer, run.count)
+        run.queue.acknowledge_soon(run.held())
 
     def ack_at_once(self, taken: list[Run]) -> None:
         """The peer is done with these."""

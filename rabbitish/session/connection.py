@@ -21,7 +21,7 @@ from rabbitish.errors import AMQPError, ChannelError, ConnectionFailure, ReplyCo
 from rabbitish.session import basic, handshake, modes, topology  # noqa: F401  (they fill the table of methods)
 from rabbitish.session.channel import Channel
 from rabbitish.session.channel0 import RUNNING, decode_on_0, unexpected
-from rabbitish.session.fastlane import Template, take_fast
+from rabbitish.session.fastlane import Template, take_fast, take_only_ack
 from rabbitish.session.hub import Hub, Log, Peer
 from rabbitish.session.outbox import Outbox
 from rabbitish.session.patience import Patience
@@ -98,6 +98,8 @@ class Session:
         if self.state == "closed":
             return
         try:
+            if take_only_ack(self, data):
+                return
             if self.state == "header":
                 data = self._header(data)
             if data:

@@ -103,7 +103,7 @@ class ChannelConsumer:
         """The peer has read enough of what was sent."""
         self.queue.wake(self)
 
-    def deliver(self, lane: Lane, first: int, messages: Sequence[Message], returns: int, step: int = 1) -> int:
+    def deliver(self, lane: Lane, first: int, messages: list[Message], returns: int, step: int = 1) -> int:
         """Send messages; see core.consumer.Consumer."""
         channel, outbox = self.channel, self._outbox
         number, frame_max = channel.number, channel.session.frame_max
@@ -135,17 +135,16 @@ class ChannelConsumer:
             channel.tracer.delivered(channel, self.queue.name, sent, self, redelivered=redelivered)
         return size
 
-    def _hold(self, lane: Lane, position: int, messages: Sequence[Message], returns: int, step: int) -> None:
+    def _hold(self, lane: Lane, position: int, messages: list[Message], returns: int, step: int) -> None:
         channel, queue = self.channel, self.queue
         count = len(messages)
         now = 0
         if self.timeout_ms is not None:
             now = channel.session.broker.now  # the session may not have been called for long
             channel.session.broker.deadlines.ask(self, now + self.timeout_ms)
-        if queue.crowded:
-            messages = queue.take_husks(messages)
+        held = cast("list[Message | None]", queue.take_husks(messages) if queue.crowded else messages)
         first = channel.last_delivery_tag + 1
-        channel.unacked.add(Run(first, queue, lane, position, list(messages), returns, self, now, step))
+        channel.unacked.add(Run(first, queue, lane, position, held, returns, self, now, step))
         self.unacked += count
         channel.consumer_unacked += count
 

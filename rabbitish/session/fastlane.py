@@ -111,6 +111,18 @@ def take_fast(session: Session) -> None:
     parser.pos = pos
 
 
+def take_only_ack(session: Session, data: bytes) -> bool:
+    """Handle what has arrived if that is one basic.ack and nothing else; False: nothing was done."""
+    return (
+        len(data) == _ACK_FRAME
+        and session.state == "running"
+        and not session.busy
+        and not session.parser.data
+        and data.startswith(_ACK, 3)
+        and _take_ack(session, data, 0)
+    )
+
+
 def _take_ack(session: Session, buf: bytes, pos: int) -> bool:
     """Take the basic.ack at `pos`; False: that is for the generic path."""
     if len(buf) - pos < _ACK_FRAME or buf[pos] != FRAME_METHOD or buf[pos + _ACK_FRAME - 1] != FRAME_END:
@@ -119,8 +131,14 @@ def _take_ack(session: Session, buf: bytes, pos: int) -> bool:
     if channel is None or not channel.plain:
         return False
     tag, flags = _ack(buf, pos + _ACK_ARGUMENTS_AT)
+    if not flags & 1:
+        run = channel.unacked.take(tag)
+        if run is None:
+            return False
+        channel.ack_run(run)
+        return True
     try:
-        channel.ack(channel.take_unacked(tag, multiple=flags & 1 == 1))
+        channel.ack(channel.take_unacked(tag, multiple=True))
     except AMQPError:  # it took nothing: the generic path finds the same fault and says so
         return False
     return True

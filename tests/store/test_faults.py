@@ -324,7 +324,7 @@ def write_anew(life: Life) -> None:
             life.client.send(methods.BasicReject(delivery_tag=tag, requeue=False))
         elif number % 7:
             life.leave(life.book.of("r", body))
-            life.client.send(methods.BasicAck(delivery_tag=tag))
+            life.settle(methods.BasicAck(delivery_tag=tag))
     life.rewritten = life.world.compact()
     life.hear()
     life.publish(b"very last", queues=("r",))

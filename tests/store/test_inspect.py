@@ -113,8 +113,8 @@ def test_messages_and_what_became_of_them() -> None:
     lsn = first.lsn
     one = {"queue": ORDERS, "messages": 1}
     assert [about.about for about in looked(disk, type=Type.REMOVE)] == [
-        {**one, "reason": "acknowledged", "ranges": [[lsn, 1]]},
         {**one, "reason": "rejected", "ranges": [[third.lsn, 1]]},
+        {**one, "reason": "acknowledged", "ranges": [[lsn, 1]]},  # as of a batch of input all are
         {"queue": BILLS, "messages": 2, "reason": "purged", "ranges": [[lsn, 2]]},
     ]
     assert [about.about for about in looked(disk, type=Type.DELIVERED)] == [
