@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from rabbitish.server.node import Node
 
 
+# Of a peer who had less than this to say the last time little is read: to make room for much costs as much as to read.
+_TERSE_BYTES = 1024
+_LITTLE_READ_BYTES = 4096
 # As much is read at once of a large body.
 _LARGE_READ_BYTES = 1024 * 1024
 # From this size on few parts are sent without being joined first.
@@ -58,12 +61,14 @@ class Link:
         "_done",
         "_hard_limit",
         "_is_ahead",
+        "_little_bytes",
         "_node",
         "_over",
         "_read_bytes",
         "_rest",
         "_sent_all",
         "_sock",
+        "_terse",
         "_watching",
         "closed",
         "session",
@@ -80,7 +85,9 @@ class Link:
         self._rest = _NOTHING  # taken from the outbox and not yet sent
         self._watching = 0
         self._is_ahead = False  # when that was last asked
+        self._terse = True  # it had little to say the last time
         self._read_bytes = session.settings.read_bytes
+        self._little_bytes = min(_LITTLE_READ_BYTES, self._read_bytes)
         # Deliveries stop at the high mark. Beyond several of those the peer piles up answers to what it keeps sending.
         self._hard_limit = 4 * session.settings.outbox_bytes_high
 
@@ -130,9 +137,14 @@ class Link:
     def _read(self) -> None:
         session = self.session
         try:
-            # More at once of a large body; the rest of it is what will come.
-            size = self._read_bytes if session.arriving < _LARGE_BYTES else _LARGE_READ_BYTES
-            data = self._sock.recv(min(size, _AHEAD_READ_BYTES) if self._is_ahead else size)
+            if self._terse:
+                size = self._little_bytes
+            else:  # more at once of a large body; the rest of it is what will come
+                size = self._read_bytes if session.arriving < _LARGE_BYTES else _LARGE_READ_BYTES
+                if self._is_ahead and size > _AHEAD_READ_BYTES:
+                    size = _AHEAD_READ_BYTES
+            data = self._sock.recv(size)
+            self._terse = len(data) < (size if self._terse else _TERSE_BYTES)
         except BlockingIOError:
             return
         except OSError:  # a reset is one way to hang up
@@ -199,7 +211,10 @@ class Link:
                 sent = self._sock.send(data)
             except BlockingIOError:
                 pass
-            rest = memoryview(data)[sent:] if sent < len(data) else _NOTHING
+            if sent == len(data):
+                outbox.sent(sent, now)
+                return
+            rest = memoryview(data)[sent:]
         else:  # large bodies need not be copied together
             parts = outbox.take_parts()
             with contextlib.suppress(BlockingIOError):
