@@ -115,13 +115,10 @@ class Consumers:
         turns = next(iter(self.turns.values()))
         if len(turns) > _MOST_IN_A_ROUND or len({id(consumer.channel) for consumer in turns}) < len(turns):
             return []
-        able: list[tuple[Consumer, int]] = []
-        for consumer in list(turns):
-            room = consumer.room()
-            if room > 0:
-                able.append((consumer, room))
-            else:
-                self.set_aside(consumer)
+        asked = [(consumer, consumer.room()) for consumer in turns]
+        able = [one for one in asked if one[1] > 0]
+        if len(able) < len(asked):
+            self.set_aside_all([consumer for consumer, room in asked if room <= 0])
         return able
 
     def rotate(self) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import trio
 
-from rabbitish.server.reactor import READ, WRITE
+from rabbitish.server.poller import READ, WRITE
 from rabbitish.session.connection import Session
 
 if TYPE_CHECKING:

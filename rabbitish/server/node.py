@@ -31,8 +31,9 @@ from rabbitish.server.keeper import JournalError, Keeper, Lead
 from rabbitish.server.link import Link, Socket
 from rabbitish.server.listener import SocketPeer, accept, close_all, has_room, open_listeners
 from rabbitish.server.log import Log, get_log
+from rabbitish.server.poller import READ
 from rabbitish.server.process import as_process
-from rabbitish.server.reactor import READ, Reactor
+from rabbitish.server.reactor import Reactor
 from rabbitish.server.registrar import Registrar
 from rabbitish.server.rosters import RosterFile, RosterRecord, Rosters
 from rabbitish.server.tls_door import TlsDoor

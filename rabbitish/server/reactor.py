@@ -13,14 +13,14 @@ it with `call_soon`, wherever it waits.
 from __future__ import annotations
 
 import contextlib
-import selectors
 import socket
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol, TypeAlias, cast
 
 import trio
+
+from rabbitish.server.poller import READ, Event, Ready, new_poller
 
 # Everybody else in the event loop gets a turn after this long; after longer where that is nothing but the broker's own,
 # since the turn costs as much as a few messages.
@@ -33,28 +33,21 @@ _LINGER_SECONDS = 0.001
 # So much longer than it took to hear them others go first before those that are ahead are heard again.
 _OTHERS_SHARE = 8
 
-READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 
-_Event: TypeAlias = "tuple[selectors.SelectorKey, int]"
+class _Waker:
+    """The reactor's end of the pair by which other threads wake it."""
 
+    ahead = False
 
-class Ready(Protocol):
-    """What is told of its socket's events."""
+    def __init__(self, sock: socket.socket, woken: Callable[[], None]) -> None:
+        self._sock = sock
+        self._woken = woken
 
-    def fileno(self) -> int: ...
+    def fileno(self) -> int:
+        return self._sock.fileno()
 
     def on_ready(self, events: int) -> None:
-        """The socket can be read (READ) or written (WRITE), or has failed (either)."""
-
-    @property
-    def ahead(self) -> bool:
-        """Whether those for whom its messages are should be heard first, as they cannot keep up with it."""
-
-
-class Selector(Protocol):
-    """A selector of the standard library that can itself be waited for."""
-
-    def fileno(self) -> int: ...
+        self._woken()
 
 
 class Reactor:
@@ -78,25 +71,20 @@ class Reactor:
         self._rest = rest
         self._linger = _LINGER_SECONDS if linger else 0.0
         self._slice_seconds = _LONG_SLICE_SECONDS if linger else _SLICE_SECONDS
-        self._selector = selectors.DefaultSelector()
+        self._poller = new_poller()
         self._over = False
         self._ahead_from = 0.0  # when those that are ahead have their turn, though others are ready
         self._calls: deque[Callable[[], None]] = deque()
         self._woken, self._wake = socket.socketpair()
         self._woken.setblocking(False)
         self._wake.setblocking(False)
-        self._selector.register(self._woken, READ)
+        self._poller.watch(_Waker(self._woken, self._called), 0, READ)
 
     def watch(self, who: Ready, before: int, events: int) -> None:
         """Tell `who` of these events from now on instead of those `before`; 0: of none."""
         if self._over:
             return
-        if not before:
-            self._selector.register(who, events, who)
-        elif events:
-            self._selector.modify(who, events, who)
-        else:
-            self._selector.unregister(who)
+        self._poller.watch(who, before, events)
 
     def call_soon(self, call: Callable[[], None]) -> None:
         """Have something called in the event loop; from any thread."""
@@ -107,7 +95,7 @@ class Reactor:
     async def run(self) -> None:
         """Take events for ever."""
         try:
-            fileno = cast("Selector", self._selector).fileno()
+            fileno = self._poller.fileno()
             while True:
                 await trio.lowlevel.wait_readable(fileno)
                 self._slice()
@@ -117,7 +105,7 @@ class Reactor:
     def close(self) -> None:
         """Wait for nothing any more."""
         self._over = True
-        self._selector.close()
+        self._poller.close()
         self._woken.close()
         self._wake.close()
 
@@ -128,22 +116,21 @@ class Reactor:
             self._rest()
 
     def _take_events(self) -> None:
-        select, linger = self._selector.select, self._linger
+        poll, linger = self._poller.poll, self._linger
         now = self._clock()
         end = now + self._slice_seconds
         while now <= end:
-            events = select(linger)
+            events = poll(linger)
             if not events:
                 return
-            others: list[_Event] = []
-            ahead: list[_Event] = []
+            others: list[Event] = []
+            ahead: list[Event] = []
             for event in events:
-                who = event[0].data
-                (ahead if event[1] == READ and who and who.ahead else others).append(event)
+                (ahead if event[1] == READ and event[0].ahead else others).append(event)
             self._handle_in_turn(others, ahead)
             now = self._clock()
 
-    def _handle_in_turn(self, others: list[_Event], ahead: list[_Event]) -> None:
+    def _handle_in_turn(self, others: list[Event], ahead: list[Event]) -> None:
         """Let a queue's consumers have their say before those that make it longer still."""
         if others:
             self._handle(others)
@@ -157,7 +144,7 @@ class Reactor:
 
     def take_ready(self) -> bool:
         """Handle what is ready by now, without waiting; False: nothing was. For whoever cannot wait for its turn."""
-        events = [] if self._over else self._selector.select(0)
+        events = [] if self._over else self._poller.poll(0)
         if events:
             try:
                 self._handle(events)
@@ -165,14 +152,11 @@ class Reactor:
                 self._rest()
         return bool(events)
 
-    def _handle(self, events: list[_Event]) -> None:
+    def _handle(self, events: list[Event]) -> None:
         self._begin()
         try:
-            for key, event in events:
-                if key.data is None:
-                    self._called()
-                else:
-                    key.data.on_ready(event)
+            for who, event in events:
+                who.on_ready(event)
         finally:
             self._end()
 

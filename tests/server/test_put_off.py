@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from rabbitish.server import node
-from rabbitish.server.reactor import READ
+from rabbitish.server.poller import READ
 from rabbitish.wire import methods
 from rabbitish.wire.frames import content_frames
 from rabbitish.wire.properties import Properties

@@ -8,7 +8,8 @@ from contextlib import ExitStack
 
 import pytest
 
-from rabbitish.server.reactor import READ, Reactor
+from rabbitish.server.poller import READ
+from rabbitish.server.reactor import Reactor
 
 WORK = 5  # what it takes to hear one of them, by the clock of these tests
 
