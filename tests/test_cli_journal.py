@@ -13,7 +13,7 @@ from random import Random
 
 import pytest
 from click.testing import CliRunner, Result
-from store.wreck import Found, Journaled, MemoryDisk, flip_some, grow, hit, records
+from store.wreck import Found, Journaled, MemoryDisk, flip_some, grown, hit, records
 
 from rabbitish.cli import main
 from rabbitish.store.files import RealDisk
@@ -48,7 +48,7 @@ def contents(path: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def sound() -> MemoryDisk:
-    return grow(5).disk
+    return grown(5)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from rabbitish.store.resync import Place
 from rabbitish.wire import methods
 from tests.session.harness import START
 
-from .wreck import FRAMES, ROUTE, Journaled, MemoryDisk, codec, grow, hit, journal_of, publish, records
+from .wreck import FRAMES, ROUTE, Journaled, MemoryDisk, codec, grow, grown, hit, journal_of, publish, records
 
 SEEDS = range(6)
 
@@ -64,7 +64,7 @@ BILLS = {"number": 2, "vhost": "/", "name": "bills"}
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_every_record_is_told_of_in_order(seed: int) -> None:
-    disk = grow(seed).disk
+    disk = grown(seed)
     told = [(one.file, one.offset, one.bytes, one.lsn, one.epoch, one.type) for one in looked(disk)]
     assert told == [
         (one.file, one.record.start, len(one.raw), one.record.lsn, one.record.epoch, one.record.type)
@@ -190,7 +190,7 @@ def test_a_queue_whose_name_is_nowhere_has_its_number() -> None:
 
 
 def test_from_a_record_on_and_so_many() -> None:
-    disk = grow(0).disk
+    disk = grown(0)
     every = [one.lsn for one in looked(disk)]
     assert [one.lsn for one in looked(disk, first_lsn=every[50])] == every[50:]
     assert [one.lsn for one in looked(disk, first_lsn=every[50], limit=3)] == every[50:53]
@@ -227,7 +227,7 @@ def looked_until_damage(disk: MemoryDisk, **wanted: object) -> tuple[list[Entry]
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_reading_stops_at_damage(seed: int) -> None:
-    disk = grow(seed).disk
+    disk = grown(seed)
     every = records(disk)
     damaged = every[30 + seed]
     hit(disk, damaged, every[60])
@@ -237,16 +237,16 @@ def test_reading_stops_at_damage(seed: int) -> None:
 
 
 def test_a_torn_tail_is_called_so() -> None:
-    disk = grow(0).disk
+    disk = grown(0)
     last = disk.segments()[-1]
     disk.truncate(last, len(disk.files[last]) - 1)
     every, place = looked_until_damage(disk)
     assert place.torn
-    assert len(every) == len(records(grow(0).disk)) - 1
+    assert len(every) == len(records(grown(0))) - 1
 
 
 def test_a_file_that_is_deleted_meanwhile() -> None:
-    disk = grow(0).disk
+    disk = grown(0)
     found = inspect(disk, codec(), Wanted())
     next(found)
     gone = disk.segments()[1]
@@ -272,7 +272,7 @@ def test_a_message_that_makes_no_sense_is_damage(bodies: bool) -> None:
 
 
 def test_heads_alone_are_no_records() -> None:
-    disk = grow(0).disk
+    disk = grown(0)
     for file in disk.segments():
         disk.truncate(file, SEGMENT_HEAD_BYTES)
     told, place = looked_until_damage(disk)

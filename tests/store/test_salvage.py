@@ -32,7 +32,7 @@ from .wreck import (
     codec,
     declared_of,
     flip_some,
-    grow,
+    grown,
     hit,
     journal_of,
     name,
@@ -78,7 +78,7 @@ def world_with_queue(*names: str) -> Journaled:
 
 @pytest.mark.parametrize("seed", range(10))
 def test_a_sound_journal_comes_out_the_same(seed: int) -> None:
-    disk = grow(seed).disk
+    disk = grown(seed)
     report, new = salvaged(disk)
     assert whole(new) == whole(disk)
     assert (report.lost, report.torn, report.again) == ([], [], {})
@@ -90,7 +90,7 @@ def test_a_sound_journal_comes_out_the_same(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(10))
 def test_pieces_add_up_as_in_recovery(seed: int) -> None:
-    disk = grow(seed).disk
+    disk = grown(seed)
     pieces = Pieces(codec(), PublishReader(codec()))
     scanned = scan(disk, pieces.visit)
     pieces.finish(scanned.segments)
@@ -102,7 +102,7 @@ def test_pieces_add_up_as_in_recovery(seed: int) -> None:
 
 
 def test_a_torn_tail_is_no_loss() -> None:
-    disk = grow(0).disk
+    disk = grown(0)
     last = disk.segments()[-1]
     disk.truncate(last, len(disk.files[last]) - 3)
     report, new = salvaged(disk)
@@ -113,7 +113,7 @@ def test_a_torn_tail_is_no_loss() -> None:
 
 
 def test_salvaging_twice_changes_nothing() -> None:
-    disk = grow(1).disk
+    disk = grown(1)
     flip_some(disk, Random(1), 10)
     _, once = salvaged(disk)
     report, twice = salvaged(once)
@@ -122,7 +122,7 @@ def test_salvaging_twice_changes_nothing() -> None:
 
 
 def test_a_broker_lives_on_with_what_was_salvaged() -> None:
-    disk = grow(2).disk
+    disk = grown(2)
     flip_some(disk, Random(2), 10)
     _, new = salvaged(disk)
     world = Journaled(new)
@@ -168,7 +168,7 @@ def losses_are_told(sound: MemoryDisk, report: Salvaged, new: MemoryDisk) -> Non
 @pytest.mark.parametrize("seed", range(40))
 def test_of_flipped_bits_only_the_damaged_records_are_lost(seed: int) -> None:
     random = Random(seed)
-    sound = grow(seed % 20, restarts=seed % 3).disk
+    sound = grown(seed % 20, restarts=seed % 20 % 3)
     disk = sound.copy()
     flipped = flip_some(disk, random, random.choice((1, 1, 2, 5, 20)))
     report, new = salvaged(disk)
@@ -184,7 +184,7 @@ def test_of_flipped_bits_only_the_damaged_records_are_lost(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(50))
 def test_of_anything_that_may_happen_to_files_what_is_whole_is_kept(seed: int) -> None:
     random = Random(seed)
-    sound = grow(seed % 20, restarts=seed % 3).disk
+    sound = grown(seed % 20, restarts=seed % 20 % 3)
     disk = sound.copy()
     ways = [wreck(disk, random) for _ in range(random.choice((1, 1, 2, 3)))]
     report, new = salvaged(disk)
@@ -311,7 +311,7 @@ def test_a_hole_that_nothing_explains_may_hold_anything() -> None:
 
 
 def test_a_segment_that_is_missing() -> None:
-    sound = grow(4, restarts=0).disk
+    sound = grown(4, restarts=0)
     disk = sound.copy()
     gone = disk.segments()[1]
     disk.unlink(gone)
@@ -326,7 +326,7 @@ def test_a_segment_that_is_missing() -> None:
 
 
 def test_at_the_ends_of_a_journal_nobody_can_tell_how_much_is_lost() -> None:
-    sound = grow(4, restarts=0).disk
+    sound = grown(4, restarts=0)
     disk = sound.copy()
     first = disk.segments()[0]
     disk.files[first][: SEGMENT_HEAD_BYTES + 100] = bytes(SEGMENT_HEAD_BYTES + 100)
@@ -353,7 +353,7 @@ def snapshots(disk: MemoryDisk) -> list[Found]:
 
 @pytest.mark.parametrize("kind", [Type.SNAPSHOT, Type.SNAPSHOT_END, Type.QUEUE_NEW, Type.BOUND, Type.EXCHANGE_NEW])
 def test_a_snapshot_with_a_hole_takes_nothing_away(kind: Type) -> None:
-    sound = grow(6, restarts=0).disk
+    sound = grown(6, restarts=0)
     disk = sound.copy()
     last = disk.segments()[-1]
     hit(disk, *(one for one in snapshots(disk) if one.file == last and one.record.type is kind))
@@ -363,7 +363,7 @@ def test_a_snapshot_with_a_hole_takes_nothing_away(kind: Type) -> None:
 
 
 def test_what_was_declared_in_a_hole_is_known_from_the_next_snapshot() -> None:
-    sound = grow(6, restarts=0).disk
+    sound = grown(6, restarts=0)
     disk = sound.copy()
     last = disk.segments()[-1]
     declared = [one for one in records(disk) if one.file != last and Type.VHOST_NEW <= one.record.type < Type.PUBLISH]
@@ -641,7 +641,7 @@ class FailingFile(MemoryFile):
 
 
 def test_no_broker_starts_on_half_of_what_was_salvaged() -> None:
-    disk = grow(3).disk
+    disk = grown(3)
     fail_at = refused = 0
     while True:
         fail_at += 1
@@ -660,7 +660,7 @@ def test_no_broker_starts_on_half_of_what_was_salvaged() -> None:
 
 @pytest.mark.parametrize("text", [b"", b'{"storage_id": "x", "epoch": 70}'])
 def test_the_epoch_goes_on(text: bytes) -> None:
-    disk = grow(0).disk
+    disk = grown(0)
     before = max(one.record.epoch for one in records(disk))
     disk.files["node.json"] = bytearray(text)
     _, new = salvaged(disk)

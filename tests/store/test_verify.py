@@ -22,6 +22,7 @@ from .wreck import (
     codec,
     flip_some,
     grow,
+    grown,
     hit,
     is_refused,
     journal_of,
@@ -50,7 +51,7 @@ def places(disk: MemoryDisk) -> list[Place]:
 
 def small(*, restarts: int = 0) -> MemoryDisk:
     """A short journal of a few segments."""
-    return grow(3, steps=14, segment_bytes=900, restarts=restarts).disk
+    return grown(3, steps=14, segment_bytes=900, restarts=restarts)
 
 
 def the_one(disk: MemoryDisk) -> Place:
@@ -77,7 +78,7 @@ def test_a_sound_journal_is_sound(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_what_is_in_each_segment(seed: int) -> None:
-    disk = grow(seed).disk
+    disk = grown(seed)
     found = {report.file: report for report in verified(disk).segments}
     assert list(found) == disk.segments()
     for file, report in found.items():
@@ -147,7 +148,7 @@ def test_each_byte_is_watched_over() -> None:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_damage_takes_no_more_than_its_record(seed: int) -> None:
-    disk = grow(seed).disk
+    disk = grown(seed)
     whole = len(records(disk))
     last = disk.segments()[-1]
     some = Random(seed).sample([one for one in records(disk) if one.file != last], 5)
@@ -287,7 +288,7 @@ def test_a_file_under_another_name() -> None:
 
 
 def test_a_disk_that_cannot_read_some_of_a_file() -> None:
-    disk = grow(1, restarts=0).disk
+    disk = grown(1, restarts=0)
     file = disk.segments()[1]
     disk.bad[file] = 5000
     found = verify(disk, codec())

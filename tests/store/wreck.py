@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from random import Random
 from typing import NamedTuple
 
@@ -54,7 +55,6 @@ class MemoryFile:
         self._contents += data
 
     def sync(self) -> None: ...
-
     def close(self) -> None: ...
 
 
@@ -113,6 +113,8 @@ class MemoryDisk:
 
 class Journaled(World):
     """A broker with a journal, and its clients."""
+
+    checks_always = False  # since much is held for long
 
     def __init__(self, disk: MemoryDisk, *, segment_bytes: int = BYTES) -> None:
         super().__init__()
@@ -421,7 +423,18 @@ def grow(seed: int, *, steps: int = 120, segment_bytes: int = BYTES, restarts: i
             client = world.client()
     client.hang_up()
     world.settle()
+    world.broker.check()
     return world
+
+
+def grown(seed: int, **how: int) -> MemoryDisk:
+    """What `grow` leaves, to be damaged at will; each life is lived once."""
+    return _grown(seed, **how).copy()
+
+
+@cache
+def _grown(seed: int, **how: int) -> MemoryDisk:
+    return grow(seed, **how).disk
 
 
 def _consume(world: Journaled, client: Client, random: Random) -> None:
