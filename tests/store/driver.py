@@ -72,7 +72,7 @@ class Durable(World):
         while True:
             self.broker.settle(self.now)
             self._settled += 1
-            if self._settled % 4 == 0:  # which reads everything
+            if self._settled % 12 == 0:  # which reads everything
                 self.broker.check()
             touched, self.hub.touched = self.hub.touched, []
             for session in touched:

@@ -9,8 +9,8 @@ at any step as well. Queues keep next to nothing in memory, and segments are wri
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from collections.abc import Callable, Iterator
-from itertools import count
 
 import pytest
 
@@ -19,6 +19,7 @@ from rabbitish.store.record import Type, parse_segment_name
 from rabbitish.wire import methods
 from rabbitish.wire.method import Method
 from tests.session.client import publication
+from tests.thorough import part_of
 
 from .driver import Durable, State, state_of
 from .fake_disk import CREATE, RENAME, SYNC, UNLINK, WRITE, FakeDisk
@@ -26,7 +27,6 @@ from .made import kinds
 
 SEGMENT_BYTES = 700
 POWER_LOSSES = int(os.environ.get("RABBITISH_POWER_LOSSES", "3"))
-STRIDE = int(os.environ.get("RABBITISH_FAULT_STRIDE", "2"))  # 1: more of them, in twice the time
 PERSISTENT = 2
 
 GONE, MAYBE, THERE = "gone", "maybe", "there"
@@ -361,14 +361,26 @@ def what_is_left(disk: FakeDisk, number: int, power_losses: int) -> Iterator[Cal
         yield lambda fail_at, seed=seed: disk.power_lost(1000 * number + seed, fail_at=fail_at)  # type: ignore[misc]
 
 
-def faults(every: int = 1) -> Iterator[tuple[FakeDisk, Book]]:
-    """The script with a fault at each step, one after the other, and once without; or at every so many-th step."""
-    for number in count(1, every):
+def steps() -> list[str]:
+    """What the script does to a disk that does not fail."""
+    disk = FakeDisk()
+    live(disk, Book())
+    return disk.steps
+
+
+def faults(every: int, one_in: int) -> Iterator[tuple[int, FakeDisk, Book]]:
+    """The script with a fault at every so many-th step, of each kind, or at some of those; and once without."""
+    kinds: dict[str, list[int]] = defaultdict(list)
+    for number, step in enumerate(steps(), 1):
+        kinds[step].append(number)
+    for number in sorted(number for kind in kinds.values() for number in part_of(kind[::every], one_in)):
         disk, book = FakeDisk(fail_at=number, seed=number), Book()
         live(disk, book)
-        yield disk, book
-        if not disk.failed:
-            return
+        assert number in kinds[disk.failed]
+        yield number, disk, book
+    disk, book = FakeDisk(), Book()
+    live(disk, book)
+    yield 0, disk, book
 
 
 def test_the_script_touches_everything() -> None:
@@ -390,7 +402,7 @@ def test_the_script_touches_everything() -> None:
         seen.update(kinds(disk.read(name)))
     assert seen == set(Type) - {Type.VHOST_GONE, Type.ACCESS}  # which come with administration, not with traffic
     assert set(disk.steps) == {CREATE, WRITE, SYNC, RENAME, UNLINK}
-    assert life.rewritten >= 2
+    assert len(disk.steps) > 200 and life.rewritten >= 2
     assert disk.reads and any(name.startswith("spill-") for name in gone)
     known = [copy.known for copy in book.copies]
     assert known.count(THERE) >= 5 and known.count(GONE) >= 10 and known.count(MAYBE) <= 3
@@ -400,18 +412,16 @@ def test_the_script_touches_everything() -> None:
 
 def test_a_fault_at_every_step() -> None:
     failed: set[str] = set()
-    number = 0
-    for number, (disk, book) in enumerate(faults(), 1):
+    for number, disk, book in faults(1, one_in=10):
         failed.add(disk.failed)
         for left in what_is_left(disk, number, POWER_LOSSES):
             book.check(Durable(left(0), segment_bytes=SEGMENT_BYTES))
-    assert number > 200
     assert failed == {CREATE, WRITE, SYNC, RENAME, UNLINK, ""}
 
 
 def test_a_fault_in_the_recovery_from_every_fault() -> None:
     """The broker that starts after a fault, begins its segment and deletes old ones, fails at each of its steps."""
-    for number, (disk, book) in enumerate(faults(every=3 * STRIDE), 1):
+    for number, disk, book in faults(6, one_in=6):
         for left in what_is_left(disk, number, POWER_LOSSES // 3):
             step = 0
             while True:
@@ -429,7 +439,7 @@ def test_a_fault_in_the_recovery_from_every_fault() -> None:
 @pytest.mark.parametrize("left", ["killed", "power_lost"])
 def test_a_second_life_after_every_fault(left: str) -> None:
     """What a recovered broker promises it keeps as well, and it keeps what the one before it had promised."""
-    for number, (disk, book) in enumerate(faults(every=2 * STRIDE), 1):
+    for number, disk, book in faults(4, one_in=6):
         found = disk.killed() if left == "killed" else disk.power_lost(number)
         world = Durable(found, segment_bytes=SEGMENT_BYTES)
         book.check(world)
