@@ -59,7 +59,6 @@ class Durable(World):
         self.hub.durable = self.journal.durable_lsn
         self.broker.narrow_windows(window_bytes)
         self._dead: list[str] = []
-        self._settled = 0
 
     def settle(self) -> None:
         """See World. OSError: the disk failed; the broker would stop."""
@@ -71,9 +70,7 @@ class Durable(World):
     def _settle(self) -> None:
         while True:
             self.broker.settle(self.now)
-            self._settled += 1
-            if self._settled % 12 == 0:  # which reads everything
-                self.broker.check()
+            self.look_through()
             touched, self.hub.touched = self.hub.touched, []
             for session in touched:
                 session.listed = False

@@ -54,7 +54,6 @@ class Life(World):
         self.disk = disk
         self.now = now
         self.failures: list[Exception] = []
-        self._settled = 0
         self.codec = WireCodec(self.hub.properties)
         self.recovered = recover(
             disk,
@@ -82,9 +81,7 @@ class Life(World):
     def _settle(self) -> None:
         while True:
             self.broker.settle(self.now)
-            self._settled += 1
-            if self._settled % 8 == 0:  # which reads everything
-                self.broker.check()
+            self.look_through()
             touched, self.hub.touched = self.hub.touched, []
             for session in touched:
                 session.listed = False

@@ -184,7 +184,7 @@ class Machine(World):
     def _settle(self) -> None:
         while True:
             self.broker.settle(self.now)
-            self.broker.check()
+            self.look_through()
             touched, self.hub.touched = self.hub.touched, []
             for session in touched:
                 session.listed = False

@@ -12,12 +12,13 @@ from rabbitish.store.record import HEAD, SEGMENT_HEAD_BYTES, JournalDamaged, dec
 from rabbitish.store.scan import NEW_SUFFIX
 from rabbitish.wire import methods
 from tests.session.harness import START
+from tests.thorough import seeds
 
 from .fake_disk import Contents, FakeDisk, FakeFile
 from .lives import SEGMENT_BYTES, Life, MemoryDisk, QueueState, declared_of, queues_of, segments_of
 from .workload import QUEUES, Workload
 
-SEEDS = 8 * max(1, int(os.environ.get("RABBITISH_EXPLORE", "0")))
+SEEDS = len(seeds(3, 8)) * max(1, int(os.environ.get("RABBITISH_EXPLORE", "0")))
 ALWAYS_READ = 1 << 30  # no journal is too large to be read
 
 

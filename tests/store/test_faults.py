@@ -412,7 +412,7 @@ def test_the_script_touches_everything() -> None:
 
 def test_a_fault_at_every_step() -> None:
     failed: set[str] = set()
-    for number, disk, book in faults(1, one_in=10):
+    for number, disk, book in faults(1, one_in=14):
         failed.add(disk.failed)
         for left in what_is_left(disk, number, POWER_LOSSES):
             book.check(Durable(left(0), segment_bytes=SEGMENT_BYTES))
@@ -421,7 +421,7 @@ def test_a_fault_at_every_step() -> None:
 
 def test_a_fault_in_the_recovery_from_every_fault() -> None:
     """The broker that starts after a fault, begins its segment and deletes old ones, fails at each of its steps."""
-    for number, disk, book in faults(6, one_in=6):
+    for number, disk, book in faults(6, one_in=12):
         for left in what_is_left(disk, number, POWER_LOSSES // 3):
             step = 0
             while True:

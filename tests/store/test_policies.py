@@ -12,6 +12,7 @@ from rabbitish.store.checkpoint import NAME
 from rabbitish.store.inspect import Entry, Wanted, inspect
 from rabbitish.store.salvage import salvage
 from rabbitish.wire import methods
+from tests.thorough import seeds
 
 from .fake_disk import Contents
 from .lives import Life, MemoryDisk, queues_of
@@ -196,7 +197,7 @@ def test_a_dead_letter_of_the_restart_has_the_time_that_its_queue_gives_by_then(
     assert life.queue("dead").ready == 0
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", seeds(2, 4))
 def test_whatever_happened(seed: int) -> None:
     """Policies come and go among all that clients do, over restarts of both kinds."""
     life = Life(MemoryDisk())

@@ -8,11 +8,12 @@ from random import Random
 import pytest
 
 from rabbitish.store import journal, recorder
+from tests.thorough import seeds
 
 from .machine import small_pages
 from .random_lives import Life
 
-SEEDS = int(os.environ.get("RABBITISH_LIVES", "8"))
+SEEDS = int(os.environ.get("RABBITISH_LIVES", len(seeds(3, 8))))
 FIRST = int(os.environ.get("RABBITISH_LIVES_FIRST", "0"))
 
 

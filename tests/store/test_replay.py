@@ -19,11 +19,12 @@ from rabbitish.store.replay import Contents, Replay
 from rabbitish.store.scan import scan
 from rabbitish.store.segments import WEIGHT_BYTES
 from rabbitish.wire.properties import Properties
+from tests.thorough import seeds
 
 from .fake_disk import FakeDisk
 from .made import journal_on, write
 
-SEEDS = range(60)
+SEEDS = seeds(25, 60)
 
 
 @dataclass

@@ -18,6 +18,7 @@ from rabbitish.store.replay import Replay
 from rabbitish.store.scan import Scanned, scan
 from rabbitish.store.shelf import Stretches
 from rabbitish.wire.properties import Properties
+from tests.thorough import seeds
 
 from .bench import Bench, ranges
 from .fake_disk import FakeDisk
@@ -113,7 +114,7 @@ def test_damage_in_a_run_is_where_it_is(seed: int) -> None:
     whole = grown(seed, times=40)
     random = Random(seed)
     for name in sorted(whole.names()):
-        for _ in range(40):
+        for _ in seeds(10, 40):
             disk = whole.killed()
             disk.flip(name, random.randrange(len(whole.read(name))), random.randrange(8))
             outcomes = []
@@ -146,7 +147,7 @@ def test_a_run_ends_where_the_file_ends() -> None:
 # ---- into pages
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", seeds(5, 12))
 def test_pages_of_many_at_a_time_are_those_of_one_at_a_time(seed: int) -> None:
     random = Random(seed)
     replay, _ = both(grown(seed, times=1500 if seed < 2 else 200))[1]

@@ -17,6 +17,7 @@ from rabbitish.store.salvage import NothingToSalvage, Salvaged, salvage
 from rabbitish.store.scan import scan
 from rabbitish.store.verify import verify
 from rabbitish.wire import methods
+from tests.thorough import seeds
 
 from .wreck import (
     FRAMES,
@@ -76,7 +77,7 @@ def world_with_queue(*names: str) -> Journaled:
 # --- Nothing is damaged -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", seeds(5, 10))
 def test_a_sound_journal_comes_out_the_same(seed: int) -> None:
     disk = grown(seed)
     report, new = salvaged(disk)
@@ -88,7 +89,7 @@ def test_a_sound_journal_comes_out_the_same(seed: int) -> None:
     assert report.messages == sum(map(len, state.values()))
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", seeds(5, 10))
 def test_pieces_add_up_as_in_recovery(seed: int) -> None:
     disk = grown(seed)
     pieces = Pieces(codec(), PublishReader(codec()))
@@ -165,7 +166,7 @@ def losses_are_told(sound: MemoryDisk, report: Salvaged, new: MemoryDisk) -> Non
         assert kept == [message for message in before.get(queue, ()) if message in messages], "they are in order"
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", seeds(15, 40))
 def test_of_flipped_bits_only_the_damaged_records_are_lost(seed: int) -> None:
     random = Random(seed)
     sound = grown(seed % 20, restarts=seed % 20 % 3)
@@ -181,7 +182,7 @@ def test_of_flipped_bits_only_the_damaged_records_are_lost(seed: int) -> None:
     losses_are_told(sound, report, new)
 
 
-@pytest.mark.parametrize("seed", range(50))
+@pytest.mark.parametrize("seed", seeds(20, 50))
 def test_of_anything_that_may_happen_to_files_what_is_whole_is_kept(seed: int) -> None:
     random = Random(seed)
     sound = grown(seed % 20, restarts=seed % 20 % 3)

@@ -11,6 +11,7 @@ from rabbitish.session.content import PropertyCache, WireCodec
 from rabbitish.store.compaction import Compaction
 from rabbitish.store.record import SegmentHead, Type
 from rabbitish.store.segments import WEIGHT_BYTES, Segment, Segments
+from tests.thorough import seeds
 
 from .fake_disk import FakeDisk
 from .made import journal_on, publish, remove, write
@@ -139,7 +140,7 @@ class Books:
 
 
 @pytest.mark.parametrize("exact", [True, False])
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", seeds(8, 20))
 def test_whatever_comes_and_goes(seed: int, exact: bool) -> None:
     books = Books(seed, exact=exact)
     acts = [books.publish] * 8 + [books.remove] * 8 + [books.begin] * 2 + [books.take_dead, books.remove_queue]

@@ -12,6 +12,7 @@ from rabbitish.session.content import WireMessage
 from rabbitish.store.reader import PublishReader
 from rabbitish.store.record import JournalDamaged
 from rabbitish.store.spill import Spill
+from tests.thorough import seeds
 
 from .bench import PERSISTENT, TRANSIENT, Bench, Seen, loaded, ranges, seen
 from .fake_disk import UNLINK
@@ -306,7 +307,7 @@ def test_what_expired_in_the_spill_frees_it() -> None:
 # ---- everything at random
 
 
-@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize("seed", seeds(10, 30))
 def test_at_random(seed: int) -> None:
     """Pages of all kinds, read in any order and more than once, while others come and go."""
     random = Random(seed)

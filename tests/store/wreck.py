@@ -114,8 +114,6 @@ class MemoryDisk:
 class Journaled(World):
     """A broker with a journal, and its clients."""
 
-    checks_always = False  # since much is held for long
-
     def __init__(self, disk: MemoryDisk, *, segment_bytes: int = BYTES) -> None:
         super().__init__()
         self.disk = disk
