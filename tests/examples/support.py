@@ -84,10 +84,14 @@ class World:
             await self.broker.advance(virtual)
             self._clock.jump(virtual)
 
+    async def moment(self) -> None:
+        """Let others go on."""
+        await trio.sleep(_PAUSE_SECONDS)
+
     async def until(self, true: Callable[[], Awaitable[object]]) -> None:
         """Wait for what nobody tells: the state of another broker's queues."""
         while not await true():  # noqa: ASYNC110 (there is no event for it)
-            await trio.sleep(_PAUSE_SECONDS)
+            await self.moment()
 
     async def ready(self, queue: str, number: int) -> None:
         """Wait until so many messages are ready in a queue."""

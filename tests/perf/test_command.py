@@ -22,7 +22,6 @@ from rabbitish.wire.properties import Properties
 
 REPOSITORY = Path(__file__).parents[2]
 PATIENCE_SECONDS = 30
-ENVIRON = {key: value for key, value in os.environ.items() if not key.startswith("RABBITISH_")}
 
 
 def run(*arguments: str) -> Result:
@@ -184,16 +183,21 @@ class Broker:
             self.process.terminate()
 
 
+def environ() -> dict[str, str]:
+    """Ours, without settings."""
+    return {key: value for key, value in os.environ.items() if not key.startswith("RABBITISH_")}
+
+
 def start(*arguments: str, **pipes: int) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "rabbitish", *arguments]
-    return subprocess.Popen(command, cwd=REPOSITORY, env=ENVIRON, text=True, **pipes)
+    return subprocess.Popen(command, cwd=REPOSITORY, env=environ(), text=True, **pipes)
 
 
 def perf(*arguments: str) -> subprocess.CompletedProcess[str]:
     """A run from its start to its end."""
     command = [sys.executable, "-m", "rabbitish", "perf", *arguments]
     return subprocess.run(
-        command, cwd=REPOSITORY, env=ENVIRON, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False
+        command, cwd=REPOSITORY, env=environ(), capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False
     )
 
 
