@@ -90,7 +90,7 @@ class World:
 
     async def until(self, true: Callable[[], Awaitable[object]]) -> None:
         """Wait for what nobody tells: the state of another broker's queues."""
-        while not await true():  # noqa: ASYNC110 (there is no event for it)
+        while not await true():
             await self.moment()
 
     async def ready(self, queue: str, number: int) -> None:

@@ -23,6 +23,7 @@ import pytest
 import trio
 
 from tests.examples.support import PATIENCE_SECONDS, Running, delete
+from tests.thorough import part_of
 
 REPOSITORY = Path(__file__).parents[2]
 EXAMPLES = REPOSITORY / "examples"
@@ -238,7 +239,7 @@ def said(script: str, step: Step, url: str, folder: Path) -> bool:
     return all(line in program.output for line in step.lines)
 
 
-@pytest.mark.parametrize("script", PLAYS)
+@pytest.mark.parametrize("script", part_of(PLAYS, 4))
 def test_a_program_does_what_it_says(script: str, running: Running, tmp_path: Path) -> None:
     url, ours = running
     started: list[Program] = []

@@ -1,6 +1,6 @@
 """The real thing: a broker process with a data directory, killed while clients are at work, and started again.
 
-Rounds of killing: RABBITISH_KILLS (3 by default).
+Rounds of killing: RABBITISH_KILLS (2 by default).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from tests.store.fake_disk import CREATE, SYNC, WRITE, FakeDisk
 from tests.store.made import SMALL, journal_on, publish, remove, write
 
 PATIENCE_SECONDS = 20
-KILLS = int(os.environ.get("RABBITISH_KILLS", "3"))
+KILLS = int(os.environ.get("RABBITISH_KILLS", "2"))
 SMALL_SEGMENTS = ("--set", "journal_segment_bytes=65536")
 
 

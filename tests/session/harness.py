@@ -24,6 +24,7 @@ from rabbitish.core.message import Message
 from rabbitish.core.queue import Queue
 from rabbitish.session.connection import Session
 from rabbitish.session.hub import Hub
+from tests.thorough import THOROUGH
 
 from .client import Client
 
@@ -32,7 +33,11 @@ _EXPLORE = int(os.environ.get("RABBITISH_EXPLORE", "0"))
 
 
 def examples(count: int) -> hypothesis_settings:
-    """So many examples, always the same; with RABBITISH_EXPLORE=n, n times as many and other ones in every run."""
+    """So many examples or, unless RABBITISH_THOROUGH=1, a third of them, always the same.
+
+    With RABBITISH_EXPLORE=n it is n times as many, and other ones in every run.
+    """
+    count = count if THOROUGH or _EXPLORE else count // 3
     return hypothesis_settings(
         max_examples=count * max(_EXPLORE, 1),
         derandomize=not _EXPLORE,

@@ -12,7 +12,7 @@ from rabbitish.wire import methods
 from .client import Client
 from .harness import World
 
-MANY = 12_000  # deliveries, in runs of a hundred or so
+MANY = 9_000  # deliveries, in runs of a hundred or so
 
 ALL = {
     "ack": methods.BasicAck(delivery_tag=0, multiple=True),

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from rabbitish.values import Float32, Int8, Int16, Int64, Timestamp, UInt8, UInt16, UInt32
 from rabbitish.wire.methods import METHODS, Method
+from tests.thorough import THOROUGH
 
-relaxed = settings(deadline=None)
+relaxed = settings(deadline=None, max_examples=100 if THOROUGH else 40)
 """For tests whose single examples may be slow on a busy machine."""
 
 any_text = st.binary(max_size=255).map(lambda raw: raw.decode("utf-8", "surrogateescape"))
