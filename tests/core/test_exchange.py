@@ -12,6 +12,7 @@ from rabbitish.core.exchange import KINDS, Binding, DefaultExchange, Destination
 from rabbitish.core.message import Message
 from rabbitish.errors import ChannelError
 from rabbitish.values import Int64, Table
+from tests.thorough import seeds
 
 
 class FakeQueue:
@@ -268,7 +269,7 @@ steps = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=len(seeds(50, 150)))
 @given(st.sampled_from(sorted(KINDS)), steps, pattern_keys, tables)
 def test_any_history_routes_like_a_list_of_bindings(
     kind: str, history: list[tuple[str, int, str, Table]], key: str, headers: Table

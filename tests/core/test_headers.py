@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from rabbitish.core.headers import demand_of, offer_of, typed_table
 from rabbitish.errors import ChannelError, ReplyCode
 from rabbitish.values import Float32, Int8, Int16, Int64, Table, Timestamp, UInt8, UInt16, UInt32, Value
+from tests.thorough import seeds
 
 
 def met(arguments: Table, headers: Table) -> bool:
@@ -104,7 +105,7 @@ def equal(one: Value, other: Value) -> bool:
     return isinstance(one, bool) == isinstance(other, bool) and one == other
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=len(seeds(66, 200)))
 @given(
     st.sampled_from([None, "all", "any", "all-with-x", "any-with-x"]),
     st.dictionaries(names, scalars),

@@ -9,6 +9,7 @@ from rabbitish.core.exchange import Binding, DefaultExchange, Destination, Excha
 from rabbitish.core.message import Message
 from rabbitish.core.routing import collect, depends_on_headers
 from rabbitish.values import Table
+from tests.thorough import seeds
 
 
 class FakeQueue:
@@ -251,7 +252,7 @@ def fixpoint(net: Net, start: str, keys: list[str], headers: Table) -> set[str]:
         reached |= found & set(NAMES)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=len(seeds(66, 200)))
 @given(nets, exchange_names, st.lists(key_words, min_size=1, max_size=2), st.sampled_from(["1", "2", None]))
 def test_any_net_with_cycles_routes_like_the_fixpoint(
     net: tuple[list[tuple[str, str | None]], list[tuple[str, str, str, str]]],

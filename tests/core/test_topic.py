@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rabbitish.core.topic import TopicTrie
+from tests.thorough import seeds
 
 WORDS = ("", "a", "b", "*", "#")
 
@@ -59,13 +60,13 @@ def test_patterns(pattern: str, matching: list[str], not_matching: list[str]) ->
     assert [key for key in not_matching if matches(pattern, key)] == []
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=len(seeds(100, 300)))
 @given(keys, keys)
 def test_one_pattern_matches_as_defined(pattern: str, key: str) -> None:
     assert matches(pattern, key) == naive(words(pattern), words(key))
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=len(seeds(50, 150)))
 @given(
     st.lists(st.tuples(st.booleans(), keys, st.integers(0, 20)), max_size=40),
     st.lists(keys, min_size=1, max_size=5),
