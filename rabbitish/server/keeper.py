@@ -92,7 +92,9 @@ class Keeper:
         node.broker.usage.window_bytes = node.settings.queue_window_bytes
         self._syncer: Writer
         if lead is None:
-            self._syncer = Syncer(self.journal, self._durable, failed, node.reactor.call_soon)
+            self._syncer = Syncer(
+                self.journal, self._durable, failed, node.reactor.call_soon, node.reactor.publishers_wait
+            )
         else:
             self._syncer = lead.begin(self.journal, self._durable)
         node.hub.durable = self.journal.durable_lsn

@@ -128,6 +128,11 @@ class Link:
                 self._end()
 
     @property
+    def publishes(self) -> bool:
+        """See Ready."""
+        return self.session.publishes
+
+    @property
     def ahead(self) -> bool:
         """See Ready."""
         session = self.session

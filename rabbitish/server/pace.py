@@ -1,7 +1,8 @@
 """How fast a disk syncs, to know whether the event loop may do so itself.
 
 To wake a thread and to hear of it costs more than a fast disk takes. A disk that once took long is left to a thread for
-a while, so that nobody else waits for it: less than a hundredth of the time in all.
+a while, so that nobody else waits for it: less than a twentieth of the time in all. So is one that kept others waiting
+who publish; who publishes and waits for the confirm each time is served best without a thread.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ LITTLE_BYTES = 16 * 1024
 _FAST_SECONDS = 0.0003
 # After one that took longer than this a thread syncs for so many times as long.
 _SLOW_SECONDS = 0.001
-_DISTRUST = 100
+_DISTRUST = 20
+# After others had to wait a thread syncs for so long.
+_CROWDED_SECONDS = 0.05
 
 
 class Pace:
@@ -28,6 +31,10 @@ class Pace:
     def fast(self) -> bool:
         """Whether whoever has something else to do may sync a little by himself."""
         return self._average < _FAST_SECONDS and time.perf_counter() >= self._trusted_from
+
+    def crowded(self) -> None:
+        """Others were kept waiting."""
+        self._trusted_from = max(self._trusted_from, time.perf_counter() + _CROWDED_SECONDS)
 
     def timed(self, sync: Callable[[], None]) -> None:
         """Sync, wherever this runs, and remember how long it took. OSError: it failed, and says nothing of the pace."""

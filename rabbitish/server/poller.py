@@ -21,6 +21,10 @@ class Ready(Protocol):
         """The socket can be read (READ) or written (WRITE), or has failed (either)."""
 
     @property
+    def publishes(self) -> bool:
+        """Whether it publishes."""
+
+    @property
     def ahead(self) -> bool:
         """Whether those for whom its messages are should be heard first, as they cannot keep up with it."""
 

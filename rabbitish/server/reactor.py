@@ -37,7 +37,7 @@ _OTHERS_SHARE = 8
 class _Waker:
     """The reactor's end of the pair by which other threads wake it."""
 
-    ahead = False
+    ahead = publishes = False
 
     def __init__(self, sock: socket.socket, woken: Callable[[], None]) -> None:
         self._sock = sock
@@ -141,6 +141,10 @@ class Reactor:
             self._handle(ahead)
             now = self._clock()
             self._ahead_from = now + (now - began) * _OTHERS_SHARE
+
+    def publishers_wait(self) -> bool:
+        """Whether anybody who publishes has said something that is not heard yet."""
+        return any(who.publishes for who, _ in self._poller.poll(0))
 
     def take_ready(self) -> bool:
         """Handle what is ready by now, without waiting; False: nothing was. For whoever cannot wait for its turn."""

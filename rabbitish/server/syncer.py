@@ -28,7 +28,10 @@ _LAZY_SECONDS = 0.1
 
 
 class Syncer:
-    """Runs the writing side of a journal. `durable` and `failed` are called in the event loop."""
+    """Runs the writing side of a journal. `durable` and `failed` are called in the event loop.
+
+    `crowded` says whether anybody was kept waiting there who publishes.
+    """
 
     def __init__(
         self,
@@ -36,11 +39,13 @@ class Syncer:
         durable: Callable[[int], None],
         failed: Callable[[Exception], None],
         call_soon: Callable[[Callable[[], None]], None],
+        crowded: Callable[[], bool] = lambda: False,
     ) -> None:
         self._journal = journal
         self._durable = durable
         self._failed = failed
         self._call_soon = call_soon
+        self._crowded = crowded
         self._ready = threading.Condition()
         # what the loop hands to the thread
         self._batches: list[Batch] = []
@@ -110,6 +115,8 @@ class Syncer:
         except OSError as error:
             self._fail(error)
             return False
+        if self._crowded():
+            self._pace.crowded()
         self._asked = wanted
         self.delete(self._journal.synced(self._synced))
         return True

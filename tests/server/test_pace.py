@@ -27,16 +27,30 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def test_a_disk_is_trusted_until_a_sync_takes_long_and_again_a_hundred_times_as_long_after(clock: Clock) -> None:
+def test_a_disk_is_trusted_until_a_sync_takes_long_and_again_twenty_times_as_long_after(clock: Clock) -> None:
     disk = Pace()
 
     assert disk.fast
     disk.timed(partial(clock.passes, 0.002))
     assert not disk.fast
-    clock.passes(0.15)
+    clock.passes(0.03)
     assert not disk.fast
-    clock.passes(0.06)
+    clock.passes(0.02)
     assert disk.fast  # one slow sync is no slow disk
+
+
+def test_a_disk_that_kept_others_waiting_is_left_to_a_thread_for_a_while(clock: Clock) -> None:
+    disk = Pace()
+
+    disk.crowded()
+    clock.passes(0.04)
+    assert not disk.fast
+    clock.passes(0.02)
+    assert disk.fast
+    disk.timed(partial(clock.passes, 0.01))
+    disk.crowded()
+    clock.passes(0.1)
+    assert not disk.fast  # for what took long it was to be longer already
 
 
 def test_a_disk_that_is_slow_on_average_is_trusted_once_it_is_not(clock: Clock) -> None:

@@ -15,7 +15,7 @@ KINDS = [SelectorPoller, *([EpollPoller] if hasattr(select, "epoll") else [])]
 
 
 class Watched:
-    ahead = False
+    ahead = publishes = False
 
     def __init__(self) -> None:
         self.ours, self.theirs = socket.socketpair()

@@ -19,6 +19,7 @@ class Heard:
 
     def __init__(self, stage: Stage, name: str) -> None:
         self.stage, self.name, self.ahead = stage, name, name == "publisher"
+        self.publishes = self.ahead
         self.ours, self.theirs = socket.socketpair()
         for sock in (self.ours, self.theirs):
             sock.setblocking(False)
@@ -87,3 +88,13 @@ def test_who_is_not_ahead_waits_for_nobody(stage: Stage) -> None:
     consumer.say(3)
     for _ in range(3):
         assert sorted(stage.slice().split()) == ["(", "consumer", "publisher"]
+
+
+def test_who_publishes_waits_until_it_is_heard(stage: Stage) -> None:
+    publisher, consumer = Heard(stage, "publisher"), Heard(stage, "consumer")
+    consumer.say(1)
+    assert not stage.reactor.publishers_wait()
+    publisher.say(1)
+    assert stage.reactor.publishers_wait() and stage.reactor.publishers_wait()
+    stage.slice()
+    assert not stage.reactor.publishers_wait()

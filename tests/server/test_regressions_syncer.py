@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from rabbitish.server import pace
 from rabbitish.server import syncer as module
 from rabbitish.server.syncer import Syncer
 from rabbitish.store.journal import Journal
@@ -45,7 +46,8 @@ class Loop:
         self.journal = Journal(
             self.disk, Segments(), segment_bytes=1 << 20, next_sequence=1, next_lsn=1, epoch=1, snapshot=lambda _: None
         )
-        self.syncer = Syncer(self.journal, self.told.append, self.failures.append, self.calls.put)
+        self.crowded = False
+        self.syncer = Syncer(self.journal, self.told.append, self.failures.append, self.calls.put, lambda: self.crowded)
         self.journal.begin()
         self.kick(self.journal.last_lsn)
         while not self.told:
@@ -110,6 +112,21 @@ def test_what_nobody_waits_for_is_synced_though_more_comes_all_the_time(
         while loop.syncer._busy:
             loop.one_call()
     assert loop.told != before
+
+
+def test_what_others_had_to_wait_for_is_left_to_the_thread(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pace, "_CROWDED_SECONDS", 1e6)
+    monkeypatch.setattr(pace, "_FAST_SECONDS", 1e6)
+    monkeypatch.setattr(pace, "_SLOW_SECONDS", 1e6)
+    threads: list[threading.Thread] = []
+    plain = loop.file.sync
+    loop.file.sync = lambda: (threads.append(threading.current_thread()), plain())[1]  # type: ignore[method-assign]
+    for loop.crowded in (False, True, False):
+        lsn = loop.append(LITTLE, wanted=True)
+        while loop.journal.durable_lsn < lsn:
+            loop.one_call()
+    here = threading.current_thread()
+    assert [thread is here for thread in threads] == [True, True, False]
 
 
 def test_while_the_thread_syncs_nobody_else_does(loop: Loop) -> None:
