@@ -159,8 +159,10 @@ class Keeper:
         if more and not waited_for and journal.pending_bytes <= _LITTLE_BYTES:
             self.put_off = journal.waiting
             return False
-        self.put_off = False
+        if not more:
+            journal.close_gathering()
         safe = self._syncer.kick(node.hub.wanted)
+        self.put_off = more and journal.waiting
         if safe:
             self._tell(journal.durable_lsn)
         behind = journal.pending_bytes > node.settings.journal_backlog_bytes

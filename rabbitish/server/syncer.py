@@ -76,9 +76,9 @@ class Syncer:
         Called after every batch of input.
         """
         self._hoped = wanted
-        if self._busy or self._error is not None or not (self._journal.waiting or wanted > self._asked):
+        if self._busy or self._error is not None or not (self._journal.waiting_now or wanted > self._asked):
             return False
-        batches = self._journal.take()
+        batches = self._journal.take(everything=False)
         if len(batches) == 1 and not batches[0].first and batches[0].size <= LITTLE_BYTES:
             if wanted <= self._synced:
                 self._write_here(batches)

@@ -240,7 +240,7 @@ def _hand_over(session: Session, kind: Kind, batch: list[Message], *, alike: boo
     if recorder is not None and kind.durable:
         recorder.published(kind.durable, batch, session.now, alike=alike)
         if channel.confirms is not None:
-            channel.confirms.safe_at = recorder.position
+            channel.confirms.safe_at = batch[-1].lsn
     size = len(batch) * batch[0].size if alike else sum([message.size for message in batch])
     for target in targets:
         target.enqueue_alike(batch, size, session.now)

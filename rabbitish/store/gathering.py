@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
 
-from rabbitish.store.bodies import Ranges, ranges_of
+from rabbitish.store.bodies import REASONS, Ranges, ranges_of
+
+_ACKNOWLEDGED = REASONS.index("acknowledged")
 
 
 class Numbered(Protocol):
@@ -31,13 +33,15 @@ class Left(NamedTuple):
 class Gathering:
     """By numbers: of queues, reasons and messages."""
 
-    __slots__ = ("_delivered", "_removed", "count")
+    __slots__ = ("_delivered", "_removed", "count", "urgent")
 
     def __init__(self) -> None:
         self._delivered: dict[int, dict[int, int]] = {}
         self._removed: dict[tuple[int, int], dict[int, int]] = {}
         self.count = 0
         """How much was told; no fewer than are in here."""
+        self.urgent = False
+        """Whether any has left without being acknowledged: where it went instead may be told already."""
 
     def deliver(self, queue: int, messages: Sequence[Numbered]) -> None:
         """Consumers were handed these."""
@@ -51,6 +55,7 @@ class Gathering:
     def remove(self, queue: int, reason: int, messages: Sequence[Numbered]) -> None:
         """These have left."""
         self.count += len(messages)
+        self.urgent |= reason != _ACKNOWLEDGED
         removed = self._removed.get((queue, reason))
         if removed is None:
             removed = self._removed[queue, reason] = {}

@@ -160,9 +160,13 @@ class Journal:
             body = encode_of_queue(queue, flags, ranges[start : start + _RANGES_AT_ONCE])
             self._filled += self._append(kind, (body,), 1)
 
-    def _make_room(self) -> None:
-        """What is appended next is a record of its own, in a segment that is not full."""
-        if self._gathering.count:
+    def _make_room(self, *, behind_all: bool = True) -> None:
+        """What is appended next is in a segment that is not full, and, if wanted, behind all that has gathered.
+
+        Messages may come before acknowledgements and deliveries that were earlier: those are of other messages.
+        """
+        gathering = self._gathering
+        if gathering.count and (behind_all or gathering.urgent or self._filled >= self.segment_bytes):
             self.close_gathering()
         if self._filled >= self.segment_bytes:
             self._begin_segment()
@@ -196,7 +200,7 @@ class Journal:
 
     def publish(self, route: bytes, queues: Sequence[int], now: int, contents: Sequence[bytes], body_bytes: int) -> int:
         """Append messages whose contents are of one size, and whose bodies of `body_bytes`; the number of the first."""
-        self._make_room()
+        self._make_room(behind_all=False)
         if not self._pieces:
             self._mark()
         segment, count = self._segment, len(contents)
@@ -216,7 +220,7 @@ class Journal:
         self, route: bytes, queues: Sequence[int], now: int, contents: Sequence[bytes], mixed: Mixed
     ) -> int:
         """Append messages of which `mixed` says what each has of its own; the number of the first."""
-        self._make_room()
+        self._make_room(behind_all=False)
         if not self._pieces:
             self._mark()
         segment, count, lsn = self._segment, len(contents), self.last_lsn + 1
@@ -306,9 +310,19 @@ class Journal:
         """Whether there is anything to write."""
         return bool(self._pieces or self._batches or self._gathering.count)
 
-    def take(self) -> list[Batch]:
-        """Everything that is to be written now; `write` it, then say `written` and `synced`."""
-        self.close_gathering()
+    @property
+    def waiting_now(self) -> bool:
+        """Whether there is for whoever does not take everything."""
+        return bool(self._pieces or self._batches or self._gathering.urgent)
+
+    def take(self, *, everything: bool = True) -> list[Batch]:
+        """Everything that is to be written now; `write` it, then say `written` and `synced`.
+
+        Not `everything`: except acknowledgements and deliveries that still gather. Whoever takes so closes the
+        gathering in a moment; mostly what was delivered has been acknowledged by then, and is told of once.
+        """
+        if everything or self._gathering.urgent:
+            self.close_gathering()
         self._close_batch()
         batches, self._batches = self._batches, []
         return batches

@@ -30,7 +30,6 @@ from rabbitish.core.queue import Queue
 from rabbitish.core.vhost import Vhost
 from rabbitish.errors import ChannelError
 from rabbitish.values import Table
-
 from tests.thorough import seeds
 
 from .fakes import START, Held, ListConsumer, PlainMessage

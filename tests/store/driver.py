@@ -84,9 +84,10 @@ class Durable(World):
     def _step(self, *, at_once: bool = False) -> bool:
         """What the syncer does when it is told; False: there is nothing to do."""
         journal = self.journal
-        batches = journal.take()
+        waited_for = self.hub.wanted > journal.durable_lsn
+        batches = journal.take(everything=at_once or not waited_for)
+        at_once |= waited_for
         dead, self._dead = self._dead, []
-        at_once |= self.hub.wanted > journal.durable_lsn
         if not (batches or dead or (at_once and journal.written_lsn > journal.durable_lsn)):
             return False
         journal.delete(dead)

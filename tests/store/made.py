@@ -58,9 +58,9 @@ def remove(journal: Journal, lsn: int, queue: int = 1, *, count: int = 1, size: 
     journal.append(Type.REMOVE, encode_of_queue(queue, 0, (lsn, count)))
 
 
-def write(journal: Journal) -> list[str]:
+def write(journal: Journal, *, everything: bool = True) -> list[str]:
     """Write and sync what has gathered, and delete what may go then; the names of that."""
-    batches = journal.take()
+    batches = journal.take(everything=everything)
     journal.write(batches)
     journal.written(batches[-1].last_lsn, sum(len(batch.data) for batch in batches))
     journal.sync()

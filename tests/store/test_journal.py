@@ -511,3 +511,40 @@ def test_a_transient_message_leaves_no_trace() -> None:
     client.ask(methods.BasicGet(queue="q", no_ack=True))
     client.ask(methods.QueuePurge(queue="t"))
     assert world.journal.last_lsn == lsn
+
+
+def test_acks_and_deliveries_gather_on_while_messages_are_written() -> None:
+    disk = FakeDisk()
+    journal = journal_on(disk, segment_bytes=1 << 20)
+    first = publish(journal, 1, count=3)
+    journal.delivered(1, messages([first, first + 1]))
+    second = publish(journal, 1)
+    write(journal, everything=False)
+    journal.removed(1, 0, messages([first]))
+    assert journal.waiting and not journal.waiting_now and journal.take(everything=False) == []
+    third = publish(journal, 1)
+    write(journal, everything=False)
+    assert gathered(disk.read(segment_name(1))) == []
+    assert second < third == journal.last_lsn
+    journal.removed(1, 3, messages([second]))  # rejected: it may be in another queue by now
+    assert journal.waiting_now
+    publish(journal, 1)
+    write(journal, everything=False)
+    assert [what for _, *what in gathered(disk.read(segment_name(1)))] == [
+        [Type.DELIVERED, (1, 0, (first + 1, 1))],
+        [Type.REMOVE, (1, 0, (first, 1))],
+        [Type.REMOVE, (1, 3, (second, 1))],
+    ]
+    assert not journal.waiting
+
+
+def test_what_gathers_is_in_the_segment_that_was_begun_before() -> None:
+    disk = FakeDisk()
+    journal = journal_on(disk, segment_bytes=2_000)
+    first = publish(journal, 1)
+    journal.delivered(1, messages([first]))
+    while len(journal.segments.all) == 1:
+        publish(journal, 1)
+    write(journal)
+    assert [what for _, *what in gathered(disk.read(segment_name(1)))] == [[Type.DELIVERED, (1, 0, (first, 1))]]
+    assert gathered(disk.read(segment_name(2))) == []
