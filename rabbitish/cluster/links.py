@@ -8,6 +8,7 @@ connection that begins with RELAY brings a client and is somebody else's from th
 from __future__ import annotations
 
 import math
+import os
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -80,24 +81,39 @@ class _Connection:
 
     def __init__(self, peer: str = "") -> None:
         self.peer = peer
-        self._outgoing, self._queue = trio.open_memory_channel[Frame](_MOST_FRAMES)
+        self._outgoing, self._queue = trio.open_memory_channel[bytes](_MOST_FRAMES)
+        self._unsent = 0  # how many are in there, or were and are being sent
+        self._fd: int | None = None  # of the stream's socket, while `write` runs
         self.scope = trio.CancelScope()
 
     def send(self, frame: Frame) -> None:
+        """At once if the kernel takes it: whoever waits for a confirm waits for no turn of a task's."""
+        data = encode_frame(frame)
         try:
-            self._outgoing.send_nowait(frame)
-        except (trio.WouldBlock, trio.BrokenResourceError, trio.ClosedResourceError):
+            if self._fd is not None and not self._unsent:
+                with suppress(BlockingIOError):
+                    data = data[os.write(self._fd, data) :]
+            if data:
+                self._outgoing.send_nowait(data)
+                self._unsent += 1
+        except (OSError, trio.WouldBlock, trio.BrokenResourceError, trio.ClosedResourceError):
             self.scope.cancel()
 
     async def write(self, stream: trio.abc.Stream) -> None:
-        async for frame in self._queue:
-            parts = [encode_frame(frame)]
-            size = len(parts[0])
-            with suppress(trio.WouldBlock):
-                while size < READ_BYTES:
-                    parts.append(encode_frame(self._queue.receive_nowait()))
-                    size += len(parts[-1])
-            await stream.send_all(b"".join(parts))
+        if isinstance(stream, trio.SocketStream):
+            self._fd = stream.socket.fileno()
+        try:
+            async for data in self._queue:
+                parts = [data]
+                size = len(data)
+                with suppress(trio.WouldBlock):
+                    while size < READ_BYTES:
+                        parts.append(self._queue.receive_nowait())
+                        size += len(parts[-1])
+                await stream.send_all(b"".join(parts))
+                self._unsent -= len(parts)
+        finally:
+            self._fd = None
 
 
 class Links:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 # So little is written without a thread, and synced too while syncs take no longer than this on average.
 LITTLE_BYTES = 16 * 1024
-_FAST_SECONDS = 0.0003
+_FAST_SECONDS = 0.0005
 # After one that took longer than this a thread syncs for so many times as long.
 _SLOW_SECONDS = 0.001
 _DISTRUST = 20
