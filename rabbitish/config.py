@@ -277,6 +277,14 @@ class Settings:
     # of a busy machine it would be replaced for nothing; etcd grants no less than two seconds.
     cluster_ttl_s: int = within(2, 600, 5)
 
+    # How long a client of this node is kept waiting for a leader to go on with, before its connection is closed. Longer
+    # than it takes to replace a leader that froze, shorter than people take to restart what hangs.
+    gateway_patience_s: int = within(1, 3_600, 30)
+
+    # Publishes without a confirm that are kept for each such client, to be sent to the next leader; no more is read
+    # beyond that. What can be on its way to a disk at a time.
+    gateway_kept_bytes: int = within(64 * KIB, 64 * GIB, 64 * MIB)
+
     # --- Consumers ---------------------------------------------------------------------------------------------------
 
     # How long a delivery may stay unacknowledged before its consumer is cancelled and the message requeued, for queues

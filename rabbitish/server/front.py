@@ -1,8 +1,9 @@
 """The listeners of a node in a cluster: who comes in is served here where this node leads, else brought to who does.
 
-A connection that is brought is bytes both ways, a read at a time, TLS and all; the leader knows whose it is. While
-nobody leads a client waits, for as long as most of them wait for a broker's first word. When somebody else leads, what
-was brought to the last leader ends, as it does there: clients then connect anew, to any node.
+A connection that is brought goes through a Carrier, which opens its session anew where somebody else leads, here too:
+the client sees a pause. With TLS it is bytes both ways, a read at a time, which nobody understands but the leader; such
+a connection ends when that changes, and the client connects anew, to any node. While nobody leads a new client waits
+for as long as most of them wait for a broker's first word.
 """
 
 from __future__ import annotations
@@ -19,8 +20,12 @@ import trio
 from rabbitish.cluster.protocol.frames import Relay, Verdict
 from rabbitish.cluster.relay import BROKEN, READ_BYTES, RelayFailed, answer_relay, take_socket, unlimit
 from rabbitish.config import Settings
+from rabbitish.errors import ConnectionFailure
+from rabbitish.gateway.passport import decode_passport
+from rabbitish.server.carrying import Carrier
 from rabbitish.server.listener import Opened, SocketPeer, accept, close_all, has_room
 from rabbitish.server.log import Log, get_log
+from rabbitish.session.resuming import admit
 
 if TYPE_CHECKING:
     from rabbitish.server.node import Node
@@ -29,6 +34,8 @@ _PATIENCE_SECONDS = 10
 _AGAIN_SECONDS = 0.2
 # Who is about to lead lets the others wait so long before they are told to ask again; below what they have for asking.
 _HOLD_SECONDS = 1
+# Who was let in for less than this was not really.
+_STEADY_SECONDS = 1
 # What a client may still say after the leader has said its last word, before it is cut off.
 _LINGER_SECONDS = 5
 
@@ -60,7 +67,7 @@ class Front:
         self._dial = dial
         self._log = log or get_log()
         self._changed = trio.Event()
-        self._scopes: set[trio.CancelScope] = set()
+        self._scopes: dict[trio.CancelScope, Node | Leader | None] = {}
 
     # ---- who leads
 
@@ -79,20 +86,22 @@ class Front:
             self._change()
 
     def _change(self) -> None:
-        for scope in self._scopes:
-            scope.cancel()
+        where = self.node or self.leader
+        for scope, brought_to in self._scopes.items():
+            if brought_to is None or (where is not None and brought_to != where):
+                scope.cancel()
         self._changed.set()
         self._changed = trio.Event()
 
     @contextmanager
-    def _while_it_leads(self) -> Iterator[None]:
-        """What is done in here ends when somebody else leads."""
+    def _while_it_leads(self, where: Node | Leader | None = None) -> Iterator[None]:
+        """What is done in here ends when somebody else leads; without `where` also when it is not known who does."""
         with trio.CancelScope() as scope:
-            self._scopes.add(scope)
+            self._scopes[scope] = where
             try:
                 yield
             finally:
-                self._scopes.discard(scope)
+                del self._scopes[scope]
 
     # ---- who comes in here
 
@@ -136,29 +145,114 @@ class Front:
 
     async def _bring(self, sock: socket.socket, relay: Relay) -> Node | None:
         """Until the connection is over; the node that serves here, if there is one before anybody took it."""
+        try:
+            found, where = await self._reach(relay, trio.current_time() + _PATIENCE_SECONDS)
+        except RelayFailed as failed:
+            self._log.warning("no leader took a connection", client=_joined(relay.client), reason=str(failed))
+            return None
+        if found is None:
+            assert not isinstance(where, Leader)
+            return where
+        client = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
+        if relay.scheme == "amqp":
+            async with client:
+                await self._carry_on(client, relay, found, where)
+        else:
+            with self._while_it_leads():
+                await carry(client, found)
+        return None
+
+    async def _reach(self, relay: Relay, deadline: float) -> tuple[trio.SocketStream | None, Node | Leader]:
+        """The way to who leads, and who that is; no way to the node that serves here. RelayFailed: nobody, in time."""
         reason = "nobody leads"
-        with trio.move_on_after(_PATIENCE_SECONDS) as patience:
+        with trio.CancelScope(deadline=deadline):
             while self.node is None:
                 changed, leader = self._changed, self.leader
                 if leader is not None:
-                    with self._while_it_leads():
+                    with self._while_it_leads(leader):
                         try:
-                            stream = await self._dial(leader.address, relay)
+                            return await self._dial(leader.address, relay), leader
                         except RelayFailed as failed:
                             reason = f"{leader.node}: {failed}"
                             if failed.final:
                                 break
-                        else:
-                            patience.deadline = math.inf
-                            await carry(trio.SocketStream(trio.socket.from_stdlib_socket(sock)), stream)
-                    if patience.deadline == math.inf:
-                        return None
                 with trio.move_on_after(math.inf if leader is None else _AGAIN_SECONDS):
                     await changed.wait()
             else:
-                return self.node
-        self._log.warning("no leader took a connection", client=f"{relay.client[0]}:{relay.client[1]}", reason=reason)
-        return None
+                return None, self.node
+        raise RelayFailed(reason)
+
+    # ---- from leader to leader
+
+    async def _carry_on(
+        self, client: trio.SocketStream, relay: Relay, stream: trio.SocketStream, where: Node | Leader
+    ) -> None:
+        """Until the connection is over, whoever leads."""
+        carrier = Carrier(client, self._settings)
+        since, deadline = -math.inf, 0.0
+        while True:
+            with self._while_it_leads(where):
+                await carrier.exchange(stream)
+            if not carrier.goes_on:
+                if not (carrier.gone or carrier.gateway.over) and carrier.gateway.open:
+                    await carrier.give_up(f"the leader is gone, and {carrier.gateway.why_not or 'you are silent'}")
+                return
+            carrier.gateway.detach()
+            now = trio.current_time()
+            if now - since > _STEADY_SECONDS:  # else it was let in and turned out again, which must have an end
+                deadline = now + self._settings.gateway_patience_s
+            try:
+                reached = await self._reach_again(carrier, relay, deadline)
+            except RelayFailed as failed:
+                self._log.warning("a session cannot go on", client=_joined(relay.client), reason=str(failed))
+                await carrier.give_up(str(failed))
+                return
+            if reached is None:
+                return
+            stream, where = reached
+            since = trio.current_time()
+            carrier.gateway.attach()
+
+    async def _reach_again(
+        self, carrier: Carrier, relay: Relay, deadline: float
+    ) -> tuple[trio.SocketStream, Node | Leader] | None:
+        """The way of an open session to the next leader; None: the client is gone. RelayFailed: there is none."""
+        reached: tuple[trio.SocketStream, Node | Leader] | None = None
+        failure: RelayFailed | None = None
+        async with trio.open_nursery() as nursery:
+
+            async def keep_alive() -> None:
+                await carrier.keep_alive()
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(keep_alive)
+            passport = carrier.gateway.passport()
+            try:
+                reached = await self._reach_anew(relay._replace(session=passport), deadline)
+            except RelayFailed as failed:
+                failure = failed
+            nursery.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+        if carrier.gone and reached is not None:
+            await trio.aclose_forcefully(reached[0])
+            return None
+        return reached
+
+    async def _reach_anew(self, relay: Relay, deadline: float) -> tuple[trio.SocketStream, Node | Leader]:
+        stream, where = await self._reach(relay, deadline)
+        if stream is not None:
+            return stream, where
+        assert not isinstance(where, Leader)
+        peer, passport = SocketPeer(relay.client, relay.listener), decode_passport(relay.session)
+        try:
+            admit(where.hub, peer, passport)
+        except ConnectionFailure as refusal:
+            raise RelayFailed(refusal.text, final=True) from refusal
+        ours, theirs = socket.socketpair()
+        theirs.setblocking(False)
+        where.go_on(theirs, peer, passport, carried=False)
+        return trio.SocketStream(trio.socket.from_stdlib_socket(ours)), where
 
     # ---- who is brought here
 
@@ -174,10 +268,26 @@ class Front:
         elif relay.scheme not in ("amqp", "amqps") or (relay.scheme == "amqps" and node.tls is None):
             self._log.warning("a node brings connections that cannot be served here", scheme=relay.scheme)
             await answer_relay(stream, Verdict.REFUSED, f"does not serve {relay.scheme}")
+        elif relay.session:
+            await self._take_session(stream, relay, node)
         else:
             await answer_relay(stream, Verdict.TAKEN)
             if self.node is node:
                 _let_in(node, relay.scheme, take_socket(stream), SocketPeer(relay.client, relay.listener))
+
+    async def _take_session(self, stream: trio.abc.Stream, relay: Relay, node: Node) -> None:
+        """A session that began at another leader."""
+        peer = SocketPeer(relay.client, relay.listener)
+        try:
+            passport = decode_passport(relay.session)
+            admit(node.hub, peer, passport)
+        except (ValueError, ConnectionFailure) as refusal:
+            text = refusal.detail if isinstance(refusal, ConnectionFailure) else str(refusal)
+            await answer_relay(stream, Verdict.REFUSED, text)
+            return
+        await answer_relay(stream, Verdict.TAKEN)
+        if self.node is node:
+            node.go_on(take_socket(stream), peer, passport, carried=True)
 
 
 def _let_in(node: Node, scheme: str, sock: socket.socket, peer: SocketPeer | None = None) -> None:
@@ -185,7 +295,11 @@ def _let_in(node: Node, scheme: str, sock: socket.socket, peer: SocketPeer | Non
         assert node.tls is not None
         node.tls.welcome(node.nursery, sock, peer)
     else:
-        node.welcome(sock, peer)
+        node.welcome(sock, peer, carried=peer is not None)
+
+
+def _joined(client: tuple[str, int]) -> str:
+    return f"{client[0]}:{client[1]}"
 
 
 async def carry(client: trio.SocketStream, leader: trio.SocketStream) -> None:

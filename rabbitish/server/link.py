@@ -70,6 +70,7 @@ class Link:
         "_sock",
         "_terse",
         "_watching",
+        "carried",
         "closed",
         "session",
     )
@@ -79,6 +80,7 @@ class Link:
         self._sock = sock
         self.session = session
         self.closed = False
+        self.carried = False  # another node brings it, and finds the next leader when this one hangs up
         self._over = trio.Event()  # there is nothing more to read for
         self._done = False  # the same at hand
         self._sent_all = trio.Event()  # set when _rest gets empty

@@ -39,6 +39,7 @@ from rabbitish.server.rosters import RosterFile, RosterRecord, Rosters
 from rabbitish.server.tls_door import TlsDoor
 from rabbitish.session.connection import Session
 from rabbitish.session.hub import Hub
+from rabbitish.session.resuming import Passport, resume
 from rabbitish.store.files import DataDirInUse, Disk, RealDisk
 
 # However many queues are long, each keeps this much in memory.
@@ -180,17 +181,34 @@ class Node:
         if self.keeper is not None and self.keeper.put_off:
             self.pump(self.now())
 
-    def welcome(self, sock: socket.socket, peer: SocketPeer | None = None) -> None:
-        """Start a session on an accepted socket; `peer` is who it is if another node brings it."""
+    def welcome(self, sock: socket.socket, peer: SocketPeer | None = None, *, carried: bool = False) -> None:
+        """Start a session on an accepted socket; `peer` is who it is if it is brought, `carried` if by another node."""
         peer = self.let_in(sock, peer)
         if peer is not None:
-            self._begin(sock, Session(self.hub, peer, self.log.bind(connection=peer.name), self.now()))
+            self._begin(sock, self._session(peer)).carried = carried
+
+    def _session(self, peer: SocketPeer) -> Session:
+        return Session(self.hub, peer, self.log.bind(connection=peer.name), self.now())
+
+    def go_on(self, sock: socket.socket, peer: SocketPeer, passport: Passport, *, carried: bool) -> None:
+        """The same with a session that is open already, as a node of the cluster says."""
+        if self.let_in(sock, peer) is None:
+            return
+        session = self._session(peer)
+        try:
+            resume(session, passport)
+        except ConnectionFailure as refusal:  # since it was asked whether it may
+            session.log.warning("a session cannot go on", error=refusal)
+            session.end("refused")
+            sock.close()
+            return
+        self._begin(sock, session).carried = carried
 
     def let_in(self, sock: socket.socket, peer: SocketPeer | None = None) -> SocketPeer | None:
         """Who is there; None, and the socket closed, when there is no room for it."""
         try:
             if has_room(sock, len(self.links) + (self.tls.shaking if self.tls else 0), self.settings, self.log):
-                if self.settings.tcp_nodelay:
+                if self.settings.tcp_nodelay and sock.family != socket.AF_UNIX:
                     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 return peer or SocketPeer.of(sock)
         except OSError:  # gone already
@@ -295,9 +313,12 @@ class Node:
                 self.pump(now)
 
     async def stop(self) -> None:
-        """Close every connection with 320, and give the peers a while to answer."""
+        """Close every connection with 320, and give the peers a while to answer. What other nodes bring is cut off."""
         now = self.now()
-        for session in list(self.links):
+        for session, link in list(self.links.items()):
+            if link.carried:
+                link.cut()
+                continue
             session.stop(
                 ConnectionFailure(
                     ReplyCode.CONNECTION_FORCED, "broker forced connection closure with reason 'shutdown'"

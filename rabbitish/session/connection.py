@@ -79,6 +79,7 @@ class Session:
         self.heartbeat_ms = 0
         self.heard = now
         self.channels: dict[int, Channel] = {}
+        self.restorable: frozenset[str] = frozenset()  # reserved names that may be declared; see resuming.py
         self._memory = RouteMemory(self.settings.route_cache_entries)
         self.routes, self.templates, self.shapes = self._memory.routes, self._memory.templates, self._memory.shapes
         self.template: Template | None = None  # the last one that a publish had

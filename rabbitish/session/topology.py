@@ -118,7 +118,8 @@ def _declare(channel: Channel, method: methods.QueueDeclare, name: str) -> Queue
     vhost = session.vhost
     kind = {"durable": method.durable, "exclusive": method.exclusive, "auto_delete": method.auto_delete}
     arguments = vhost.with_default_type(method.arguments, **kind)
-    name = vhost.name_for_queue(name, arguments)
+    if name not in session.restorable:
+        name = vhost.name_for_queue(name, arguments)
     permit(session, methods.QueueDeclare, "queue", name)
     if name not in vhost.queues:
         vhost.check_queue_limit(name)

@@ -152,8 +152,8 @@ def test_a_proof_cannot_be_sent_back() -> None:
 
 
 def test_another_version_is_refused_and_told_which() -> None:
-    dialler = Greeting(SECRET, ONE, dials=True, version=2)
-    with pytest.raises(Refused, match="version 2 of the link, this node version 1"):
+    dialler = Greeting(SECRET, ONE, dials=True, version=1)
+    with pytest.raises(Refused, match="version 1 of the link, this node version 2"):
         Greeting(SECRET, OTHER, dials=False).receive(dialler.begin())
 
 

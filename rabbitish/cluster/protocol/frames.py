@@ -13,6 +13,7 @@ To change a frame: raise VERSION in greeting.py; nodes of different versions do 
 from __future__ import annotations
 
 import json
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping
 from enum import IntEnum
 from ipaddress import ip_address
@@ -117,6 +118,8 @@ class Relay(NamedTuple):
     """Where it came in."""
     scheme: str
     """What was spoken there: "amqp" or "amqps"."""
+    session: bytes = b""
+    """The session, if it began at an earlier leader, as the client's node vouches for it; not understood here."""
 
 
 class Verdict(IntEnum):
@@ -179,7 +182,7 @@ def _unpack_hello(body: bytes) -> Hello:
 
 
 def _pack_relay(frame: Relay) -> bytes:
-    return json.dumps(frame._asdict()).encode()
+    return json.dumps({**frame._asdict(), "session": b64encode(frame.session).decode()}).encode()
 
 
 def _unpack_relay(body: bytes) -> Relay:
@@ -190,7 +193,7 @@ def _unpack_relay(body: bytes) -> Relay:
         if type(port) is not int:
             raise LinkError(f"a port that is none: {port!r}")
         ends.append((host, port))
-    return Relay(ends[0], ends[1], str(found["scheme"]))
+    return Relay(ends[0], ends[1], str(found["scheme"]), b64decode(found["session"], validate=True))
 
 
 def _pack_answer(frame: RelayAnswer) -> bytes:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hmac
 
-VERSION = 1
+VERSION = 2  # 2: RELAY has a session
 NONCE_BYTES = 16
 _MAGIC = b"RABBLINK"
 _HEAD_BYTES = len(_MAGIC) + 2 + NONCE_BYTES

@@ -1,0 +1,85 @@
+"""The handshake as it passes by: who the client says it is, and what both sides agree on.
+
+Passwords are not looked at and not kept. What the client says counts for something only once the leader has answered
+connection.open-ok, which it does after it has verified it.
+"""
+
+from __future__ import annotations
+
+from rabbitish.errors import ConnectionFailure
+from rabbitish.gateway.passport import Passport
+from rabbitish.wire import methods
+from rabbitish.wire.method import Method
+from rabbitish.wire.table import decode_table_body
+
+
+class Greeting:
+    """See the module."""
+
+    def __init__(self) -> None:
+        self._start = methods.ConnectionStartOk()
+        self._user: str | None = None
+        self._tune = methods.ConnectionTuneOk()
+        self._vhost = ""
+        self.challenged = False  # by a mechanism that is not known here
+
+    def heard(self, method: Method) -> None:
+        """The client says something on channel 0."""
+        if isinstance(method, methods.ConnectionStartOk):
+            self._user = _user(method.mechanism, method.response)
+            self._start = methods.ConnectionStartOk(
+                client_properties=method.client_properties, mechanism=method.mechanism
+            )
+        elif isinstance(method, methods.ConnectionTuneOk):
+            self._tune = method
+        elif isinstance(method, methods.ConnectionOpen):
+            self._vhost = method.virtual_host
+
+    @property
+    def frame_max(self) -> int:
+        """What was agreed on, in bytes."""
+        return self._tune.frame_max
+
+    @property
+    def heartbeat(self) -> int:
+        """What was agreed on, in seconds; 0: there are none."""
+        return self._tune.heartbeat
+
+    def capable(self, of: str) -> bool:
+        """Whether the client has declared a capability."""
+        capabilities = self._start.client_properties.get("capabilities")
+        return isinstance(capabilities, dict) and capabilities.get(of) is True
+
+    @property
+    def known(self) -> bool:
+        """Whether it is known who that is."""
+        return self._user is not None and not self.challenged
+
+    def passport(self, names: frozenset[str]) -> bytes:
+        """For the next leader. ValueError: the client's properties cannot be written down."""
+        assert self._user is not None
+        tune = self._tune
+        return Passport(
+            self._user,
+            self._start.mechanism,
+            self._vhost,
+            self._start.client_properties,
+            tune.channel_max,
+            tune.frame_max,
+            tune.heartbeat,
+            names,
+        ).encode()
+
+
+def _user(mechanism: str, response: bytes) -> str | None:
+    """Who logs in, if these are mechanisms that work without a certificate."""
+    if mechanism == "PLAIN":
+        parts = response.split(b"\0")
+        return parts[1].decode("utf-8", "surrogateescape") if len(parts) == 3 else None
+    if mechanism == "AMQPLAIN":
+        try:
+            name = decode_table_body(response, 0, len(response)).get("LOGIN")
+        except ConnectionFailure:
+            return None
+        return name if isinstance(name, str) else None
+    return "" if mechanism == "ANONYMOUS" else None
