@@ -101,7 +101,7 @@ class Channel:
 
     # ---- names
 
-    def resolved(self, method: Method) -> Method:
+    def resolved(self, method: Method) -> Any:
         """A request with an empty name of a queue replaced by the one that it means, if that is known already."""
         if any(type(request.method) is methods.QueueDeclare for request in self.requests):
             return method

@@ -6,6 +6,8 @@ since leaders change in the middle of it; what goes to a leader that is gone is 
 
 from __future__ import annotations
 
+import math
+
 import trio
 
 from rabbitish.cluster.relay import BROKEN, READ_BYTES, unlimit
@@ -16,6 +18,8 @@ _NOTHING = memoryview(b"")
 # What a client may still say after the last word that it is told, before it is cut off.
 _LINGER_SECONDS = 5
 _HEARTBEATS_MISSED = 2
+# After so much of the interval without the leader's own heartbeat, which comes after half of it, we send one.
+_OWN_HEARTBEAT = 0.75
 
 
 class Carrier:
@@ -30,23 +34,25 @@ class Carrier:
         self._news = trio.Event()  # there is something for a direction that waits
         self._hearing: trio.CancelScope | None = None  # around waiting for the client
         self._listening: trio.CancelScope | None = None  # around waiting for the leader
-        self._heard = trio.current_time()
+        self._silent_since: float | None = None  # that the client is waited for, and says nothing
         unlimit(client)
+
+    @property
+    def silent(self) -> bool:
+        """Whether the client has said nothing for so long that it counts as dead."""
+        seconds, since = self.gateway.heartbeat_seconds, self._silent_since
+        return bool(seconds) and since is not None and trio.current_time() - since > _HEARTBEATS_MISSED * seconds
 
     @property
     def goes_on(self) -> bool:
         """Whether another leader may take the session over."""
-        silent = trio.current_time() - self._heard
-        seconds = self.gateway.heartbeat_seconds
-        if seconds and silent > _HEARTBEATS_MISSED * seconds:  # which may be why the leader has hung up
-            return False
-        return self.gateway.resumable and not self.gone
+        return self.gateway.resumable and not self.gone and not self.silent
 
     # ---- with a leader
 
     async def exchange(self, leader: trio.SocketStream) -> None:
         """Pass on what both say, until the leader is gone and the session goes on, or until it is over."""
-        self._heard = trio.current_time()
+        self._silent_since = None
         async with leader, trio.open_nursery() as nursery:
             nursery.start_soon(self._hear, leader, nursery.cancel_scope)
             await self._listen(leader)
@@ -77,6 +83,8 @@ class Carrier:
             if not gateway.hears_client:
                 await self._wait_unheard()
                 continue
+            if self._silent_since is None:
+                self._silent_since = trio.current_time()
             with trio.CancelScope() as self._hearing:
                 try:
                     said = await client.receive_some(READ_BYTES)
@@ -87,7 +95,7 @@ class Carrier:
             hearing, self._hearing = self._hearing, None
             if hearing.cancelled_caught:
                 continue
-            self._heard = trio.current_time()
+            self._silent_since = None
             if not said:
                 break
             gateway.from_client(bytes(said))
@@ -103,29 +111,39 @@ class Carrier:
         """Until the client may be heard again; the leader is shown signs of its life meanwhile."""
         news = self._news
         seconds = self.gateway.heartbeat_seconds
-        with trio.move_on_after(seconds / 2 if seconds else float("inf")) as waited:
+        with trio.move_on_after(seconds / 2 if seconds else math.inf) as waited:
             await news.wait()
-        self._heard = trio.current_time()
         if waited.cancelled_caught:
             self.gateway.heartbeat_for_leader()
 
     async def _listen(self, leader: trio.SocketStream) -> None:
-        """From the leader to the client, until either is gone."""
+        """From the leader to the client, until either is gone.
+
+        A leader that says nothing may be frozen, and another about to lead: the client is shown signs of life.
+        """
         gateway = self.gateway
+        heard = trio.current_time()
         while True:
             try:
                 await self.send_client()
             except BROKEN:
                 self.gone = True
                 return
-            with trio.CancelScope() as self._listening:
+            seconds = gateway.heartbeat_seconds or math.inf
+            with trio.CancelScope(deadline=trio.current_time() + _OWN_HEARTBEAT * seconds) as self._listening:
                 try:
                     said = await leader.receive_some(READ_BYTES)
                 except BROKEN:
                     return
             listening, self._listening = self._listening, None
+            now = trio.current_time()
             if listening.cancelled_caught:
+                if now - heard > _HEARTBEATS_MISSED * seconds:
+                    return
+                if now >= listening.deadline:
+                    gateway.heartbeat_for_client()
                 continue
+            heard = now
             if not said:
                 return
             gateway.from_leader(bytes(said))
@@ -155,7 +173,7 @@ class Carrier:
         try:
             while True:
                 await self.send_client()
-                await trio.sleep(seconds / 2 if seconds else float("inf"))
+                await trio.sleep(seconds / 2 if seconds else math.inf)
                 self.gateway.heartbeat_for_client()
         except BROKEN:
             self.gone = True
