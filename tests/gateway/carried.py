@@ -1,0 +1,181 @@
+"""A client whose bytes go through a Gateway, to a leader that may be replaced by another at any byte.
+
+`carried(world)` is a client that has shaken hands. Everything flows by itself unless `slow` is set: then bytes wait
+between gateway and leader, both ways, for `up` and `down`.
+"""
+
+from __future__ import annotations
+
+from rabbitish.gateway.passport import decode_passport
+from rabbitish.gateway.session import Gateway
+from rabbitish.session.connection import Session
+from rabbitish.session.resuming import resume
+from tests.session.client import Client
+from tests.session.harness import Log, Peer, World
+
+PEER = Peer("carried", True, "127.0.0.1")
+
+
+class Carried(Client):
+    """See the module."""
+
+    def __init__(self, world: World, *, most: int = 1 << 26) -> None:
+        super().__init__(world, self._new_session(world))
+        world.clients[self.session] = self
+        self.gateway = Gateway(most=most, frame_min=world.settings.frame_min_bytes)
+        self.slow = False
+        self.attached = True
+        self.sent_up = bytearray()  # all that this leader was sent
+        self._said = b""  # by the client, and not yet heard
+        self._up = b""
+        self._down = b""
+
+    @staticmethod
+    def _new_session(world: World) -> Session:
+        return Session(world.hub, PEER, Log(world.records), world.now)
+
+    # ---- from the client
+
+    def raw(self, data: bytes) -> None:
+        self._said += data
+        self.feed()
+
+    def feed(self) -> bool:
+        fed = False
+        if self._said and self.attached and self.gateway.hears_client:
+            data, self._said = self._said, b""
+            self.gateway.from_client(data)
+            fed = True
+        self._up += self.gateway.take_for_leader()
+        if not self.slow and self._up and self.attached:
+            fed = self.up(len(self._up)) or fed
+        self._tell()
+        return fed
+
+    def up(self, count: int) -> bool:
+        """Let the leader hear so many bytes."""
+        session = self.session
+        if not session.reading or session.ended or not count:
+            return False
+        data, self._up = self._up[:count], self._up[count:]
+        if data:
+            self.sent_up += data
+            session.receive_data(data, self.world.now)
+        return bool(data)
+
+    # ---- from the leader
+
+    def collect(self) -> None:
+        outbox = self.session.outbox
+        if outbox.parts and outbox.held_until <= self.session.hub.durable:
+            data = outbox.take()
+            outbox.sent(len(data), self.world.now)
+            self._down += data
+        if not self.slow:
+            self.down(len(self._down))
+        self.hung_up = self.session.ended
+
+    def down(self, count: int) -> None:
+        """Let the gateway hear so many bytes."""
+        data, self._down = self._down[:count], self._down[count:]
+        if data:
+            self.gateway.from_leader(data)
+        self._tell()
+
+    def _tell(self) -> None:
+        text = self.gateway.take_for_client()
+        if text:
+            self.received += text
+            self._take(text)
+
+    # ---- another leader
+
+    def lose_leader(self) -> None:
+        """The leader is gone, with what was under way to it and from it."""
+        self._up = self._down = b""
+        self.attached = False
+        self.gateway.detach()
+        self._tell()
+        self.world.clients.pop(self.session)
+
+    def go_on(self, world: World) -> None:
+        """Another one takes the session over. ConnectionFailure: it does not."""
+        passport = decode_passport(self.gateway.passport())
+        self.world, self.session = world, self._new_session(world)
+        world.clients[self.session] = self
+        resume(self.session, passport)
+        self.attached = True
+        self.sent_up.clear()
+        self.gateway.attach()
+        self.feed()
+        world.settle()
+
+    def move(self, world: World) -> None:
+        """Both."""
+        self.lose_leader()
+        self.go_on(world)
+
+
+def carried(world: World, *channels: int, **handshake: object) -> Carried:
+    """A client with an open connection and open channels (channel 1 when none is named)."""
+    client = Carried(world)
+    client.handshake(**handshake)  # type: ignore[arg-type]
+    for channel in channels or (1,):
+        client.open(channel)
+    return client
+
+
+def successor(old: World, *, journal: bool = False, up_to: int | None = None) -> World:
+    """The next leader: what is durable in `old`, whose clients are gone. `up_to`: so far its journal got."""
+    new = World()
+    for session in list(old.hub.sessions):
+        session.receive_eof(old.now)
+    old.broker.settle(old.now)
+    for name, record in old.access.roster.vhosts.items():
+        if name not in new.broker.vhosts:
+            new.add_vhost(record.name)
+    if journal:
+        new.keep_journal()
+    helper = new.client()
+    for vhost in old.broker.vhosts.values():
+        for exchange in vhost.exchanges.values():
+            if exchange.durable and not exchange.name.startswith("amq.") and exchange.name:
+                new.broker.vhosts[vhost.name].add_exchange(
+                    exchange.name,
+                    exchange.type,
+                    durable=True,
+                    auto_delete=exchange.auto_delete,
+                    internal=exchange.internal,
+                    arguments=exchange.arguments,
+                )
+        for queue in vhost.queues.values():
+            if queue.durable:
+                new.broker.vhosts[vhost.name].declare_queue(
+                    queue.name,
+                    durable=True,
+                    exclusive=False,
+                    auto_delete=queue.auto_delete,
+                    arguments=queue.arguments,
+                    owner=None,
+                    now=new.now,
+                )
+                for message in queue:
+                    if up_to is None or getattr(message, "lsn", 0) <= up_to:
+                        body = b"".join(_bodies(message.content))  # type: ignore[attr-defined]
+                        helper.publish(queue.name, body, delivery_mode=2)
+    new.settle()
+    if journal:
+        new.synced()
+    helper.hang_up()
+    return new
+
+
+def _bodies(content: bytes) -> list[bytes]:
+    """The bodies in content frames."""
+    pieces, at = [], 0
+    while at < len(content):
+        size = int.from_bytes(content[at + 3 : at + 7], "big")
+        if content[at] == 3:
+            pieces.append(content[at + 7 : at + 7 + size])
+        at += size + 8
+    return pieces

@@ -1,0 +1,194 @@
+"""A client that does anything, and leaders that are replaced at any byte: nothing confirmed is lost, nothing invented.
+
+Leaders keep a journal that is synced now and then, and the next leader has what was synced, and perhaps some more. The
+client counts as clients do: every publish is confirmed once, every delivery tag is new, frames are never torn (the
+client's parser says so). In the end everything that was confirmed has been delivered.
+"""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+
+from rabbitish.wire import methods
+from tests.session.client import Said, publication
+from tests.session.harness import World
+
+from .carried import Carried, successor
+
+SEEDS = 40
+STEPS = 120
+QUEUES = ("d0", "d1", "d2")
+SIZES = (0, 1, 10, 10, 100, 3_000, 5_000, 20_000)
+FRAME_MAX = 4_096
+
+
+class Life:
+    """One client's."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = Random(seed)
+        self.world = World()
+        self.world.keep_journal()
+        helper = self.world.client()
+        for queue in QUEUES:
+            helper.declare(queue, durable=True) if False else helper.send(
+                methods.QueueDeclare(queue=queue, durable=True, nowait=True)
+            )
+        self.world.synced()
+        helper.hang_up()
+        self.client = Carried(self.world, most=200_000)
+        self.client.handshake(frame_max=FRAME_MAX)
+        self.numbers = {1: 0, 2: 0}
+        self.open = {1: {}, 2: {}}  # type: ignore[var-annotated]
+        self.tags: dict[int, list[int]] = {1: [], 2: []}
+        self.last_tag = {1: 0, 2: 0}
+        self.sent: set[bytes] = set()
+        self.confirmed: set[bytes] = set()
+        self.received: set[bytes] = set()
+        self.consumers: dict[tuple[int, str], bool] = {}
+        self.pending = b""  # said and not yet heard by the node
+        self.moves = 0
+        for channel in (1, 2):
+            self.client.open(channel)
+            self.client.ask(methods.ConfirmSelect(), channel)
+            self.client.ask(methods.BasicQos(prefetch_count=5), channel)
+        self.client.slow = True
+
+    # ---- what happens
+
+    def step(self) -> None:
+        act = self.random.choice(
+            [self.publish] * 6 + [self.flow] * 8 + [self.settle] * 4 + [self.manage] * 2 + [self.sync] * 2 + [self.move]
+        )
+        act()
+        self.hear()
+
+    def publish(self) -> None:
+        data = []
+        for _ in range(self.random.randrange(1, 4)):
+            channel = self.random.choice((1, 2))
+            body = f"{len(self.sent)} ".encode() + b"x" * self.random.choice(SIZES)
+            self.sent.add(body)
+            self.numbers[channel] += 1
+            self.open[channel][self.numbers[channel]] = body
+            queue = self.random.choice(QUEUES)
+            data.append(publication(queue, body, channel=channel, frame_max=FRAME_MAX, delivery_mode=2))
+        self.say(b"".join(data))
+
+    def say(self, data: bytes) -> None:
+        """In pieces."""
+        self.pending += data
+        cut = self.random.randrange(len(self.pending) + 1)
+        said, self.pending = self.pending[:cut], self.pending[cut:]
+        self.client.raw(said)
+
+    def flow(self) -> None:
+        client = self.client
+        client.feed()
+        for move in (client.up, client.down):
+            move(self.random.choice((1, 30, 500, 5_000, 100_000)))
+        self.world.settle()
+        client.collect()
+
+    def settle(self) -> None:
+        channel = self.random.choice((1, 2))
+        tags = self.tags[channel]
+        if not tags:
+            return
+        tag = self.random.choice(tags)
+        multiple = self.random.random() < 0.4
+        gone = [each for each in tags if each <= tag] if multiple else [tag]
+        self.tags[channel] = [each for each in tags if each not in gone]
+        method = self.random.choice([methods.BasicAck(tag, multiple)] * 3 + [methods.BasicNack(tag, multiple, True)])
+        self.say(method.frame(channel))
+
+    def manage(self) -> None:
+        channel, queue = self.random.choice((1, 2)), self.random.choice(QUEUES)
+        consumed = self.consumers.get((channel, queue), False)
+        choices = [methods.BasicQos(prefetch_count=self.random.randrange(1, 9))]
+        choices.append(methods.QueueDeclare(queue=queue, durable=True, nowait=self.random.random() < 0.5))
+        choices.append(methods.BasicGet(queue=queue))
+        if consumed:
+            choices.append(methods.BasicCancel(consumer_tag=f"{queue} {channel}", nowait=self.random.random() < 0.5))
+        else:
+            choices += [methods.BasicConsume(queue=queue, consumer_tag=f"{queue} {channel}")] * 3
+        method = self.random.choice(choices)
+        if isinstance(method, methods.BasicConsume | methods.BasicCancel):
+            self.consumers[(channel, queue)] = not consumed
+        self.say(method.frame(channel))
+
+    def sync(self) -> None:
+        journal = self.world.vhost.recorder
+        assert journal is not None
+        low = self.world.hub.durable
+        self.world.synced(self.random.randrange(low, journal.position + 1))
+
+    def move(self) -> None:
+        self.moves += 1
+        self.client.lose_leader()
+        journal = self.world.vhost.recorder
+        assert journal is not None
+        up_to = self.random.randrange(self.world.hub.durable, journal.position + 1)
+        self.world = successor(self.world, journal=True, up_to=up_to)
+        self.client.go_on(self.world)
+
+    # ---- what the client makes of it
+
+    def hear(self) -> None:
+        for said in self.client.answers():
+            self.take(said)
+
+    def take(self, said: Said) -> None:
+        method, channel = said.method, said.channel
+        if isinstance(method, methods.BasicAck | methods.BasicNack):
+            assert isinstance(method, methods.BasicAck), "refused"
+            waiting = self.open[channel]
+            assert method.delivery_tag in waiting, "confirmed twice, or never published"
+            for number in sorted(waiting):
+                if number == method.delivery_tag or (method.multiple and number < method.delivery_tag):
+                    self.confirmed.add(waiting.pop(number))
+        elif isinstance(method, methods.BasicDeliver | methods.BasicGetOk):
+            assert said.body in self.sent, "invented"
+            assert method.delivery_tag > self.last_tag[channel], "a tag that was used"
+            self.last_tag[channel] = method.delivery_tag
+            self.tags[channel].append(method.delivery_tag)
+            self.received.add(said.body)
+        else:
+            assert not isinstance(method, methods.ChannelClose | methods.ConnectionClose), method
+
+    # ---- the end
+
+    def finish(self) -> None:
+        client = self.client
+        client.slow = False
+        client.raw(self.pending)
+        for _ in range(100):
+            client.up(len(client._up))
+            client.down(len(client._down))
+            self.world.synced()
+            self.hear()
+            for channel, tags in self.tags.items():
+                for tag in tags:
+                    client.send(methods.BasicAck(tag), channel=channel)
+                tags.clear()
+        assert not any(self.open.values()), "never confirmed"
+        assert client.gateway.kept_bytes == 0
+        assert self.world.exceptions == []
+        taker = self.world.client()
+        for queue in QUEUES:
+            if self.world.queue(queue).ready:
+                self.received.update(taker.drain(queue))
+            assert self.world.queue(queue).unacked == 0
+        assert self.confirmed == self.sent
+        assert self.sent == self.received
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
+def test_nothing_confirmed_is_lost_whenever_leaders_change(seed: int) -> None:
+    life = Life(seed)
+    for _ in range(STEPS):
+        life.step()
+    life.finish()
+    assert life.moves
