@@ -119,15 +119,14 @@ class Channel:
     # ---- another leader
 
     def leave(self) -> None:
-        """The leader is gone: what it numbered counts no more, and what it did not answer is to be asked again."""
+        """The leader is gone: what it did not answer is to be asked again."""
         self.log = [request for request in self.requests if not request.restores] + self.log
         self.requests.clear()
-        self.tag_offset = self.last_tag
         if self.closing:
             self.orphan = True
 
     def steps(self) -> Iterator[Request]:
-        """What brings it back to where it was; its answers are not for the client."""
+        """What brings it back to where it was; its answers are not for the client. Numbers begin anew."""
         self.confirm_offset = self.published - len(self.kept)
         self.tag_offset = self.last_tag
         if not self.opened:

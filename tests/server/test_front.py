@@ -257,34 +257,27 @@ def test_a_client_does_not_wait_for_ever(known: bool, caplog: pytest.LogCaptureF
     assert str(reason).startswith("a: ") if known else reason == "nobody leads"
 
 
-def test_connections_end_when_another_leads_and_the_next_go_to_it() -> None:
+def test_connections_with_tls_end_when_another_leads_and_the_next_go_to_it() -> None:
     async def conversation() -> None:
-        a, b, c = FrontNode("a"), FrontNode("b"), FrontNode("c")
-        async with broker() as old, broker() as new, fronts(a, b, c):
+        c = FrontNode("c")
+        a, b = FrontNode("a"), FrontNode("b", **pki().settings(listen=("amqps://127.0.0.1:0",)))
+        async with broker(**pki().settings()) as old, broker(**pki().settings()) as new, fronts(a, b, c):
             leads(a, old.node, b)
-            client = await b.connect()
+            client = await over_tls(b)
             leads(c, new.node, b, epoch=2)
             assert await client.ended()
-            await b.connect()
+            await over_tls(b)
             assert len(new.node.links) == 1
 
     converse(conversation)
 
 
-def test_connections_end_when_the_leader_does() -> None:
-    async def conversation() -> None:
-        a, b = FrontNode("a"), FrontNode("b")
-        async with fronts(a, b):
-            async with broker() as running:
-                leads(a, running.node, b)
-                client = await b.connect()
-                running.stop.set()
-                await client.expect(methods.ConnectionClose)
-                assert await client.ended()
-            await client.stream.aclose()
-            await until(lambda: b.front.relays == 0)
-
-    converse(conversation)
+async def over_tls(node: FrontNode) -> Client:
+    """A client of a node's only listener."""
+    raw = await node.open()
+    client = Client(trio.SSLStream(raw.stream, pki().client(), server_hostname=HOST, https_compatible=True))  # type: ignore[arg-type]
+    await client.handshake()
+    return client
 
 
 def test_a_node_of_another_cluster_takes_nobody_and_is_not_asked_again(

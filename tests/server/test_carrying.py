@@ -1,0 +1,250 @@
+"""A client of a node that does not lead, on real sockets, while leaders change: it is a pause, or an end in words."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+import trio.testing
+
+from rabbitish.server import listings
+from rabbitish.server.node import Node
+from rabbitish.wire import methods
+from rabbitish.wire.frames import FRAME_HEARTBEAT, HEARTBEAT
+from tests.server.fronts import FrontNode, fronts, leads
+from tests.server.support import Client, Running, broker, converse, until
+
+
+class Three:
+    """Node `a` leads with the broker `old`; `b` has a client; `c` has the broker `new` and could lead."""
+
+    def __init__(self, old: Running, new: Running, nodes: tuple[FrontNode, FrontNode, FrontNode]) -> None:
+        self.old, self.new = old, new
+        self.a, self.b, self.c = nodes
+
+    def change(self, at_home: bool = False) -> None:
+        """The next leads: `c`, or the client's own node."""
+        declare(self.new.node, "q")
+        if at_home:
+            self.b.front.serve(self.new.node)
+        else:
+            leads(self.c, self.new.node, self.b, epoch=2)
+
+
+@asynccontextmanager
+async def three(old_settings: dict[str, object] | None = None, **settings: object) -> AsyncIterator[Three]:
+    """A block with them. Settings are of `b`."""
+    a, b, c = FrontNode("a"), FrontNode("b", **settings), FrontNode("c")
+    async with broker(**(old_settings or {})) as old, broker() as new, fronts(a, b, c):
+        declare(old.node, "q")
+        leads(a, old.node, b)
+        yield Three(old, new, (a, b, c))
+
+
+def declare(node: Node, name: str) -> None:
+    """Have a durable queue."""
+    node.broker.vhosts["/"].declare_queue(
+        name, durable=True, exclusive=False, auto_delete=False, arguments={}, owner=None, now=node.now()
+    )
+
+
+async def confirming(node: FrontNode) -> Client:
+    client = await node.connect()
+    await client.ask(methods.ConfirmSelect(), methods.ConfirmSelectOk)
+    return client
+
+
+@pytest.mark.parametrize("at_home", [False, True])
+def test_the_same_connection_publishes_and_consumes_at_the_next_leader(at_home: bool) -> None:
+    async def conversation() -> None:
+        async with three() as nodes:
+            client = await confirming(nodes.b)
+            await client.ask(methods.BasicConsume(queue="q", consumer_tag="t"), methods.BasicConsumeOk)
+            await client.publish("q", b"1")
+            assert {await take(client), await take(client)} == {methods.BasicAck, methods.BasicDeliver}
+            (before,) = listings.connections(nodes.old.node)
+            nodes.change(at_home)
+            await client.publish("q", b"2")
+            assert (await answers(client, 2))[methods.BasicAck].delivery_tag == 2
+            (after,) = listings.connections(nodes.new.node)
+            assert [after[key] for key in ("name", "user", "vhost")] == [
+                before[key] for key in ("name", "user", "vhost")
+            ]
+            await client.send(methods.BasicAck(delivery_tag=2))
+            await until(lambda: nodes.new.node.broker.vhosts["/"].queues["q"].unacked == 0)
+            assert nodes.b.front.relays == 1
+            await client.stream.aclose()
+            await until(lambda: not nodes.new.node.links and nodes.b.front.relays == 0)
+
+    converse(conversation)
+
+
+async def take(client: Client) -> type[methods.Method]:
+    """The kind of the next method."""
+    while (frame := await client.frame()) is not None:
+        if frame[0] == 1:
+            return type(methods.decode_method(frame[2]))
+    raise AssertionError("the connection ended")
+
+
+async def answers(client: Client, count: int) -> dict[type[methods.Method], methods.BasicAck]:
+    """So many methods, by kind."""
+    found = {}
+    while len(found) < count:
+        frame = await client.frame()
+        assert frame is not None
+        if frame[0] == 1:
+            method = methods.decode_method(frame[2])
+            found[type(method)] = method
+    return found  # type: ignore[return-value]
+
+
+def test_a_flood_goes_on_with_every_message() -> None:
+    async def conversation() -> None:
+        async with three() as nodes:
+            client = await confirming(nodes.b)
+            count = 300
+
+            async def flood() -> None:
+                for _ in range(count):
+                    await client.publish("q", b"x" * 20_000)
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(flood)
+                confirmed = 0
+                while confirmed < count:
+                    method = (await answers(client, 1))[methods.BasicAck]
+                    assert method.delivery_tag > confirmed
+                    confirmed = method.delivery_tag
+                    if confirmed > count // 3 and not nodes.new.node.links:
+                        nodes.change()
+                        await until(lambda: len(nodes.new.node.links) == 1)
+            had, has = (each.node.broker.vhosts["/"].queues["q"].ready for each in (nodes.old, nodes.new))
+            assert had + has >= count
+            assert has
+
+    converse(conversation)
+
+
+def test_a_leader_that_stops_says_nothing_to_those_who_go_on() -> None:
+    async def conversation() -> None:
+        async with three() as nodes:
+            client, direct = await confirming(nodes.b), await nodes.a.connect()
+            nodes.a.front.serve(None)
+            nodes.old.stop.set()
+            await direct.expect(methods.ConnectionClose)
+            nodes.change()
+            await client.publish("q", b"1")
+            assert (await client.expect(methods.BasicAck)).delivery_tag == 1
+
+    converse(conversation)
+
+
+def test_who_has_no_successor_in_time_is_told_so_and_kept_alive_until_then() -> None:
+    async def conversation() -> None:
+        async with three(gateway_patience_s=20) as nodes:
+            client = await nodes.b.open()
+            await client.handshake(heartbeat=4)
+            began = trio.current_time()
+            nodes.b.front.follow(None)
+            nodes.old.node.nursery.start_soon(hang_up, nodes.old.node)
+            beats = 0
+            while (frame := await client.frame()) is not None and frame[0] == FRAME_HEARTBEAT:
+                beats += 1
+            assert frame is not None
+            close = methods.decode_method(frame[2])
+            assert isinstance(close, methods.ConnectionClose)
+            assert (close.reply_code, close.reply_text) == (320, "CONNECTION_FORCED - nobody leads")
+            assert 19 < trio.current_time() - began < 40
+            assert 8 <= beats <= 12
+            await client.send(methods.ConnectionCloseOk(), 0)
+            assert await client.ended()
+
+    converse(conversation, faster=50)
+
+
+async def hang_up(node: Node) -> None:
+    for link in list(node.links.values()):
+        link.cut()
+
+
+def test_a_leader_that_says_nothing_is_left_for_the_next() -> None:
+    async def conversation() -> None:
+        async with three() as nodes:
+            client = await nodes.b.open()
+            await client.handshake(heartbeat=2)
+            (link,) = nodes.old.node.links.values()
+            link.session.heartbeat_ms = 0  # it hangs
+            link.session.patience.end()
+            while not link.closed:
+                frame = await client.frame()
+                assert frame is not None and frame[0] == FRAME_HEARTBEAT
+                await client.stream.send_all(HEARTBEAT)
+            nodes.change()
+            await client.send(methods.QueueDeclare(queue="r"))
+            await client.expect(methods.QueueDeclareOk)
+
+    converse(conversation, faster=20)
+
+
+def test_a_session_of_a_user_who_is_gone_is_closed() -> None:
+    async def conversation() -> None:
+        async with three() as nodes:
+            client = await confirming(nodes.b)
+            draft = nodes.new.node.hub.access.roster.draft()
+            draft.delete_user("guest")
+            nodes.new.node.hub.adopt(draft, nodes.new.node.now())
+            nodes.change()
+            close = await client.expect(methods.ConnectionClose)
+            assert close.reply_code == 320
+            assert close.reply_text.endswith("user 'guest' is not there any more")
+
+    converse(conversation)
+
+
+def test_a_transaction_ends_with_its_leader_and_in_words() -> None:
+    async def conversation() -> None:
+        async with three() as nodes:
+            client = await nodes.b.connect()
+            await client.ask(methods.TxSelect(), methods.TxSelectOk)
+            nodes.change()
+            close = await client.expect(methods.ConnectionClose)
+            assert (close.reply_code, close.reply_text) == (
+                320,
+                "CONNECTION_FORCED - the leader is gone, and it has transactions",
+            )
+            await client.send(methods.ConnectionCloseOk(), 0)
+            assert await client.ended()
+
+    converse(conversation)
+
+
+def test_who_is_turned_out_again_and_again_is_given_up() -> None:
+    async def conversation() -> None:
+        async with three(gateway_patience_s=3) as nodes:
+            client = await confirming(nodes.b)
+            nodes.new.node.settings = nodes.new.node.settings.__class__(
+                listen=("amqp://127.0.0.1:0",), max_connections=1
+            )
+            await nodes.new.connect()
+            nodes.change()
+            assert (await client.expect(methods.ConnectionClose)).reply_code == 320
+
+    converse(conversation, faster=10)
+
+
+def test_the_client_hangs_up_while_nobody_leads() -> None:
+    async def conversation() -> None:
+        async with three() as nodes:
+            client = await confirming(nodes.b)
+            nodes.b.front.follow(None)
+            await hang_up(nodes.old.node)
+            await trio.testing.wait_all_tasks_blocked()
+            await client.stream.aclose()
+            nodes.change()
+            await until(lambda: nodes.b.front.relays == 0)
+            await until(lambda: not nodes.new.node.links)
+
+    converse(conversation)
