@@ -96,7 +96,9 @@ class Gateway:
 
     def from_leader(self, data: bytes) -> None:
         """The leader has. LeaderFault: something impossible."""
-        self._for_client += self._leader.feed(data)
+        before, self._for_client = self._for_client, []
+        pieces = self._leader.feed(data)
+        self._for_client = [*before, *pieces, *self._for_client]  # what is ours to say follows from what it said
 
     def take_for_leader(self) -> bytes:
         """What is to be sent to the leader by now."""

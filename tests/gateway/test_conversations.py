@@ -303,6 +303,26 @@ def test_or_its_channel_is_closed_if_the_client_does_not_understand_that() -> No
     client.open()
 
 
+def test_a_channel_that_the_client_was_closing_when_a_consumer_cannot_come_back() -> None:
+    world = World()
+    world.client(1).declare("passing")
+    client = confirming(world)
+    client.publish("q", b"1")
+    client.answers()
+    client.consume("q", "t")
+    client.consume("passing", "p")
+    deliveries(client)
+    client.slow = True
+    client.send(methods.ChannelClose())
+    new = successor(world)
+    client.slow = False
+    client.move(new)
+    said = [type(each.method) for each in client.answers()]
+    assert said == [methods.BasicDeliver, methods.ChannelCloseOk]
+    client.open()
+    assert new.queue("q").ready == 1
+
+
 def test_a_consumer_that_wants_to_know_is_cancelled() -> None:
     world = World()
     client = confirming(world)
@@ -472,6 +492,20 @@ def test_a_queue_that_went_with_its_last_consumer_does_not_come_back() -> None:
     client.ask(methods.BasicCancel(consumer_tag="t"))
     client.move(successor(world))
     assert not client.world.vhost.queues
+
+
+def test_answers_to_requests_come_back_at_the_next_leader() -> None:
+    world = World()
+    client = carried(world)
+    client.consume("amq.rabbitmq.reply-to", "replies", no_ack=True)
+    client.declare("service", durable=True)
+    for _ in range(2):
+        client.move(successor(client.world))
+        client.publish("service", b"?", reply_to="amq.rabbitmq.reply-to")
+        got = client.get("service")
+        assert got is not None and got.props.reply_to is not None
+        client.publish(got.props.reply_to, b"!")
+        assert [(tag, body) for tag, _, body in deliveries(client)] == [("replies", b"!")]
 
 
 # ---- the ends
