@@ -24,7 +24,7 @@ METHOD_AT = 7
 """Where the method begins in a frame: behind type, channel and size."""
 
 _HEAD = Struct(">BHI")
-_KEY = Struct(">I")
+_BEGINNING = Struct(">BHII")  # the same and a method's key, if it is one
 _HEADER = Struct(">BHIHHQ")  # a content header's frame, up to the size of the body
 _LEAST_METHOD = 4
 _LEAST_HEADER = 14
@@ -121,13 +121,16 @@ class Cutter:
 
     def _cut(self, data: bytes, out: list[bytes]) -> int:
         """Pass on what is whole; where the rest begins."""
-        judge, parts, limit = self._judge, self._parts, self.limit
+        judge, parts, limit, unpack = self._judge, self._parts, self.limit, _BEGINNING.unpack_from
         size, pos, passed = len(data), 0, 0
         while True:
             if size - pos < FRAME_OVERHEAD:
                 self._need = FRAME_OVERHEAD
                 break
-            kind, number, length = _HEAD.unpack_from(data, pos)
+            if size - pos >= _BEGINNING.size:
+                kind, number, length, key = unpack(data, pos)
+            else:
+                kind, number, length = _HEAD.unpack_from(data, pos)
             end = pos + length + FRAME_OVERHEAD
             if limit and length > limit:
                 self.lost = True
@@ -139,7 +142,6 @@ class Cutter:
                 if length < _LEAST_METHOD or (parts and number in parts):
                     self.lost = True
                     break
-                (key,) = _KEY.unpack_from(data, pos + METHOD_AT)
                 if key in _WITH_CONTENT:
                     whole = _end_of_content(data, end, size, number)
                     if not whole:

@@ -27,8 +27,8 @@ class Carried(Client):
         self.attached = True
         self.sent_up = bytearray()  # all that this leader was sent
         self._said = b""  # by the client, and not yet heard
-        self._up = b""
-        self._down = b""
+        self.waiting_up = b""
+        self.waiting_down = b""
 
     @staticmethod
     def _new_session(world: World) -> Session:
@@ -46,9 +46,9 @@ class Carried(Client):
             data, self._said = self._said, b""
             self.gateway.from_client(data)
             fed = True
-        self._up += self.gateway.take_for_leader()
-        if not self.slow and self._up and self.attached:
-            fed = self.up(len(self._up)) or fed
+        self.waiting_up += self.gateway.take_for_leader()
+        if not self.slow and self.waiting_up and self.attached:
+            fed = self.up(len(self.waiting_up)) or fed
         self._tell()
         return fed
 
@@ -57,7 +57,7 @@ class Carried(Client):
         session = self.session
         if not session.reading or session.ended or not count:
             return False
-        data, self._up = self._up[:count], self._up[count:]
+        data, self.waiting_up = self.waiting_up[:count], self.waiting_up[count:]
         if data:
             self.sent_up += data
             session.receive_data(data, self.world.now)
@@ -70,14 +70,14 @@ class Carried(Client):
         if outbox.parts and outbox.held_until <= self.session.hub.durable:
             data = outbox.take()
             outbox.sent(len(data), self.world.now)
-            self._down += data
+            self.waiting_down += data
         if not self.slow:
-            self.down(len(self._down))
+            self.down(len(self.waiting_down))
         self.hung_up = self.session.ended
 
     def down(self, count: int) -> None:
         """Let the gateway hear so many bytes."""
-        data, self._down = self._down[:count], self._down[count:]
+        data, self.waiting_down = self.waiting_down[:count], self.waiting_down[count:]
         if data:
             self.gateway.from_leader(data)
         self._tell()
@@ -92,7 +92,7 @@ class Carried(Client):
 
     def lose_leader(self) -> None:
         """The leader is gone, with what was under way to it and from it."""
-        self._up = self._down = b""
+        self.waiting_up = self.waiting_down = b""
         self.attached = False
         self.gateway.detach()
         self._tell()

@@ -315,8 +315,14 @@ def test_a_channel_that_the_client_was_closing_when_a_consumer_cannot_come_back(
     client.slow = True
     client.send(methods.ChannelClose())
     new = successor(world)
-    client.slow = False
     client.move(new)
+    last = methods.BasicConsume(queue="passing", consumer_tag="p").frame(1)
+    client.up(len(client.waiting_up) - len(last))
+    new.settle()  # there is a delivery before the refusal
+    client.up(len(last))
+    new.settle()
+    client.slow = False
+    client.collect()
     said = [type(each.method) for each in client.answers()]
     assert said == [methods.BasicDeliver, methods.ChannelCloseOk]
     client.open()

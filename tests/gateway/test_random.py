@@ -33,9 +33,7 @@ class Life:
         self.world.keep_journal()
         helper = self.world.client()
         for queue in QUEUES:
-            helper.declare(queue, durable=True) if False else helper.send(
-                methods.QueueDeclare(queue=queue, durable=True, nowait=True)
-            )
+            helper.send(methods.QueueDeclare(queue=queue, durable=True, nowait=True))
         self.world.synced()
         helper.hang_up()
         self.client = Carried(self.world, most=200_000)
@@ -165,8 +163,8 @@ class Life:
         client.slow = False
         client.raw(self.pending)
         for _ in range(100):
-            client.up(len(client._up))
-            client.down(len(client._down))
+            client.up(len(client.waiting_up))
+            client.down(len(client.waiting_down))
             self.world.synced()
             self.hear()
             for channel, tags in self.tags.items():
