@@ -35,11 +35,6 @@ class Restoring:
         """Whether it is not done yet."""
         return self.setup is not None or bool(self._back)
 
-    def stop(self) -> None:
-        """That leader is gone too."""
-        self.setup = None
-        self._back.clear()
-
     def begin(self) -> None:
         """A leader has let the session in."""
         gateway = self._gateway

@@ -157,7 +157,6 @@ class Gateway:
         self._leader = Cutter(self._of_leader)
         self._for_leader.clear()
         self._moved = True
-        self._restoring.stop()
         self._zero.leave()
         for channel in list(self.channels.values()):
             channel.leave()

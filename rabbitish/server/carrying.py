@@ -7,6 +7,7 @@ since leaders change in the middle of it; what goes to a leader that is gone is 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import trio
 
@@ -20,6 +21,45 @@ _LINGER_SECONDS = 5
 _HEARTBEATS_MISSED = 2
 # After so much of the interval without the leader's own heartbeat, which comes after half of it, we send one.
 _OWN_HEARTBEAT = 0.75
+# How often it is asked whether there are to be heartbeats, before that is known.
+_UNTIL_KNOWN_SECONDS = 8
+
+
+class _Wait:
+    """Waits for somebody's bytes, which can be broken off without losing any: a scope for many of them, since one for
+    each would cost more than what is done with the bytes."""
+
+    def __init__(self) -> None:
+        self.scope = trio.CancelScope()
+        self.since = math.inf  # when the wait that lasts began
+        self._waits = False
+
+    def __enter__(self) -> None:
+        self.scope = trio.CancelScope()
+        self.scope.__enter__()
+
+    def __exit__(self, *error: Any) -> bool | None:
+        self._waits = False
+        return self.scope.__exit__(*error)
+
+    def begins(self) -> None:
+        """It is waited from now on."""
+        self._waits = True
+        self.since = min(self.since, trio.current_time())
+
+    def ends(self) -> None:
+        """Something has come."""
+        self._waits = False
+        self.since = math.inf
+
+    def broken_off(self) -> bool:
+        """Whether it was; then nothing but to leave the block is to be waited for."""
+        return self.scope.cancel_called
+
+    def wake(self) -> None:
+        """Break the wait off, if there is one."""
+        if self._waits:
+            self.scope.cancel()
 
 
 class Carrier:
@@ -31,30 +71,29 @@ class Carrier:
         """The client has hung up, or cannot be reached."""
         self._client = client
         self._rest = _NOTHING  # taken for the client and not yet sent
-        self._news = trio.Event()  # there is something for a direction that waits
-        self._hearing: trio.CancelScope | None = None  # around waiting for the client
-        self._listening: trio.CancelScope | None = None  # around waiting for the leader
-        self._silent_since: float | None = None  # that the client is waited for, and says nothing
+        self._hearing = _Wait()  # for the client
+        self._listening = _Wait()  # for the leader
+        self._heard_again = trio.Event()
+        self._told_at = trio.current_time()  # when the client was last sent something
         unlimit(client)
 
     @property
-    def silent(self) -> bool:
-        """Whether the client has said nothing for so long that it counts as dead."""
-        seconds, since = self.gateway.heartbeat_seconds, self._silent_since
-        return bool(seconds) and since is not None and trio.current_time() - since > _HEARTBEATS_MISSED * seconds
-
-    @property
     def goes_on(self) -> bool:
-        """Whether another leader may take the session over."""
-        return self.gateway.resumable and not self.gone and not self.silent
+        """Whether another leader may take the session over; not that of a client that is silent, and counts as dead."""
+        return self.gateway.resumable and not self.gone and not self._is_silent(self._hearing)
+
+    def _is_silent(self, wait: _Wait) -> bool:
+        seconds = self.gateway.heartbeat_seconds
+        return bool(seconds) and trio.current_time() - wait.since > _HEARTBEATS_MISSED * seconds
 
     # ---- with a leader
 
     async def exchange(self, leader: trio.SocketStream) -> None:
         """Pass on what both say, until the leader is gone and the session goes on, or until it is over."""
-        self._silent_since = None
+        self._hearing, self._listening = _Wait(), _Wait()
         async with leader, trio.open_nursery() as nursery:
             nursery.start_soon(self._hear, leader, nursery.cancel_scope)
+            nursery.start_soon(self._watch, nursery.cancel_scope)
             await self._listen(leader)
             nursery.cancel_scope.cancel()
         if not (self.gone or self.goes_on):
@@ -71,86 +110,84 @@ class Carrier:
             except BROKEN:
                 pass
 
-    async def _hear(self, leader: trio.SocketStream, scope: trio.CancelScope) -> None:
+    async def _hear(self, leader: trio.SocketStream, over: trio.CancelScope) -> None:
         """From the client to the leader."""
-        gateway, client = self.gateway, self._client
-        while True:
-            try:
+        gateway, client, wait = self.gateway, self._client, self._hearing
+        try:
+            while True:
                 while data := gateway.take_for_leader():
                     await leader.send_all(data)
-            except BROKEN:
-                return  # whoever listens to the leader knows best what has become of it
-            if not gateway.hears_client:
-                await self._wait_unheard()
-                continue
-            if self._silent_since is None:
-                self._silent_since = trio.current_time()
-            with trio.CancelScope() as self._hearing:
-                try:
-                    said = await client.receive_some(READ_BYTES)
-                except BROKEN:
-                    self.gone = True
-                    scope.cancel()
-                    return
-            hearing, self._hearing = self._hearing, None
-            if hearing.cancelled_caught:
-                continue
-            self._silent_since = None
-            if not said:
-                break
-            gateway.from_client(bytes(said))
-            if gateway.waits_for_client and self._listening is not None:
-                self._listening.cancel()
-        self.gone = True
-        try:
-            await leader.send_eof()
+                if not gateway.hears_client:
+                    await self._wait_unheard()
+                    continue
+                with wait:
+                    while not wait.broken_off():
+                        wait.begins()
+                        try:
+                            said = await client.receive_some(READ_BYTES)
+                        except BROKEN:
+                            self.gone = True
+                            over.cancel()
+                            return
+                        wait.ends()
+                        if not said:
+                            self.gone = True
+                            await leader.send_eof()
+                            return
+                        gateway.from_client(bytes(said))
+                        if gateway.waits_for_client:
+                            self._listening.wake()
+                        if wait.broken_off() or not gateway.hears_client:
+                            break
+                        while data := gateway.take_for_leader():
+                            await leader.send_all(data)
         except BROKEN:
-            pass
+            pass  # whoever listens to the leader knows best what has become of it
 
     async def _wait_unheard(self) -> None:
         """Until the client may be heard again; the leader is shown signs of its life meanwhile."""
-        news = self._news
-        seconds = self.gateway.heartbeat_seconds
-        with trio.move_on_after(seconds / 2 if seconds else math.inf) as waited:
-            await news.wait()
-        if waited.cancelled_caught:
-            self.gateway.heartbeat_for_leader()
+        self._heard_again = trio.Event()
+        with trio.move_on_after((self.gateway.heartbeat_seconds or math.inf) / 2):
+            await self._heard_again.wait()
+            return
+        self.gateway.heartbeat_for_leader()
 
     async def _listen(self, leader: trio.SocketStream) -> None:
-        """From the leader to the client, until either is gone.
-
-        A leader that says nothing may be frozen, and another about to lead: the client is shown signs of life.
-        """
-        gateway = self.gateway
-        heard = trio.current_time()
+        """From the leader to the client, until either is gone."""
+        gateway, wait = self.gateway, self._listening
         while True:
-            try:
-                await self.send_client()
-            except BROKEN:
-                self.gone = True
-                return
-            seconds = gateway.heartbeat_seconds or math.inf
-            with trio.CancelScope(deadline=trio.current_time() + _OWN_HEARTBEAT * seconds) as self._listening:
-                try:
-                    said = await leader.receive_some(READ_BYTES)
-                except BROKEN:
-                    return
-            listening, self._listening = self._listening, None
-            now = trio.current_time()
-            if listening.cancelled_caught:
-                if now - heard > _HEARTBEATS_MISSED * seconds:
-                    return
-                if now >= listening.deadline:
-                    gateway.heartbeat_for_client()
-                continue
-            heard = now
-            if not said:
-                return
-            gateway.from_leader(bytes(said))
-            if gateway.waits_for_leader and self._hearing is not None:
-                self._hearing.cancel()
-            self._news.set()
-            self._news = trio.Event()
+            with wait:
+                while not wait.broken_off():
+                    try:
+                        await self.send_client()
+                    except BROKEN:
+                        self.gone = True
+                        return
+                    wait.begins()
+                    try:
+                        said = await leader.receive_some(READ_BYTES)
+                    except BROKEN:
+                        return
+                    wait.ends()
+                    if not said:
+                        return
+                    gateway.from_leader(bytes(said))
+                    if gateway.waits_for_leader:
+                        self._hearing.wake()
+                    if not self._heard_again.is_set():
+                        self._heard_again.set()
+
+    async def _watch(self, over: trio.CancelScope) -> None:
+        """A leader that says nothing may be frozen: show the client signs of life, and in the end look for another."""
+        gateway = self.gateway
+        while True:
+            await trio.sleep((gateway.heartbeat_seconds or _UNTIL_KNOWN_SECONDS) / 4)
+            seconds = gateway.heartbeat_seconds
+            if self._is_silent(self._listening):
+                over.cancel()
+            elif seconds and trio.current_time() - self._told_at > _OWN_HEARTBEAT * seconds:
+                gateway.heartbeat_for_client()
+                self._listening.wake()
 
     # ---- the client
 
@@ -164,6 +201,7 @@ class Carrier:
                     return
             sent = await sock.send(self._rest)
             self._rest = self._rest[sent:]
+            self._told_at = trio.current_time()
 
     # ---- without a leader
 

@@ -534,6 +534,53 @@ def test_a_channel_that_the_leader_closed_and_the_client_has_not_agreed_to() -> 
     assert list(client.session.channels) == [2, 1]
 
 
+def test_a_channel_that_both_were_closing() -> None:
+    world = World()
+    client = carried(world)
+    client.slow = True
+    client.send(methods.QueueDeclare(queue="missing", passive=True))
+    client.up(10_000)
+    world.settle()
+    client.collect()
+    client.send(methods.ChannelClose())
+    client.down(10_000)
+    (said,) = client.answers()
+    assert isinstance(said.method, methods.ChannelClose)
+    client.slow = False
+    client.move(successor(world))
+    client.expect(methods.ChannelCloseOk())
+    client.send(methods.ChannelCloseOk())
+    assert client.answers() == []
+    client.open()
+
+
+def test_a_leader_that_goes_before_it_has_heard_everything() -> None:
+    world = World()
+    client = confirming(world)
+    name = client.declare("", exclusive=True)
+    client.consume(name, "t")
+    client.slow = True
+    client.publish("q", b"1")
+    client.send(methods.QueuePurge(queue="q"))
+    client.publish(name, b"2")
+    for cut in range(0, 400, 7):
+        client.lose_leader()
+        client.go_on(successor(client.world))
+        for _ in range(20):
+            client.up(cut)
+            client.world.settle()
+            client.collect()
+            client.down(cut)
+            if cut < 200:
+                break
+    client.slow = False
+    client.move(successor(client.world))
+    said = [each.method for each in client.answers() if not isinstance(each.method, methods.BasicDeliver)]
+    assert sum(isinstance(each, methods.QueuePurgeOk) for each in said) == 1
+    assert client.gateway.kept_bytes == 0
+    assert drained(client.world, "q") == []
+
+
 def test_a_connection_that_the_client_was_closing() -> None:
     world = World()
     client = carried(world)
