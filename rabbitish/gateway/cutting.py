@@ -5,8 +5,8 @@ so that whoever stops listening has never heard half of one. Contents of differe
 they come out one after the other. Nothing is decoded but heads of frames, and what passes unchanged is not taken apart:
 a lot of commands in one read is one piece again.
 
-What cannot be cut (a frame too large, out of turn, of no known type) is passed on as it is, and so is everything after
-it: it is for the other end to say what is wrong.
+What cannot be cut (a frame too large, out of turn, of no known type, a method that does not decode where its content is
+still to come) is passed on as it is, at once, and so is everything after it: the other end says what is wrong.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from struct import Struct
 
+from rabbitish.errors import ConnectionFailure
 from rabbitish.wire.frames import FRAME_BODY, FRAME_HEADER, FRAME_HEARTBEAT, FRAME_METHOD, FRAME_OVERHEAD
-from rabbitish.wire.methods import METHODS, Method
+from rabbitish.wire.methods import METHODS, Method, decode_method
 
 Judge = Callable[[int, int, bytes, int, int], bytes | None]
 """(method's key, channel, data, start, end) of a whole command -> what goes on in its place; None: itself."""
@@ -26,6 +27,8 @@ METHOD_AT = 7
 _HEAD = Struct(">BHI")
 _BEGINNING = Struct(">BHII")  # the same and a method's key, if it is one
 _HEADER = Struct(">BHIHHQ")  # a content header's frame, up to the size of the body
+_BASIC = 60  # the one class whose methods have content
+_KINDS = frozenset((FRAME_METHOD, FRAME_HEADER, FRAME_BODY, FRAME_HEARTBEAT))
 _LEAST_METHOD = 4
 _LEAST_HEADER = 14
 
@@ -42,8 +45,8 @@ def _end_of_content(data: bytes, at: int, size: int, channel: int) -> int:
     """Where the content that begins at `at` ends, if all of it is here and nothing comes between; else 0."""
     if size - at < _HEADER.size:
         return 0
-    kind, number, length, _, _, left = _HEADER.unpack_from(data, at)
-    if kind != FRAME_HEADER or number != channel or length < _LEAST_HEADER:
+    kind, number, length, class_id, weight, left = _HEADER.unpack_from(data, at)
+    if kind != FRAME_HEADER or number != channel or length < _LEAST_HEADER or class_id != _BASIC or weight:
         return 0
     at += length + FRAME_OVERHEAD
     while left:
@@ -55,6 +58,15 @@ def _end_of_content(data: bytes, at: int, size: int, channel: int) -> int:
         left -= length
         at += length + FRAME_OVERHEAD
     return at if at <= size else 0
+
+
+def _decodes(payload: bytes) -> bool:
+    """Whether a method makes sense, so that it is worth while to wait for its content."""
+    try:
+        decode_method(payload)
+    except ConnectionFailure:
+        return False
+    return True
 
 
 class _Part:
@@ -70,8 +82,8 @@ class _Part:
     def takes(self, kind: int, data: bytes, at: int, length: int) -> bool:
         """Whether a frame is what comes next here."""
         if kind == FRAME_HEADER and self.left < 0 and length >= _LEAST_HEADER:
-            self.left = _HEADER.unpack_from(data, at)[5]
-            return True
+            _, _, _, class_id, weight, self.left = _HEADER.unpack_from(data, at)
+            return bool(class_id == _BASIC and not weight)
         if kind == FRAME_BODY and length <= self.left:
             self.left -= length
             return True
@@ -124,15 +136,15 @@ class Cutter:
         judge, parts, limit, unpack = self._judge, self._parts, self.limit, _BEGINNING.unpack_from
         size, pos, passed = len(data), 0, 0
         while True:
-            if size - pos < FRAME_OVERHEAD:
-                self._need = FRAME_OVERHEAD
+            if size - pos < _HEAD.size:
+                self._need = _HEAD.size
                 break
             if size - pos >= _BEGINNING.size:
                 kind, number, length, key = unpack(data, pos)
             else:
                 kind, number, length = _HEAD.unpack_from(data, pos)
             end = pos + length + FRAME_OVERHEAD
-            if limit and length > limit:
+            if (limit and length > limit) or kind not in _KINDS:
                 self.lost = True
                 break
             if end > size:
@@ -142,9 +154,12 @@ class Cutter:
                 if length < _LEAST_METHOD or (parts and number in parts):
                     self.lost = True
                     break
-                if key in _WITH_CONTENT:
+                if key in _WITH_CONTENT and number:
                     whole = _end_of_content(data, end, size, number)
                     if not whole:
+                        if not _decodes(data[pos + METHOD_AT : end - 1]):
+                            self.lost = True
+                            break
                         if pos > passed:
                             out.append(data[passed:pos])
                         self._begin(number, _Part(key, data[pos:end]))

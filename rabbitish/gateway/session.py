@@ -33,6 +33,8 @@ _GET_OK = key_of(methods.BasicGetOk)
 _RETURN = key_of(methods.BasicReturn)
 _ACK = key_of(methods.BasicAck)
 _NACK = key_of(methods.BasicNack)
+_CHANNEL_CLOSE = key_of(methods.ChannelClose)
+_CONNECTION_CLOSE = key_of(methods.ConnectionClose)
 _SETTLING = frozenset((_ACK, _NACK, key_of(methods.BasicReject)))
 _CONFIRMING = frozenset((_ACK, _NACK))
 _TAG = Struct(">Q")
@@ -293,12 +295,15 @@ class Gateway:
             return self._confirmed(self._channel(number), data, start, end)
         if key == _RETURN:
             return None
+        if key == _CONNECTION_CLOSE:  # whose text may quote what does not decode
+            self.over = True
+            return None
+        if key == _CHANNEL_CLOSE:
+            return self._closed(self._restoring.setup or self._channel(number))
         method = method_in(data, start)
         if number == 0:
             return self._on_0_by_leader(method)
-        channel = self._restoring.setup if self._restoring.setup is not None else self._channel(number)
-        if isinstance(method, methods.ChannelClose):
-            return self._closed(channel, method)
+        channel = self._restoring.setup or self._channel(number)
         if isinstance(method, methods.BasicCancel):
             self._cancelled(channel, method.consumer_tag)
             return None
@@ -333,7 +338,7 @@ class Gateway:
             self.open = True
             if not self.greeting.known:
                 self.why_not = "it is not known here who the client is"
-        elif isinstance(method, methods.ConnectionClose | methods.ConnectionCloseOk):
+        elif isinstance(method, methods.ConnectionCloseOk):
             self.over = True
         elif isinstance(method, methods.ConnectionBlocked | methods.ConnectionUnblocked):
             self._blocked = isinstance(method, methods.ConnectionBlocked)
@@ -341,7 +346,7 @@ class Gateway:
             self._answered(self._zero, method)
         return None
 
-    def _closed(self, channel: Channel, method: methods.ChannelClose) -> bytes | None:
+    def _closed(self, channel: Channel) -> bytes | None:
         """The leader has closed a channel."""
         if self._restoring.closed(channel):
             return _SWALLOWED

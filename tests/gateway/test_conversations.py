@@ -105,17 +105,20 @@ def test_confirms_of_two_channels_are_their_own() -> None:
     client.expect(methods.BasicAck(delivery_tag=3), channel=1)
 
 
-def test_contents_of_two_channels_that_are_mixed_frame_by_frame() -> None:
-    world = World()
-    client = confirming(world, 1, 2)
-    one, two = ([publication("q", body, channel=channel)] for channel, body in ((1, b"a" * 20), (2, b"b" * 20)))
-    mixed = [frame for pair in zip(frames(one[0]), frames(two[0]), strict=True) for frame in pair]
-    client.raw(b"".join(mixed[:4]))
-    new = successor(world)
+@pytest.mark.parametrize("order", ["122112", "121212", "112122", "221112", "212211", "121122"])
+@pytest.mark.parametrize("cut", range(1, 6))
+def test_contents_of_two_channels_that_are_mixed_frame_by_frame(order: str, cut: int) -> None:
+    client = confirming(World(), 1, 2)
+    bodies = {"1": b"a" * 20, "2": b"b" * 20}
+    said = {number: iter(frames(publication("q", body, channel=int(number)))) for number, body in bodies.items()}
+    mixed = [next(said[number]) for number in order]
+    client.raw(b"".join(mixed[:cut]))
+    new = successor(client.world)
     client.move(new)
-    client.raw(b"".join(mixed[4:]))
-    assert sorted(said.channel for said in client.answers()) == [1, 2]
-    assert sorted(drained(new, "q")) == [b"a" * 20, b"b" * 20]
+    client.raw(b"".join(mixed[cut:]))
+    client.answers()
+    assert client.gateway.kept_bytes == 0
+    assert set(drained(client.world, "q")) == set(bodies.values())
 
 
 def frames(data: bytes) -> list[bytes]:
@@ -259,6 +262,10 @@ def test_limits_are_those_that_held_for_each_consumer() -> None:
     client.move(successor(new))
     (channel,) = client.session.channels.values()
     assert (channel.consumer_prefetch, channel.global_prefetch) == (7, 9)
+    client.ask(methods.BasicQos(prefetch_count=4))
+    client.move(successor(client.world))
+    (channel,) = client.session.channels.values()
+    assert (channel.consumer_prefetch, channel.global_prefetch) == (4, 0)
     client.expect()
 
 
@@ -643,12 +650,36 @@ def test_a_session_of_somebody_who_may_not_any_more(missing: str) -> None:
     assert not client.session.channels and len(new.hub.sessions) == before + 1
 
 
-def test_a_client_that_makes_no_sense_is_left_to_the_leader() -> None:
-    world = World()
-    client = carried(world)
-    client.raw(b"\x01\x00\x01\x00\x00")
-    client.raw(b"\x00\x02\xff\xff\xce" + b"more")
-    (said,) = client.answers()
-    assert isinstance(said.method, methods.ConnectionClose)
-    assert said.method.reply_code == 501
+PUBLISH = frames(publication("q", b"x" * 9))
+WRONG = {
+    "a frame of no type": b"\x04\0\1\0\0\0\0\xce",
+    "a frame that is too large": b"\1\0\1\0\3\0\0",
+    "a method without ids": b"\1\0\1\0\0\0\2\xff\xff\xce",
+    "a body out of turn": PUBLISH[2],
+    "a method in a content": b"".join([*PUBLISH[:2], PUBLISH[0]]),
+    "content of another class": PUBLISH[0] + PUBLISH[1].replace(b"\0\x3c", b"\0\x32"),
+    "content of some weight": PUBLISH[0] + PUBLISH[1].replace(b"\0\x3c\0\0", b"\0\x3c\0\1"),
+    "a body that is too long": b"".join([*PUBLISH[:2], publication("q", b"x" * 10)[-18:]]),
+    "a method that does not decode": b"\1\0\1\0\0\0\5\0\x3c\0\x28\0\xce",
+    "a publish on channel 0": methods.BasicPublish().frame(0),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_what_makes_no_sense_is_the_leaders_business_at_once(wrong: str) -> None:
+    client = carried(World(), 1, 2)
+    beside = World().client(1, 2)
+    for each in (client, beside):
+        each.raw(publication("q", b"whole", channel=2) + PUBLISH[0].replace(b"\1\0\1", b"\1\0\2"))
+        each.raw(WRONG[wrong])
+        each.world.settle()
+    assert client.received == beside.received
+    assert isinstance(client.answers()[0].method, methods.ConnectionClose)
     assert not client.gateway.resumable
+
+
+def test_texts_that_do_not_decode() -> None:
+    client = carried(World())
+    client.raw(publication("k", exchange=b"\xff".decode("utf-8", "surrogateescape")))
+    (said,) = client.answers()
+    assert isinstance(said.method, methods.ChannelClose)
