@@ -21,7 +21,6 @@ class Greeting:
         self._user: str | None = None
         self._tune = methods.ConnectionTuneOk()
         self._vhost = ""
-        self.challenged = False  # by a mechanism that is not known here
 
     def heard(self, method: Method) -> None:
         """The client says something on channel 0."""
@@ -50,14 +49,10 @@ class Greeting:
         capabilities = self._start.client_properties.get("capabilities")
         return isinstance(capabilities, dict) and capabilities.get(of) is True
 
-    @property
-    def known(self) -> bool:
-        """Whether it is known who that is."""
-        return self._user is not None and not self.challenged
-
     def passport(self, names: frozenset[str]) -> bytes:
-        """For the next leader. ValueError: the client's properties cannot be written down."""
-        assert self._user is not None
+        """For the next leader. ValueError: there can be none, and why."""
+        if self._user is None:
+            raise ValueError("it is not known here who the client is")
         tune = self._tune
         return Passport(
             self._user,

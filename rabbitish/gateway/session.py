@@ -24,7 +24,14 @@ from rabbitish.gateway.greeting import Greeting
 from rabbitish.gateway.restoring import Restoring
 from rabbitish.gateway.topology import Topology
 from rabbitish.wire import methods
-from rabbitish.wire.frames import FRAME_MIN_SIZE, HEAD, HEARTBEAT, PROTOCOL_HEADER
+from rabbitish.wire.frames import (
+    FRAME_MIN_SIZE,
+    HEAD,
+    HEARTBEAT,
+    PROTOCOL_HEADER,
+    Opening,
+    classify_opening,
+)
 from rabbitish.wire.method import Method, decode_method
 
 _PUBLISH = key_of(methods.BasicPublish)
@@ -86,11 +93,12 @@ class Gateway:
         """The client has said something."""
         if not self._begun:
             self._header += data
-            if len(self._header) < len(PROTOCOL_HEADER) and PROTOCOL_HEADER.startswith(self._header):
+            opening = classify_opening(self._header)
+            if opening is Opening.INCOMPLETE:
                 return
             data, self._header, self._begun = self._header, b"", True
-            if data.startswith(PROTOCOL_HEADER):
-                self._for_leader.append(PROTOCOL_HEADER)
+            if opening is Opening.ACCEPTED:
+                self._for_leader.append(data[: len(PROTOCOL_HEADER)])
                 data = data[len(PROTOCOL_HEADER) :]
             else:
                 self._client.lost = True
@@ -151,7 +159,7 @@ class Gateway:
         return self.open and not self.over and not self.why_not and not self._client.lost
 
     def passport(self) -> bytes:
-        """For another leader. ValueError: it cannot be written."""
+        """For another leader. ValueError: there is none, and why."""
         return self.greeting.passport(self.topology.names)
 
     def detach(self) -> None:
@@ -255,7 +263,7 @@ class Gateway:
     def _on_channel(self, number: int, method: Method) -> bytes | None:
         channel = self.channels.get(number)
         if channel is None:
-            if not isinstance(method, methods.ChannelOpen) or not self.open:
+            if not isinstance(method, methods.ChannelOpen):
                 return None
             channel = self.channels[number] = Channel(number)
         if channel.closing:
@@ -336,8 +344,10 @@ class Gateway:
     def _on_0_by_leader(self, method: Method) -> bytes | None:
         if isinstance(method, methods.ConnectionOpenOk):
             self.open = True
-            if not self.greeting.known:
-                self.why_not = "it is not known here who the client is"
+            try:
+                self.passport()
+            except ValueError as error:
+                self.why_not = str(error)
         elif isinstance(method, methods.ConnectionCloseOk):
             self.over = True
         elif isinstance(method, methods.ConnectionBlocked | methods.ConnectionUnblocked):

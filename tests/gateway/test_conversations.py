@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from rabbitish.core.access import EVERYTHING
 from rabbitish.errors import ConnectionFailure
 from rabbitish.wire import methods
-from tests.session.client import publication
+from rabbitish.wire.frames import LEGACY_PROTOCOL_HEADER, PROTOCOL_HEADER
+from rabbitish.wire.table import encode_table
+from tests.session.client import publication, start_ok
 from tests.session.harness import World
 
 from .carried import Carried, carried, successor
@@ -623,6 +626,53 @@ def test_a_transaction_cannot_go_on() -> None:
     client.ask(methods.TxSelect())
     assert not client.gateway.resumable
     assert client.gateway.why_not == "it has transactions"
+
+
+@pytest.mark.parametrize("header", [PROTOCOL_HEADER, LEGACY_PROTOCOL_HEADER])
+@pytest.mark.parametrize("size", [1, 3, 10_000])
+def test_a_client_that_says_everything_at_once(header: bytes, size: int) -> None:
+    client = Carried(World())
+    tune = methods.ConnectionTuneOk(channel_max=9, frame_max=5000, heartbeat=0)
+    data = header + start_ok("guest", "guest").frame(0) + tune.frame(0) + methods.ConnectionOpen().frame(0)
+    data += methods.ChannelOpen().frame(1) + methods.QueueDeclare(queue="q", durable=True).frame(1)
+    for at in range(0, len(data), size):
+        client.raw(data[at : at + size])
+    assert client.answers()[-1].method == methods.QueueDeclareOk(queue="q")
+    client.move(successor(client.world))
+    assert (client.session.frame_max, client.session.channel_max) == (5000, 9)
+    assert client.declare("q", durable=True) == "q"
+
+
+@pytest.mark.parametrize("opening", [b"GET / HTTP/1.1\r\n\r\n", b"AMQP\0\0\x09\0", b"AMQP\1\1\0\x0a", b"\x16\x03\1"])
+def test_another_protocol_is_the_leaders_business(opening: bytes) -> None:
+    client, beside = Carried(World()), World().connect()
+    for each in (client, beside):
+        each.raw(opening)
+        each.world.settle()
+    assert client.received == beside.received == PROTOCOL_HEADER
+
+
+@pytest.mark.parametrize(
+    ("mechanism", "response", "user"),
+    [
+        ("PLAIN", b"\0guest\0guest", "guest"),
+        ("AMQPLAIN", encode_table({"LOGIN": "guest", "PASSWORD": "guest"})[4:], "guest"),
+        ("ANONYMOUS", b"", "joe"),
+    ],
+)
+def test_whoever_it_was_goes_on(mechanism: str, response: bytes, user: str) -> None:
+    world, new = World(anonymous_user="joe"), World(anonymous_user="joe")
+    for each in (world, new):
+        each.change(lambda roster: roster.set_permissions("joe", "/", EVERYTHING))
+    client = Carried(world)
+    start = methods.ConnectionStartOk(client_properties={"product": "x"}, mechanism=mechanism, response=response)
+    client.raw(PROTOCOL_HEADER + start.frame(0) + methods.ConnectionTuneOk(2047, 131_072, 0).frame(0))
+    client.raw(methods.ConnectionOpen().frame(0))
+    assert client.answers()[-1].method == methods.ConnectionOpenOk()
+    client.move(new)
+    session = client.session
+    assert (session.user.name, session.mechanism, session.client_properties) == (user, mechanism, {"product": "x"})
+    assert b"guest\0guest" not in client.gateway.passport()
 
 
 def test_nor_can_what_has_not_begun() -> None:

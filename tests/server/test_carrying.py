@@ -9,11 +9,15 @@ import pytest
 import trio
 import trio.testing
 
+from rabbitish.cluster.protocol.frames import Relay
+from rabbitish.cluster.relay import RelayFailed, open_relay
+from rabbitish.gateway.passport import Passport
 from rabbitish.server import listings
 from rabbitish.server.node import Node
 from rabbitish.wire import methods
 from rabbitish.wire.frames import FRAME_HEARTBEAT, HEARTBEAT
-from tests.server.fronts import FrontNode, fronts, leads
+from rabbitish.wire.table import encode_table
+from tests.server.fronts import SECRET, FrontNode, fronts, leads
 from tests.server.support import Client, Running, broker, converse, until
 
 
@@ -246,5 +250,53 @@ def test_the_client_hangs_up_while_nobody_leads() -> None:
             nodes.change()
             await until(lambda: nodes.b.front.relays == 0)
             await until(lambda: not nodes.new.node.links)
+
+    converse(conversation)
+
+
+def passport(user: str = "guest", vhost: str = "/") -> bytes:
+    return Passport(user, "PLAIN", vhost, {}, 2047, 131_072, 0).encode()
+
+
+@pytest.mark.parametrize(
+    ("session", "secret", "why"),
+    [
+        (b"nonsense", SECRET, "cannot be read"),
+        (encode_table({}), SECRET, "no passport"),
+        (passport(user="joe"), SECRET, "user 'joe' is not there any more"),
+        (passport(vhost="team"), SECRET, "vhost 'team' is not there any more"),
+        (passport(), b"guessed", "does not know this cluster's secret"),
+    ],
+)
+def test_who_may_not_go_on_with_a_session(session: bytes, secret: bytes, why: str) -> None:
+    async def conversation() -> None:
+        a = FrontNode("a")
+        async with broker() as running, fronts(a):
+            leads(a, running.node)
+            relay = Relay(("127.0.0.1", 4711), ("127.0.0.1", 5672), "amqp", session)
+            with pytest.raises(RelayFailed, match=why) as failed:
+                await open_relay(a.links, secret, relay)
+            assert failed.value.final
+            assert not running.node.links
+            assert not running.node.hub.sessions
+
+    converse(conversation)
+
+
+def test_a_session_goes_on_without_a_password_if_a_node_says_so() -> None:
+    async def conversation() -> None:
+        a = FrontNode("a")
+        async with broker() as running, fronts(a):
+            leads(a, running.node)
+            relay = Relay(("127.0.0.1", 4711), ("127.0.0.1", 5672), "amqp", passport())
+            async with await open_relay(a.links, SECRET, relay) as stream:
+                client = Client(stream)
+                await client.ask(methods.ChannelOpen(), methods.ChannelOpenOk)
+                ((link,), host) = running.node.links.values(), "127.0.0.1:4711 -> 127.0.0.1:5672"
+                assert (link.session.user.name, link.session.peer.name) == ("guest", host)
+            await until(lambda: not running.node.links)
+            far = relay._replace(client=("10.1.2.3", 4711))
+            with pytest.raises(RelayFailed, match="user 'guest' is not there"):  # who may come from loopback alone
+                await open_relay(a.links, SECRET, far)
 
     converse(conversation)
