@@ -10,6 +10,7 @@ from rabbitish.gateway.passport import decode_passport
 from rabbitish.gateway.session import Gateway
 from rabbitish.session.connection import Session
 from rabbitish.session.resuming import resume
+from rabbitish.wire import methods
 from tests.session.client import Client
 from tests.session.harness import Log, Peer, World
 
@@ -179,3 +180,39 @@ def _bodies(content: bytes) -> list[bytes]:
             pieces.append(content[at + 7 : at + 7 + size])
         at += size + 8
     return pieces
+
+
+def confirming(world: World, *channels: int) -> Carried:
+    """A client with a durable queue `q` and channels in confirm mode."""
+    client = carried(world, *channels)
+    for channel in channels or (1,):
+        assert client.ask(methods.ConfirmSelect(), channel) == methods.ConfirmSelectOk()
+    client.declare("q", durable=True)
+    return client
+
+
+def drained(world: World, queue: str) -> list[bytes]:
+    """What a queue holds, which is empty then."""
+    taker = world.client()
+    bodies = taker.drain(queue)
+    taker.hang_up()
+    return bodies
+
+
+def frames(data: bytes) -> list[bytes]:
+    """Bytes, frame by frame."""
+    found, at = [], 0
+    while at < len(data):
+        end = at + 8 + int.from_bytes(data[at + 3 : at + 7], "big")
+        found.append(data[at:end])
+        at = end
+    return found
+
+
+def deliveries(client: Carried) -> list[tuple[str, int, bytes]]:
+    """What was delivered since the last time."""
+    return [
+        (said.method.consumer_tag, said.method.delivery_tag, said.body)
+        for said in client.answers()
+        if isinstance(said.method, methods.BasicDeliver)
+    ]

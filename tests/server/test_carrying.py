@@ -146,6 +146,65 @@ def test_a_leader_that_stops_says_nothing_to_those_who_go_on() -> None:
     converse(conversation)
 
 
+def test_nor_does_one_that_took_the_session_over() -> None:
+    async def conversation() -> None:
+        async with three() as nodes, broker() as third:
+            client = await confirming(nodes.b)
+            nodes.change()
+            await client.publish("q", b"1")
+            await client.expect(methods.BasicAck)
+            nodes.c.front.serve(None)
+            nodes.new.stop.set()
+            declare(third.node, "q")
+            leads(nodes.a, third.node, nodes.b, epoch=3)
+            await client.publish("q", b"2")
+            assert (await client.expect(methods.BasicAck)).delivery_tag == 2
+
+    converse(conversation)
+
+
+def test_a_node_that_stops_says_so_to_its_own() -> None:
+    async def conversation() -> None:
+        async with three() as nodes:
+            client = await confirming(nodes.b)
+            nodes.change(at_home=True)
+            await client.publish("q", b"1")
+            await client.expect(methods.BasicAck)
+            nodes.new.stop.set()
+            assert (await client.expect(methods.ConnectionClose)).reply_code == 320
+
+    converse(conversation)
+
+
+def test_a_leader_that_is_not_known_for_a_moment_is_not_left() -> None:
+    async def conversation() -> None:
+        async with three() as nodes:
+            client = await confirming(nodes.b)
+            links = list(nodes.old.node.links)
+            nodes.b.front.follow(None)
+            await client.publish("q", b"1")
+            await client.expect(methods.BasicAck)
+            nodes.b.front.follow(nodes.a.leader())
+            await client.publish("q", b"2")
+            await client.expect(methods.BasicAck)
+            assert list(nodes.old.node.links) == links
+
+    converse(conversation)
+
+
+def test_a_client_that_missed_its_heartbeats_is_not_carried_on() -> None:
+    async def conversation() -> None:
+        async with three() as nodes:
+            client = await nodes.b.open()
+            await client.handshake(heartbeat=1)
+            while (frame := await client.frame()) is not None and frame[0] == FRAME_HEARTBEAT:
+                pass
+            assert frame is None or isinstance(methods.decode_method(frame[2]), methods.ConnectionClose)
+            assert not nodes.old.node.links
+
+    converse(conversation, faster=50)
+
+
 def test_who_has_no_successor_in_time_is_told_so_and_kept_alive_until_then() -> None:
     async def conversation() -> None:
         async with three(gateway_patience_s=20) as nodes:

@@ -1,0 +1,223 @@
+"""How sessions begin and end: what can go on and what cannot, and whose business it is what makes no sense."""
+
+from __future__ import annotations
+
+import pytest
+
+from rabbitish.core.access import EVERYTHING
+from rabbitish.errors import ConnectionFailure
+from rabbitish.wire import methods
+from rabbitish.wire.frames import LEGACY_PROTOCOL_HEADER, PROTOCOL_HEADER
+from rabbitish.wire.table import encode_table
+from tests.session.client import publication, start_ok
+from tests.session.harness import World
+
+from .carried import Carried, carried, confirming, drained, frames, successor
+
+
+def test_a_channel_that_the_leader_closed_and_the_client_has_not_agreed_to() -> None:
+    world = World()
+    client = confirming(world, 1, 2)
+    client.send(methods.QueueDeclare(queue="missing", passive=True))
+    (said,) = client.answers()
+    assert isinstance(said.method, methods.ChannelClose)
+    client.move(successor(world))
+    client.publish("q", b"1")
+    client.send(methods.BasicAck(delivery_tag=1), methods.QueuePurge(queue="q"))
+    client.send(methods.ChannelClose())
+    client.expect(methods.ChannelCloseOk())
+    client.send(methods.ChannelCloseOk())
+    assert client.answers() == []
+    client.open()
+    assert list(client.session.channels) == [2, 1]
+
+
+def test_a_channel_that_both_were_closing() -> None:
+    world = World()
+    client = carried(world)
+    client.slow = True
+    client.send(methods.QueueDeclare(queue="missing", passive=True))
+    client.up(10_000)
+    world.settle()
+    client.collect()
+    client.send(methods.ChannelClose())
+    client.down(10_000)
+    (said,) = client.answers()
+    assert isinstance(said.method, methods.ChannelClose)
+    client.slow = False
+    client.move(successor(world))
+    client.expect(methods.ChannelCloseOk())
+    client.send(methods.ChannelCloseOk())
+    assert client.answers() == []
+    client.open()
+
+
+def test_a_leader_that_goes_before_it_has_heard_everything() -> None:
+    world = World()
+    client = confirming(world)
+    name = client.declare("", exclusive=True)
+    client.consume(name, "t")
+    client.slow = True
+    client.publish("q", b"1")
+    client.send(methods.QueuePurge(queue="q"))
+    client.publish(name, b"2")
+    for cut in range(0, 400, 7):
+        client.lose_leader()
+        client.go_on(successor(client.world))
+        for _ in range(20):
+            client.up(cut)
+            client.world.settle()
+            client.collect()
+            client.down(cut)
+            if cut < 200:
+                break
+    client.slow = False
+    client.move(successor(client.world))
+    said = [each.method for each in client.answers() if not isinstance(each.method, methods.BasicDeliver)]
+    assert sum(isinstance(each, methods.QueuePurgeOk) for each in said) == 1
+    assert client.gateway.kept_bytes == 0
+    assert drained(client.world, "q") == []
+
+
+def test_a_connection_that_the_client_was_closing() -> None:
+    world = World()
+    client = carried(world)
+    client.slow = True
+    client.send(methods.ConnectionClose(), channel=0)
+    client.lose_leader()
+    client.expect(methods.ConnectionCloseOk(), channel=0)
+    assert not client.gateway.resumable
+
+
+def test_a_connection_that_the_leader_has_closed_is_over() -> None:
+    world = World()
+    client = carried(world)
+    client.send(methods.BasicQos(prefetch_size=1))
+    (said,) = client.answers()
+    assert isinstance(said.method, methods.ConnectionClose)
+    assert not client.gateway.resumable
+
+
+def test_who_was_blocked_is_told_that_it_is_over() -> None:
+    world = World()
+    client = carried(world)
+    client.declare("q", durable=True)
+    world.hub.set_alarm("memory")
+    client.publish("q", b"1")
+    assert isinstance(client.answers()[0].method, methods.ConnectionBlocked)
+    client.move(successor(world))
+    client.expect(methods.ConnectionUnblocked(), channel=0)
+
+
+def test_a_transaction_cannot_go_on() -> None:
+    client = carried(World())
+    client.ask(methods.TxSelect())
+    assert not client.gateway.resumable
+    assert client.gateway.why_not == "it has transactions"
+
+
+@pytest.mark.parametrize("header", [PROTOCOL_HEADER, LEGACY_PROTOCOL_HEADER])
+@pytest.mark.parametrize("size", [1, 3, 10_000])
+def test_a_client_that_says_everything_at_once(header: bytes, size: int) -> None:
+    client = Carried(World())
+    tune = methods.ConnectionTuneOk(channel_max=9, frame_max=5000, heartbeat=0)
+    data = header + start_ok("guest", "guest").frame(0) + tune.frame(0) + methods.ConnectionOpen().frame(0)
+    data += methods.ChannelOpen().frame(1) + methods.QueueDeclare(queue="q", durable=True).frame(1)
+    for at in range(0, len(data), size):
+        client.raw(data[at : at + size])
+    assert client.answers()[-1].method == methods.QueueDeclareOk(queue="q")
+    client.move(successor(client.world))
+    assert (client.session.frame_max, client.session.channel_max) == (5000, 9)
+    assert client.declare("q", durable=True) == "q"
+
+
+@pytest.mark.parametrize("opening", [b"GET / HTTP/1.1\r\n\r\n", b"AMQP\0\0\x09\0", b"AMQP\1\1\0\x0a", b"\x16\x03\1"])
+def test_another_protocol_is_the_leaders_business(opening: bytes) -> None:
+    client, beside = Carried(World()), World().connect()
+    for each in (client, beside):
+        each.raw(opening)
+        each.world.settle()
+    assert client.received == beside.received == PROTOCOL_HEADER
+
+
+@pytest.mark.parametrize(
+    ("mechanism", "response", "user"),
+    [
+        ("PLAIN", b"\0guest\0guest", "guest"),
+        ("AMQPLAIN", encode_table({"LOGIN": "guest", "PASSWORD": "guest"})[4:], "guest"),
+        ("ANONYMOUS", b"", "joe"),
+    ],
+)
+def test_whoever_it_was_goes_on(mechanism: str, response: bytes, user: str) -> None:
+    world, new = World(anonymous_user="joe"), World(anonymous_user="joe")
+    for each in (world, new):
+        each.change(lambda roster: roster.set_permissions("joe", "/", EVERYTHING))
+    client = Carried(world)
+    start = methods.ConnectionStartOk(client_properties={"product": "x"}, mechanism=mechanism, response=response)
+    client.raw(PROTOCOL_HEADER + start.frame(0) + methods.ConnectionTuneOk(2047, 131_072, 0).frame(0))
+    client.raw(methods.ConnectionOpen().frame(0))
+    assert client.answers()[-1].method == methods.ConnectionOpenOk()
+    client.move(new)
+    session = client.session
+    assert (session.user.name, session.mechanism, session.client_properties) == (user, mechanism, {"product": "x"})
+    assert b"guest\0guest" not in client.gateway.passport()
+
+
+def test_nor_can_what_has_not_begun() -> None:
+    client = Carried(World())
+    client.begin()
+    assert not client.gateway.resumable
+
+
+@pytest.mark.parametrize("missing", ["user", "vhost", "permission"])
+def test_a_session_of_somebody_who_may_not_any_more(missing: str) -> None:
+    world = World()
+    world.add_vhost("team")
+    client = carried(world, vhost="team")
+    new = successor(world)
+    if missing == "user":
+        new.change(lambda roster: roster.delete_user("guest"))
+    elif missing == "vhost":
+        new.change(lambda roster: roster.delete_vhost("team"))
+    else:
+        new.change(lambda roster: roster.clear_permissions("guest", "team"))
+    client.lose_leader()
+    before = len(new.hub.sessions)
+    with pytest.raises(ConnectionFailure):
+        client.go_on(new)
+    assert not client.session.channels and len(new.hub.sessions) == before + 1
+
+
+PUBLISH = frames(publication("q", b"x" * 9))
+WRONG = {
+    "a frame of no type": b"\x04\0\1\0\0\0\0\xce",
+    "a frame that is too large": b"\1\0\1\0\3\0\0",
+    "a method without ids": b"\1\0\1\0\0\0\2\xff\xff\xce",
+    "a body out of turn": PUBLISH[2],
+    "a method in a content": b"".join([*PUBLISH[:2], PUBLISH[0]]),
+    "content of another class": PUBLISH[0] + PUBLISH[1].replace(b"\0\x3c", b"\0\x32"),
+    "content of some weight": PUBLISH[0] + PUBLISH[1].replace(b"\0\x3c\0\0", b"\0\x3c\0\1"),
+    "a body that is too long": b"".join([*PUBLISH[:2], publication("q", b"x" * 10)[-18:]]),
+    "a method that does not decode": b"\1\0\1\0\0\0\5\0\x3c\0\x28\0\xce",
+    "a publish on channel 0": methods.BasicPublish().frame(0),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_what_makes_no_sense_is_the_leaders_business_at_once(wrong: str) -> None:
+    client = carried(World(), 1, 2)
+    beside = World().client(1, 2)
+    for each in (client, beside):
+        each.raw(publication("q", b"whole", channel=2) + PUBLISH[0].replace(b"\1\0\1", b"\1\0\2"))
+        each.raw(WRONG[wrong])
+        each.world.settle()
+    assert client.received == beside.received
+    assert isinstance(client.answers()[0].method, methods.ConnectionClose)
+    assert not client.gateway.resumable
+
+
+def test_texts_that_do_not_decode() -> None:
+    client = carried(World())
+    client.raw(publication("k", exchange=b"\xff".decode("utf-8", "surrogateescape")))
+    (said,) = client.answers()
+    assert isinstance(said.method, methods.ChannelClose)
