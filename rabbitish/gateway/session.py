@@ -48,6 +48,7 @@ _TAG = Struct(">Q")
 _TAG_AT = METHOD_AT + 4
 _CONFIRM = Struct(">QB")
 _SWALLOWED = b""
+_NONSENSE = "the client has said what cannot be understood"
 
 
 class LeaderFault(Exception):
@@ -103,6 +104,8 @@ class Gateway:
             else:
                 self._client.lost = True
         self._for_leader += self._client.feed(data)
+        if self._client.lost and not self.why_not:
+            self.why_not = _NONSENSE
 
     def from_leader(self, data: bytes) -> None:
         """The leader has. LeaderFault: something impossible."""
@@ -156,7 +159,7 @@ class Gateway:
     @property
     def resumable(self) -> bool:
         """Whether another leader can take the session over."""
-        return self.open and not self.over and not self.why_not and not self._client.lost
+        return self.open and not self.over and not self.why_not
 
     def passport(self) -> bytes:
         """For another leader. ValueError: there is none, and why."""
@@ -233,7 +236,7 @@ class Gateway:
         try:
             method = method_in(data, start)
         except AMQPError:
-            self.why_not = "the client has said what cannot be understood"
+            self.why_not = _NONSENSE
             return None
         return self._on_0(method) if number == 0 else self._on_channel(number, method)
 

@@ -194,8 +194,9 @@ class Front:
             with self._while_it_leads(where):
                 await carrier.exchange(stream)
             if not carrier.goes_on:
-                if not (carrier.gone or carrier.gateway.over) and carrier.gateway.open:
-                    await carrier.give_up(f"the leader is gone, and {carrier.gateway.why_not or 'you are silent'}")
+                why_not = carrier.gateway.why_not
+                if why_not and not (carrier.gone or carrier.gateway.over):
+                    await carrier.give_up(f"the leader is gone, and no other can go on with this connection: {why_not}")
                 return
             carrier.gateway.detach()
             now = trio.current_time()
