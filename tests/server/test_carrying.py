@@ -274,7 +274,8 @@ def test_a_transaction_ends_with_its_leader_and_in_words() -> None:
             close = await client.expect(methods.ConnectionClose)
             assert (close.reply_code, close.reply_text) == (
                 320,
-                "CONNECTION_FORCED - the leader is gone, and no other can go on with this connection: it has transactions",
+                "CONNECTION_FORCED - the leader is gone, and no other can go on with this connection: "
+                "it has transactions",
             )
             await client.send(methods.ConnectionCloseOk(), 0)
             assert await client.ended()
