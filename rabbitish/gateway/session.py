@@ -124,11 +124,6 @@ class Gateway:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     @property
-    def waits_for_leader(self) -> bool:
-        """Whether there is something to be sent to the leader."""
-        return bool(self._for_leader)
-
-    @property
     def waits_for_client(self) -> bool:
         """Whether there is something to be sent to the client."""
         return bool(self._for_client)

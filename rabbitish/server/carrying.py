@@ -172,8 +172,6 @@ class Carrier:
                     if not said:
                         return
                     gateway.from_leader(bytes(said))
-                    if gateway.waits_for_leader:
-                        self._hearing.wake()
                     if not self._heard_again.is_set():
                         self._heard_again.set()
 

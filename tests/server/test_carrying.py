@@ -15,7 +15,7 @@ from rabbitish.gateway.passport import Passport
 from rabbitish.server import listings
 from rabbitish.server.node import Node
 from rabbitish.wire import methods
-from rabbitish.wire.frames import FRAME_HEARTBEAT, HEARTBEAT
+from rabbitish.wire.frames import FRAME_BODY, FRAME_HEARTBEAT, HEARTBEAT
 from rabbitish.wire.table import encode_table
 from tests.server.fronts import SECRET, FrontNode, fronts, leads
 from tests.server.support import Client, Running, broker, converse, until
@@ -128,6 +128,49 @@ def test_a_flood_goes_on_with_every_message() -> None:
             had, has = (each.node.broker.vhosts["/"].queues["q"].ready for each in (nodes.old, nodes.new))
             assert had + has >= count
             assert has
+
+    converse(conversation)
+
+
+def test_a_client_that_does_not_read_gets_everything_whole_when_it_does() -> None:
+    async def conversation() -> None:
+        async with three() as nodes:
+            client, count = await confirming(nodes.b), 150
+            await client.publish("q", b"x" * 100_000, count)
+            while (await client.expect(methods.BasicAck)).delivery_tag < count:
+                pass
+            old = nodes.old.node.broker.vhosts["/"].queues["q"]
+            await client.send(methods.BasicConsume(queue="q", consumer_tag="t"))
+            await until(lambda: old.unacked > 20)
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            assert old.ready  # the rest waits for the client
+            nodes.change()
+            await until(lambda: len(nodes.new.node.links) == 1)
+            other = await nodes.new.connect()
+            await other.publish("q", b"y" * 10)
+            bodies: list[bytes] = []
+            while not bodies or bodies[-1] != b"y" * 10:
+                frame = await client.frame()
+                assert frame is not None
+                if frame[0] == FRAME_BODY:
+                    bodies.append(bytes(frame[2]))
+            assert {bytes(body[:1]) for body in bodies} == {b"x", b"y"}
+            assert sum(map(len, bodies[:-1])) % 100_000 == 0
+
+    converse(conversation)
+
+
+def test_what_the_node_itself_answers_comes_at_once() -> None:
+    async def conversation() -> None:
+        async with three() as nodes:
+            client = await confirming(nodes.b)
+            await client.ask(methods.QueueDeclare(queue="missing", passive=True), methods.ChannelClose)
+            nodes.change()
+            await until(lambda: len(nodes.new.node.links) == 1)
+            await trio.testing.wait_all_tasks_blocked()
+            await client.ask(methods.ChannelClose(), methods.ChannelCloseOk)
+            await client.send(methods.ChannelCloseOk())
+            await client.ask(methods.ChannelOpen(), methods.ChannelOpenOk)
 
     converse(conversation)
 
