@@ -198,6 +198,7 @@ def test_nor_does_one_that_took_the_session_over() -> None:
             await client.expect(methods.BasicAck)
             nodes.c.front.serve(None)
             nodes.new.stop.set()
+            await until(lambda: not nodes.new.node.links)
             declare(third.node, "q")
             leads(nodes.a, third.node, nodes.b, epoch=3)
             await client.publish("q", b"2")
