@@ -97,9 +97,9 @@ class Carrier:
             await self._listen(leader)
             nursery.cancel_scope.cancel()
         if not (self.gone or self.goes_on):
-            await self._last_word()
+            await self.last_word()
 
-    async def _last_word(self) -> None:
+    async def last_word(self) -> None:
         """The client has been told everything: let it hang up."""
         with trio.move_on_after(_LINGER_SECONDS):
             try:
@@ -217,4 +217,4 @@ class Carrier:
     async def give_up(self, why: str) -> None:
         """Close the connection in so many words, and wait a while for the client to agree."""
         self.gateway.give_up(why)
-        await self._last_word()
+        await self.last_word()

@@ -199,6 +199,9 @@ class Front:
                     await carrier.give_up(f"the leader is gone, and no other can go on with this connection: {why_not}")
                 return
             carrier.gateway.detach()
+            if carrier.gateway.over:  # it was being closed
+                await carrier.last_word()
+                return
             now = trio.current_time()
             if now - since > _STEADY_SECONDS:  # else it was let in and turned out again, which must have an end
                 deadline = now + self._settings.gateway_patience_s

@@ -341,6 +341,22 @@ def test_who_is_turned_out_again_and_again_is_given_up() -> None:
     converse(conversation, faster=10)
 
 
+def test_a_connection_that_is_being_closed_needs_no_leader_for_that() -> None:
+    async def conversation() -> None:
+        async with three() as nodes:
+            client = await confirming(nodes.b)
+            (link,) = nodes.old.node.links.values()
+            link.session.busy = True  # it hears nothing
+            await client.send(methods.ConnectionClose(), 0)
+            await trio.testing.wait_all_tasks_blocked()
+            nodes.b.front.follow(None)
+            link.cut()
+            await client.expect(methods.ConnectionCloseOk)
+            assert await client.ended()
+
+    converse(conversation)
+
+
 def test_the_client_hangs_up_while_nobody_leads() -> None:
     async def conversation() -> None:
         async with three() as nodes:
