@@ -45,8 +45,8 @@ def _end_of_content(data: bytes, at: int, size: int, channel: int) -> int:
     """Where the content that begins at `at` ends, if all of it is here and nothing comes between; else 0."""
     if size - at < _HEADER.size:
         return 0
-    kind, number, length, class_id, weight, left = _HEADER.unpack_from(data, at)
-    if kind != FRAME_HEADER or number != channel or length < _LEAST_HEADER or class_id != _BASIC or weight:
+    kind, number, length, _, _, left = _HEADER.unpack_from(data, at)
+    if kind != FRAME_HEADER or number != channel or length < _LEAST_HEADER:
         return 0
     at += length + FRAME_OVERHEAD
     while left:

@@ -9,7 +9,7 @@ from rabbitish.errors import ConnectionFailure
 from rabbitish.wire import methods
 from rabbitish.wire.frames import LEGACY_PROTOCOL_HEADER, PROTOCOL_HEADER
 from rabbitish.wire.table import encode_table
-from tests.session.client import publication, start_ok
+from tests.session.client import close_of, publication, start_ok
 from tests.session.harness import World
 
 from .carried import Carried, carried, confirming, drained, frames, successor
@@ -221,3 +221,33 @@ def test_texts_that_do_not_decode() -> None:
     client.raw(publication("k", exchange=b"\xff".decode("utf-8", "surrogateescape")))
     (said,) = client.answers()
     assert isinstance(said.method, methods.ChannelClose)
+
+
+def test_what_makes_no_sense_cannot_go_on_even_if_no_leader_has_heard_it() -> None:
+    client = carried(World())
+    client.slow = True
+    client.raw(WRONG["a body out of turn"])
+    assert not client.gateway.resumable
+    assert client.gateway.why_not == "the client has said what cannot be understood"
+
+
+def test_a_message_that_is_larger_than_what_is_kept_passes_and_the_session_cannot_go_on() -> None:
+    client = Carried(World(), most=10_000)
+    client.handshake(frame_max=4096)
+    client.open()
+    client.declare("q")
+    data = publication("q", b"x" * 20_000, frame_max=4096)
+    client.raw(data[:8_000])
+    assert client.gateway.resumable
+    client.raw(data[8_000:13_000])
+    assert not client.gateway.resumable
+    client.raw(data[13_000:])
+    assert drained(client.world, "q") == [b"x" * 20_000]
+
+
+def test_who_is_given_up_is_told_and_done_with() -> None:
+    client = carried(World())
+    client.gateway.give_up("nobody leads")
+    client.feed()
+    client.expect(close_of(methods.ConnectionClose, 320, "CONNECTION_FORCED - nobody leads", None), channel=0)
+    assert not client.gateway.resumable

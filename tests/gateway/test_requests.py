@@ -178,3 +178,22 @@ def test_answers_to_requests_come_back_at_the_next_leader() -> None:
         assert got is not None and got.props.reply_to is not None
         client.publish(got.props.reply_to, b"!")
         assert [(tag, body) for tag, _, body in deliveries(client)] == [("replies", b"!")]
+
+
+def test_an_empty_name_behind_a_declare_means_what_that_declares() -> None:
+    client = carried(World())
+    client.declare("q", durable=True)
+    client.move(successor(client.world))
+    client.send(methods.QueueDeclare(queue="r", durable=True), methods.QueueBind(exchange="amq.direct"))
+    client.answers()
+    client.publish("r", b"1", exchange="amq.direct")
+    assert drained(client.world, "r") == [b"1"]
+
+
+def test_more_than_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rabbitish.gateway.topology._MOST", 2)
+    client = carried(World())
+    for number in range(3):
+        assert client.gateway.resumable
+        client.declare(f"e{number}", exclusive=True)
+    assert client.gateway.why_not == "it has declared too much"
