@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from rabbitish.wire import methods
 from rabbitish.wire.method import Method
+from rabbitish.wire.table import encode_table
 
 _MADE_UP = "amq.gen-"
 _MOST = 10_000
@@ -29,13 +30,19 @@ def source_of(bind: Bind | Unbind) -> str:
     return bind.exchange if isinstance(bind, methods.QueueBind | methods.QueueUnbind) else bind.source
 
 
+def _key(bind: Bind | Unbind) -> tuple[object, ...]:
+    """What makes it this binding and no other."""
+    of_queue = isinstance(bind, methods.QueueBind | methods.QueueUnbind)
+    return of_queue, destination_of(bind), source_of(bind), bind.routing_key, encode_table(bind.arguments)
+
+
 class Topology:
     """See the module. Names are told in full: none is empty that stands for another."""
 
     def __init__(self) -> None:
         self._queues: dict[str, methods.QueueDeclare] = {}
         self._exchanges: dict[str, methods.ExchangeDeclare] = {}
-        self._bindings: list[Bind] = []
+        self._bindings: dict[tuple[object, ...], Bind] = {}
 
     @property
     def too_much(self) -> bool:
@@ -60,19 +67,20 @@ class Topology:
     def queue_gone(self, name: str) -> None:
         """A queue was deleted, or is about to delete itself."""
         if self._queues.pop(name, None) is not None:
-            self._bindings = [each for each in self._bindings if not self._is_of(each, methods.QueueBind, name)]
+            self._forget_bindings(methods.QueueBind, name, source="")
 
     def exchange_gone(self, name: str) -> None:
         """An exchange was deleted."""
         if self._exchanges.pop(name, None) is not None:
-            self._bindings = [
-                each
-                for each in self._bindings
-                if source_of(each) != name and not self._is_of(each, methods.ExchangeBind, name)
-            ]
+            self._forget_bindings(methods.ExchangeBind, name, source=name)
 
-    def _is_of(self, bind: Bind, kind: type[Bind], destination: str) -> bool:
-        return isinstance(bind, kind) and destination_of(bind) == destination
+    def _forget_bindings(self, kind: type[Bind], destination: str, *, source: str) -> None:
+        self._bindings = {
+            key: each
+            for key, each in self._bindings.items()
+            if not (source and source_of(each) == source)
+            and not (isinstance(each, kind) and destination_of(each) == destination)
+        }
 
     def consumer_gone(self, queue: str, others: int) -> None:
         """A consumer has ended; so many of this connection are left on its queue."""
@@ -83,23 +91,15 @@ class Topology:
     def bound(self, bind: Bind) -> None:
         """There is a binding."""
         mine = self._queues if isinstance(bind, methods.QueueBind) else self._exchanges
-        bind = replace(bind, nowait=False)
-        if (destination_of(bind) in mine or source_of(bind) in self._exchanges) and bind not in self._bindings:
-            self._bindings.append(bind)
+        if destination_of(bind) in mine or source_of(bind) in self._exchanges:
+            self._bindings.setdefault(_key(bind), replace(bind, nowait=False))
 
     def unbound(self, unbind: Unbind) -> None:
         """There is no such binding any more."""
-        kind = methods.QueueBind if isinstance(unbind, methods.QueueUnbind) else methods.ExchangeBind
-        told = (destination_of(unbind), source_of(unbind), unbind.routing_key, unbind.arguments)
-        self._bindings = [
-            each
-            for each in self._bindings
-            if not isinstance(each, kind)
-            or (destination_of(each), source_of(each), each.routing_key, each.arguments) != told
-        ]
+        self._bindings.pop(_key(unbind), None)
 
     def steps(self) -> Iterator[Method]:
         """What declares all of it anew, in an order in which that can be done."""
         yield from self._exchanges.values()
         yield from self._queues.values()
-        yield from self._bindings
+        yield from self._bindings.values()
