@@ -144,7 +144,7 @@ class Reactor:
 
     def publishers_wait(self) -> bool:
         """Whether anybody who publishes has said something that is not heard yet."""
-        return any(who.publishes for who, _ in self._poller.poll(0))
+        return not self._over and any(who.publishes for who, _ in self._poller.poll(0))
 
     def take_ready(self) -> bool:
         """Handle what is ready by now, without waiting; False: nothing was. For whoever cannot wait for its turn."""

@@ -98,3 +98,6 @@ def test_who_publishes_waits_until_it_is_heard(stage: Stage) -> None:
     assert stage.reactor.publishers_wait() and stage.reactor.publishers_wait()
     stage.slice()
     assert not stage.reactor.publishers_wait()
+    publisher.say(1)
+    stage.reactor.close()  # it ends, and the last connections with it
+    assert not stage.reactor.publishers_wait()
