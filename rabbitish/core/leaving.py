@@ -86,11 +86,13 @@ class Leaving(Holdings, ABC):
         self.unacked -= len(messages)
         self.unacked_bytes -= size
         self.bytes -= size
-        if not self.dirty:
-            self.mark()
 
     def acknowledge(self, messages: Sequence[Message]) -> None:
         """Consumers are done with these messages."""
+        self._take_acknowledged(messages)
+        self.mark()
+
+    def _take_acknowledged(self, messages: Sequence[Message]) -> None:
         self._let_out(messages)
         if self.away_bytes:
             self.forget_away(messages)
@@ -99,6 +101,8 @@ class Leaving(Holdings, ABC):
 
     def acknowledge_soon(self, messages: Sequence[Message]) -> None:
         """A consumer is done with these messages: `acknowledge`, for all of a batch of input at once."""
+        if self.deleted:
+            return
         self.acknowledged += messages
         if not self.dirty:
             self.mark()
@@ -117,12 +121,14 @@ class Leaving(Holdings, ABC):
         self.waiting -= 1
         self.waiting_bytes -= message.size
         self._let_out([message])
+        self.mark()
 
     def reject(self, messages: Sequence[Message], now: int) -> None:
         """A consumer wants these neither done nor back: dead-letter them."""
         if self.deleted:
             return
         self._let_out(messages)
+        self.mark()
         self._bury(messages, REJECTED, now)
 
     def requeue(
@@ -140,6 +146,7 @@ class Leaving(Holdings, ABC):
         if limit is not None and returns > limit:
             held = [message for message in messages if message is not None]
             self._let_out(held)
+            self.mark()
             self._bury(held, DELIVERY_LIMIT, now)
             return
         for place, message in zip(range(position, position + step * len(messages), step), messages, strict=True):

@@ -236,7 +236,7 @@ class Queue(Leaving):
         """
         if self.acknowledged:
             acknowledged, self.acknowledged = self.acknowledged, []
-            self.acknowledge(acknowledged)
+            self._take_acknowledged(acknowledged)
         expiring = self._may_expire
         more = self._expire(now, now) if expiring else False
         if not more and (ready := self.ready) and self.consumers.turns:

@@ -151,7 +151,7 @@ class Link:
                 if self._is_ahead and size > _AHEAD_READ_BYTES:
                     size = _AHEAD_READ_BYTES
             data = self._sock.recv(size)
-            self._terse = len(data) < (size if self._terse else _TERSE_BYTES)
+            self._terse = len(data) < _TERSE_BYTES
         except BlockingIOError:
             return
         except OSError:  # a reset is one way to hang up

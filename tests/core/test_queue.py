@@ -10,7 +10,7 @@ from rabbitish.core.holdings import MESSAGE_OVERHEAD_BYTES
 from rabbitish.core.lane import Lane
 from rabbitish.core.leaving import BURIED_COST, SWEEP_MESSAGES
 from rabbitish.core.message import Message
-from rabbitish.core.queue import HANDFUL_BYTES, HANDFUL_MESSAGES
+from rabbitish.core.queue import HANDFUL_BYTES, HANDFUL_MESSAGES, Queue
 
 from .fakes import ListConsumer, PlainMessage, World
 
@@ -464,3 +464,38 @@ def test_a_queue_that_is_marked_while_it_is_deleted_is_not_settled() -> None:
         assert world.broker.restless
     assert not queue.ready
     assert not world.broker.restless
+
+
+def test_acks_of_a_batch_are_taken_together_and_with_what_comes_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+    queue = world.queue()
+    first, second = world.consume(prefetch=1), world.consume(prefetch=1)
+    world.publish_all("abcd")
+    settled: list[str] = []
+    settle = Queue.settle
+
+    def count(self: Queue, now: int, budget: int = HANDFUL_MESSAGES) -> bool:
+        settled.append(self.name)
+        return settle(self, now, budget)
+
+    monkeypatch.setattr(Queue, "settle", count)
+    with world.batch():
+        for consumer in (first, second):
+            (held,) = consumer.held
+            consumer.held.clear()
+            queue.acknowledge_soon([held.message])
+            queue.wake(consumer)
+        assert queue.unacked == 2 and not settled
+    assert settled == ["q"]
+    assert (first.got, second.got) == (["a", "c"], ["b", "d"])
+    assert counters(world) == (0, 2, 0, 2)
+
+
+def test_acks_behind_the_deletion_of_their_queue_keep_nothing() -> None:
+    world = World()
+    queue = world.queue()
+    consumer = world.consume()
+    world.publish("a")
+    world.delete()
+    queue.acknowledge_soon([consumer.held.pop().message])
+    assert not queue.acknowledged and not world.broker.restless
