@@ -33,6 +33,7 @@ def _consume(
     channel: Channel, topology: Topology, method: methods.BasicConsume, answer: methods.BasicConsumeOk
 ) -> None:
     tag = answer.consumer_tag
+    topology.consumed(method.queue)
     channel.consumers[tag] = Consumer(replace(method, consumer_tag=tag, nowait=False), channel.prefetch)
 
 

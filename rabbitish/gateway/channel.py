@@ -44,10 +44,34 @@ class Request:
         self.restores = restores  # it is ours, to bring a channel back
 
 
+class Requests(deque[Request]):
+    """Those without an answer, in order."""
+
+    declares = 0
+    """How many of them declare a queue."""
+
+    def append(self, request: Request) -> None:
+        """One more."""
+        self.declares += type(request.method) is methods.QueueDeclare
+        super().append(request)
+
+    def popleft(self) -> Request:
+        """The oldest has its answer."""
+        request = super().popleft()
+        self.declares -= type(request.method) is methods.QueueDeclare
+        return request
+
+    def clear(self) -> None:
+        """Nobody will answer them."""
+        self.declares = 0
+        super().clear()
+
+
 class Channel:
     """See the module."""
 
     __slots__ = (
+        "agreed",
         "closing",
         "confirm_offset",
         "confirming",
@@ -61,6 +85,7 @@ class Channel:
         "opened",
         "orphan",
         "prefetch",
+        "previous",
         "published",
         "requests",
         "tag_offset",
@@ -71,7 +96,11 @@ class Channel:
         self.opened = False
         self.closing = False  # the leader has closed it, and the client has not agreed yet
         self.orphan = False  # so has a leader that is gone: the one there is knows nothing of it
-        self.requests: deque[Request] = deque()  # those without an answer
+        self.agreed = False  # the client has, and only its own wish to close it is to be answered
+        self.previous: Channel | None = (
+            None  # the one of the same number that the client has closed, but not the leader
+        )
+        self.requests = Requests()
         self.log: list[Request] = []  # those that were without one when the leader went
         # publishing
         self.confirming = False
@@ -103,9 +132,7 @@ class Channel:
 
     def resolved(self, method: Method) -> Any:
         """A request with an empty name of a queue replaced by the one that it means, if that is known already."""
-        if any(type(request.method) is methods.QueueDeclare for request in self.requests):
-            return method
-        return self.named(method)
+        return method if self.requests.declares else self.named(method)
 
     def named(self, method: Method) -> Any:
         """The same when everything before it has been answered."""
@@ -115,6 +142,11 @@ class Channel:
         if isinstance(method, methods.QueueBind | methods.QueueUnbind) and not method.routing_key:
             return replace(method, queue=name, routing_key=name)
         return replace(known, queue=name)
+
+    @property
+    def leaves(self) -> bool:
+        """Whether the client wants it closed, and the leader has not said that it is."""
+        return any(type(request.method) is methods.ChannelClose for request in self.requests)
 
     # ---- another leader
 

@@ -95,7 +95,7 @@ class Cutter:
 
     def __init__(self, judge: Judge, *, limit: int = 0, most: int = 0) -> None:
         self._judge = judge
-        self._most = most
+        self.most = most
         self.limit = limit
         self.lost = False
         """Everything is passed on as it is."""
@@ -119,6 +119,14 @@ class Cutter:
         out: list[bytes] = []
         self._keep(data, self._cut(data, out), out)
         return out
+
+    def let_go(self) -> bytes:
+        """Pass on everything as it is from now on; what was held until now."""
+        self.lost = True
+        held = [*(piece for part in self._parts.values() for piece in part.pieces), *self._chunks]
+        self._parts.clear()
+        self._chunks.clear()
+        return b"".join(held)
 
     def _keep(self, data: bytes, pos: int, out: list[bytes]) -> None:
         """What could not be cut any more."""
@@ -198,7 +206,7 @@ class Cutter:
 
     def _hold(self, count: int) -> None:
         self._held += count
-        if self._most and self._held > self._most:
+        if self.most and self._held > self.most:
             self.lost = True
 
     def _go_on(self, number: int, part: _Part, frame: bytes, out: list[bytes]) -> None:

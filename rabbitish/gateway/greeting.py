@@ -21,9 +21,13 @@ class Greeting:
         self._user: str | None = None
         self._tune = methods.ConnectionTuneOk()
         self._vhost = ""
+        self._said: set[type[Method]] = set()
+        self._twice = False
 
     def heard(self, method: Method) -> None:
-        """The client says something on channel 0."""
+        """The client says something on channel 0. What it says twice the leader may have heard once."""
+        self._twice |= type(method) in self._said
+        self._said.add(type(method))
         if isinstance(method, methods.ConnectionStartOk):
             self._user = _user(method.mechanism, method.response)
             self._start = methods.ConnectionStartOk(
@@ -51,7 +55,7 @@ class Greeting:
 
     def passport(self, names: frozenset[str]) -> bytes:
         """For the next leader. ValueError: there can be none, and why."""
-        if self._user is None:
+        if self._user is None or self._twice:
             raise ValueError("it is not known here who the client is")
         tune = self._tune
         return Passport(

@@ -10,15 +10,18 @@ the new leader has it. Until all is done the client is not heard.
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING
 
 from rabbitish.gateway.channel import Channel, Request
 from rabbitish.wire import methods
+from rabbitish.wire.method import Method
 
 if TYPE_CHECKING:
     from rabbitish.gateway.session import Gateway
 
 _SETUP = 1
+_AT_ONCE = 100
 
 
 class Restoring:
@@ -28,6 +31,7 @@ class Restoring:
         self._gateway = gateway
         self.setup: Channel | None = None
         """The channel on which things are declared; there is no other as long as there is this one."""
+        self._to_declare: deque[Method] = deque()  # on it, and not said yet
         self._back: set[Channel] = set()  # channels that are on their way back
 
     @property
@@ -42,16 +46,21 @@ class Restoring:
             for tag, consumer in list(channel.consumers.items()):
                 if consumer.ends_with_leader:
                     self._cancel(channel, tag)
-        steps = [Request(step, restores=True) for step in gateway.topology.steps()]
-        if steps:
+        self._to_declare = deque(gateway.topology.steps())
+        if self._to_declare:
             self.setup = Channel(_SETUP)
-            self._send(self.setup, [_open(), *steps])
+            self._send(self.setup, [_open(), *self._next_steps()])
         else:
             self._open_channels()
 
+    def _next_steps(self) -> list[Request]:
+        """Some of what is left: one that is refused takes those down with it that are under way."""
+        left = self._to_declare
+        return [Request(left.popleft(), restores=True) for _ in range(min(len(left), _AT_ONCE))]
+
     def _cancel(self, channel: Channel, tag: str) -> None:
         """Tell the client that a consumer has ended, if it can be told."""
-        del channel.consumers[tag]
+        self._gateway.topology.consumer_gone(channel.consumers.pop(tag).consume.queue)
         if self._gateway.greeting.capable("consumer_cancel_notify"):
             self._gateway.say_to_client(channel.number, methods.BasicCancel(consumer_tag=tag, nowait=True))
 
@@ -84,6 +93,8 @@ class Restoring:
             self._gateway.ask_again(channel)
         elif channel.opened:
             self._open_channels()
+        elif self._to_declare:
+            self._send(channel, self._next_steps())
         else:
             channel.opened = True  # all of it is declared: the answer to come is to its end
             self._send(channel, [Request(methods.ChannelClose(), restores=True)])

@@ -11,7 +11,6 @@ believed, as it is a node of the same version; what the client says that cannot 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from struct import Struct
 from typing import Any, cast
@@ -49,6 +48,8 @@ _TAG_AT = METHOD_AT + 4
 _CONFIRM = Struct(">QB")
 _SWALLOWED = b""
 _NONSENSE = "the client has said what cannot be understood"
+# Who is not logged in has no content to send.
+_UNFINISHED_BEFORE_OPEN = 4096
 
 
 class LeaderFault(Exception):
@@ -62,9 +63,12 @@ def method_in(data: bytes, start: int) -> Method:
 
 
 class Gateway:
-    """See the module. `most` is how many bytes of publishes are kept that are not confirmed."""
+    """See the module. `most` is how many bytes of publishes are kept that are not confirmed.
 
-    def __init__(self, *, most: int, frame_min: int = FRAME_MIN_SIZE) -> None:
+    `unfinished` is how many of contents that are not whole; 0: as many.
+    """
+
+    def __init__(self, *, most: int, unfinished: int = 0, frame_min: int = FRAME_MIN_SIZE) -> None:
         self.channels: dict[int, Channel] = {}
         self.topology = Topology()
         self.greeting = Greeting()
@@ -78,6 +82,7 @@ class Gateway:
         self._most = most
         self._header = b""
         self._begun = False
+        self._raw = False  # see _lose_track
         self._blocked = False  # the client was told so
         self._for_leader: list[bytes] = []
         self._for_client: list[bytes] = []
@@ -85,7 +90,8 @@ class Gateway:
         self._moved = False  # whether there has been a change of leader
         self._closing = False  # the client wants to close
         self._restoring = Restoring(self)
-        self._client = Cutter(self._of_client, limit=frame_min, most=most)
+        self._unfinished = unfinished or most
+        self._client = Cutter(self._of_client, limit=frame_min, most=_UNFINISHED_BEFORE_OPEN)
         self._leader = Cutter(self._of_leader)
 
     # ---- bytes
@@ -104,8 +110,19 @@ class Gateway:
             else:
                 self._client.lost = True
         self._for_leader += self._client.feed(data)
-        if self._client.lost and not self.why_not:
-            self.why_not = _NONSENSE
+        if self._client.lost and not self._raw:
+            self._lose_track()
+
+    def _lose_track(self) -> None:
+        """Nobody knows any more what answers what: bytes pass as they are, where numbers are the same on both sides."""
+        self._raw = True
+        self.why_not = self.why_not or _NONSENSE
+        if self._moved:
+            self._for_leader.clear()
+            self.give_up(self.why_not)
+        else:
+            self._for_leader.append(self._client.let_go())
+            self._for_client.append(self._leader.let_go())
 
     def from_leader(self, data: bytes) -> None:
         """The leader has. LeaderFault: something impossible."""
@@ -167,6 +184,12 @@ class Gateway:
         self._moved = True
         self._zero.leave()
         for channel in list(self.channels.values()):
+            closed = channel if channel.agreed else channel.previous
+            if closed is not None:  # whatever the leader would have said
+                self.say_to_client(closed.number, methods.ChannelCloseOk())
+                self.forget(closed)
+            if closed is channel:
+                continue
             channel.leave()
             if channel.orphan:
                 self._orphaned(channel)
@@ -260,10 +283,10 @@ class Gateway:
 
     def _on_channel(self, number: int, method: Method) -> bytes | None:
         channel = self.channels.get(number)
-        if channel is None:
+        if channel is None or (isinstance(method, methods.ChannelOpen) and channel.leaves):
             if not isinstance(method, methods.ChannelOpen):
                 return None
-            channel = self.channels[number] = Channel(number)
+            channel = self._opened(number, channel)
         if channel.closing:
             return self._while_closing(channel, method)
         if not method.replies:
@@ -280,10 +303,21 @@ class Gateway:
         channel.requests.append(request)
         return said
 
+    def _opened(self, number: int, previous: Channel | None) -> Channel:
+        """The client opens a channel, maybe before it has heard that the last one of that number is closed."""
+        channel = self.channels[number] = Channel(number)
+        channel.previous = previous
+        if previous is not None and previous.previous is not None:  # which nobody does who means well
+            self._client.lost = True
+        return channel
+
     def _while_closing(self, channel: Channel, method: Method) -> bytes | None:
         """The leader has closed the channel: nothing is heard but what belongs to that."""
         if isinstance(method, methods.ChannelCloseOk):
-            del self.channels[channel.number]
+            if channel.leaves:
+                channel.agreed = True  # both wanted that at once: the leader's agreement is still to come
+            else:
+                del self.channels[channel.number]
         elif isinstance(method, methods.ChannelClose):
             if channel.orphan:
                 self.say_to_client(channel.number, methods.ChannelCloseOk())
@@ -322,7 +356,7 @@ class Gateway:
         channel = self.channels.get(number)
         if channel is None:
             raise LeaderFault(f"the leader speaks on channel {number}, which is closed")
-        return channel
+        return channel.previous or channel
 
     def _numbered(self, channel: Channel, data: bytes, start: int, at: int, end: int) -> bytes | None:
         """A delivery whose tag stands at `at`, with the tag that the client knows it by."""
@@ -342,6 +376,7 @@ class Gateway:
     def _on_0_by_leader(self, method: Method) -> bytes | None:
         if isinstance(method, methods.ConnectionOpenOk):
             self.open = True
+            self._client.most = self._unfinished
             try:
                 self.passport()
             except ValueError as error:
@@ -377,12 +412,7 @@ class Gateway:
     def _cancelled(self, channel: Channel, tag: str) -> None:
         consumer = channel.consumers.pop(tag, None)
         if consumer is not None:
-            queue = consumer.consume.queue
-            self.topology.consumer_gone(queue, sum(queue == each.consume.queue for each in self._consumers()))
-
-    def _consumers(self) -> Iterator[Any]:
-        for channel in self.channels.values():
-            yield from channel.consumers.values()
+            self.topology.consumer_gone(consumer.consume.queue)
 
     def _answered(self, channel: Channel, answer: Method) -> bool:
         """The oldest request of a channel has its answer; whether that is not for the client."""
@@ -400,14 +430,18 @@ class Gateway:
                 self.why_not = "it has declared too much"
         elif isinstance(method, methods.BasicCancel):
             self._cancelled(channel, method.consumer_tag)
-        elif isinstance(method, methods.ChannelClose) and not channel.closing:
+        elif isinstance(method, methods.ChannelClose) and (channel.agreed or not channel.closing):
             self.forget(channel)
         return request.quiet
 
     def forget(self, channel: Channel) -> None:
         """A channel is closed, at both ends."""
         self._empty(channel)
-        del self.channels[channel.number]
+        current = self.channels[channel.number]
+        if current is channel:
+            del self.channels[channel.number]
+        else:
+            current.previous = None
 
     @property
     def heartbeat_seconds(self) -> int:

@@ -7,6 +7,7 @@ clients that recover by themselves do as well.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -16,6 +17,7 @@ from rabbitish.wire.table import encode_table
 
 _MADE_UP = "amq.gen-"
 _MOST = 10_000
+_MOST_BYTES = 16 * 1024 * 1024
 Bind = methods.QueueBind | methods.ExchangeBind
 Unbind = methods.QueueUnbind | methods.ExchangeUnbind
 
@@ -30,10 +32,18 @@ def source_of(bind: Bind | Unbind) -> str:
     return bind.exchange if isinstance(bind, methods.QueueBind | methods.QueueUnbind) else bind.source
 
 
-def _key(bind: Bind | Unbind) -> tuple[object, ...]:
-    """What makes it this binding and no other."""
-    of_queue = isinstance(bind, methods.QueueBind | methods.QueueUnbind)
-    return of_queue, destination_of(bind), source_of(bind), bind.routing_key, encode_table(bind.arguments)
+Place = tuple[bool, str]
+"""A queue's, or an exchange's, and its name."""
+
+
+def _place(bind: Bind | Unbind) -> Place:
+    """Of its destination."""
+    return isinstance(bind, methods.QueueBind | methods.QueueUnbind), destination_of(bind)
+
+
+def _key(bind: Bind | Unbind) -> tuple[str, str, bytes]:
+    """What makes it this binding and no other of its destination."""
+    return source_of(bind), bind.routing_key, encode_table(bind.arguments)
 
 
 class Topology:
@@ -42,64 +52,90 @@ class Topology:
     def __init__(self) -> None:
         self._queues: dict[str, methods.QueueDeclare] = {}
         self._exchanges: dict[str, methods.ExchangeDeclare] = {}
-        self._bindings: dict[tuple[object, ...], Bind] = {}
+        # By destination; with each the declare of its source, if that is in here: it ends with that one.
+        self._bindings: dict[Place, dict[tuple[str, str, bytes], tuple[Bind, methods.ExchangeDeclare | None]]] = {}
+        self._consumers: Counter[str] = Counter()  # of this connection, by queue
+        self._remembered = self._bytes = 0  # however much of it is gone again
 
     @property
     def too_much(self) -> bool:
-        """Whether it is more than is remembered."""
-        return len(self._queues) + len(self._exchanges) + len(self._bindings) > _MOST
+        """Whether it was more than is remembered."""
+        return self._remembered > _MOST or self._bytes > _MOST_BYTES
 
     @property
     def names(self) -> frozenset[str]:
         """Names of queues that a leader has made up."""
         return frozenset(name for name in self._queues if name.startswith(_MADE_UP))
 
+    def _remember(self, method: methods.QueueDeclare | methods.ExchangeDeclare | Bind) -> bool:
+        """Count it; whether there is room for it."""
+        self._remembered += 1
+        self._bytes += len(method.encode())
+        if self.too_much:
+            self._queues, self._exchanges, self._bindings = {}, {}, {}
+        return not self.too_much
+
+    def _forget(self, count: int = 1) -> None:
+        self._remembered -= count
+
     def declared(self, method: methods.QueueDeclare | methods.ExchangeDeclare, name: str) -> None:
         """A queue or exchange is there, under that name."""
         if method.passive:
             return
         if isinstance(method, methods.ExchangeDeclare):
-            if not method.durable and not name.startswith("amq."):
+            new = not method.durable and not name.startswith("amq.") and name not in self._exchanges
+            if new and self._remember(method):
                 self._exchanges[name] = replace(method, exchange=name, nowait=False)
-        elif method.exclusive or not method.durable:
+        elif (method.exclusive or not method.durable) and name not in self._queues and self._remember(method):
             self._queues[name] = replace(method, queue=name, nowait=False)
 
     def queue_gone(self, name: str) -> None:
         """A queue was deleted, or is about to delete itself."""
         if self._queues.pop(name, None) is not None:
-            self._forget_bindings(methods.QueueBind, name, source="")
+            self._forget(1 + len(self._bindings.pop((True, name), ())))
 
     def exchange_gone(self, name: str) -> None:
-        """An exchange was deleted."""
+        """An exchange was deleted. What was bound to it is passed over in `steps`."""
         if self._exchanges.pop(name, None) is not None:
-            self._forget_bindings(methods.ExchangeBind, name, source=name)
+            self._forget(1 + len(self._bindings.pop((False, name), ())))
 
-    def _forget_bindings(self, kind: type[Bind], destination: str, *, source: str) -> None:
-        self._bindings = {
-            key: each
-            for key, each in self._bindings.items()
-            if not (source and source_of(each) == source)
-            and not (isinstance(each, kind) and destination_of(each) == destination)
-        }
+    def consumed(self, queue: str) -> None:
+        """A consumer of this connection has begun."""
+        self._consumers[queue] += 1
 
-    def consumer_gone(self, queue: str, others: int) -> None:
-        """A consumer has ended; so many of this connection are left on its queue."""
-        declare = self._queues.get(queue)
-        if declare is not None and declare.auto_delete and not others:
-            self.queue_gone(queue)
+    def consumer_gone(self, queue: str) -> None:
+        """One has ended."""
+        self._consumers[queue] -= 1
+        if not self._consumers[queue]:
+            del self._consumers[queue]
+            declare = self._queues.get(queue)
+            if declare is not None and declare.auto_delete:
+                self.queue_gone(queue)
 
     def bound(self, bind: Bind) -> None:
         """There is a binding."""
+        place, key = _place(bind), _key(bind)
+        source = self._exchanges.get(source_of(bind))
         mine = self._queues if isinstance(bind, methods.QueueBind) else self._exchanges
-        if destination_of(bind) in mine or source_of(bind) in self._exchanges:
-            self._bindings.setdefault(_key(bind), replace(bind, nowait=False))
+        if source is None and destination_of(bind) not in mine:
+            return
+        known = self._bindings.get(place, {}).get(key)
+        if known is not None and known[1] is source:
+            return
+        if known is not None or self._remember(bind):
+            self._bindings.setdefault(place, {})[key] = replace(bind, nowait=False), source
 
     def unbound(self, unbind: Unbind) -> None:
         """There is no such binding any more."""
-        self._bindings.pop(_key(unbind), None)
+        place = _place(unbind)
+        if self._bindings.get(place, {}).pop(_key(unbind), None) is not None:
+            self._forget()
+            if not self._bindings[place]:
+                del self._bindings[place]
 
     def steps(self) -> Iterator[Method]:
         """What declares all of it anew, in an order in which that can be done."""
         yield from self._exchanges.values()
         yield from self._queues.values()
-        yield from self._bindings.values()
+        for bindings in self._bindings.values():
+            yield from (bind for bind, source in bindings.values() if source is self._exchanges.get(source_of(bind)))
