@@ -209,7 +209,8 @@ class Carrier:
         try:
             while True:
                 await self.send_client()
-                await trio.sleep(seconds / 2 if seconds else math.inf)
+                # Since the last sign and not from now on: this may be called again and again for a short while.
+                await trio.sleep_until(self._told_at + seconds / 2 if seconds else math.inf)
                 self.gateway.heartbeat_for_client()
         except BROKEN:
             self.gone = True

@@ -327,18 +327,35 @@ def test_a_transaction_ends_with_its_leader_and_in_words() -> None:
     converse(conversation)
 
 
-def test_who_is_turned_out_again_and_again_is_given_up() -> None:
+@pytest.mark.parametrize("at_home", [False, True])
+def test_who_is_turned_out_again_and_again_is_given_up(at_home: bool, caplog: pytest.LogCaptureFixture) -> None:
     async def conversation() -> None:
         async with three(gateway_patience_s=3) as nodes:
-            client = await confirming(nodes.b)
+            client = await nodes.b.open()
+            await client.handshake(heartbeat=1)
             nodes.new.node.settings = nodes.new.node.settings.__class__(
                 listen=("amqp://127.0.0.1:0",), max_connections=1
             )
             await nodes.new.connect()
-            nodes.change()
-            assert (await client.expect(methods.ConnectionClose)).reply_code == 320
+            began = trio.current_time()
+            nodes.change(at_home)
+            beats = 0
+            while (frame := await client.frame()) is not None and frame[0] == FRAME_HEARTBEAT:
+                beats += 1
+            assert frame is not None
+            close = methods.decode_method(frame[2])
+            assert isinstance(close, methods.ConnectionClose)
+            assert close.reply_code == 320
+            if at_home:  # else its time may also be up while it is on its way
+                assert close.reply_text == "CONNECTION_FORCED - who leads turns it out again and again"
+            assert trio.current_time() - began > 2.5
+            assert beats >= 4
+            await client.send(methods.ConnectionCloseOk(), 0)
+            assert await client.ended()
 
-    converse(conversation, faster=10)
+    converse(conversation, faster=3)
+    refused = [record for record in caplog.records if record.getMessage() == "too many connections"]
+    assert 2 <= len(refused) <= 16
 
 
 def test_a_connection_that_is_being_closed_needs_no_leader_for_that() -> None:
