@@ -193,14 +193,16 @@ class Front:
         while True:
             with self._while_it_leads(where):
                 await carrier.exchange(stream)
-            if not carrier.goes_on:
-                why_not = carrier.gateway.why_not
-                if why_not and not (carrier.gone or carrier.gateway.over):
-                    await carrier.give_up(f"the leader is gone, and no other can go on with this connection: {why_not}")
+            stranded = carrier.stranded
+            if not (stranded or carrier.goes_on):
                 return
             carrier.gateway.detach()
             if carrier.gateway.over:  # it was being closed
                 await carrier.last_word()
+                return
+            if stranded:
+                why_not = carrier.gateway.why_not
+                await carrier.give_up(f"the leader is gone, and no other can go on with this connection: {why_not}")
                 return
             now = trio.current_time()
             pause = 0.0

@@ -15,7 +15,7 @@ from rabbitish.gateway.passport import Passport
 from rabbitish.server import listings
 from rabbitish.server.node import Node
 from rabbitish.wire import methods
-from rabbitish.wire.frames import FRAME_BODY, FRAME_HEARTBEAT, HEARTBEAT
+from rabbitish.wire.frames import FRAME_BODY, FRAME_HEARTBEAT, HEARTBEAT, PROTOCOL_HEADER
 from rabbitish.wire.table import encode_table
 from tests.server.fronts import SECRET, FrontNode, fronts, leads
 from tests.server.support import Client, Running, broker, converse, until
@@ -309,12 +309,21 @@ def test_a_session_of_a_user_who_is_gone_is_closed() -> None:
     converse(conversation)
 
 
-def test_a_transaction_ends_with_its_leader_and_in_words() -> None:
+async def in_transactions(nodes: Three) -> Client:
+    client = await nodes.b.connect()
+    await client.ask(methods.TxSelect(), methods.TxSelectOk)
+    return client
+
+
+@pytest.mark.parametrize("dies", [False, True])
+def test_a_transaction_ends_with_its_leader_and_in_words(dies: bool) -> None:
     async def conversation() -> None:
         async with three() as nodes:
-            client = await nodes.b.connect()
-            await client.ask(methods.TxSelect(), methods.TxSelectOk)
-            nodes.change()
+            client = await in_transactions(nodes)
+            if dies:
+                await hang_up(nodes.old.node)
+            else:
+                nodes.change()
             close = await client.expect(methods.ConnectionClose)
             assert (close.reply_code, close.reply_text) == (
                 320,
@@ -322,6 +331,45 @@ def test_a_transaction_ends_with_its_leader_and_in_words() -> None:
                 "it has transactions",
             )
             await client.send(methods.ConnectionCloseOk(), 0)
+            assert await client.ended()
+
+    converse(conversation)
+
+
+def test_a_transaction_that_the_leader_ends_in_order_ends_in_its_words() -> None:
+    async def conversation() -> None:
+        async with three() as nodes:
+            client = await in_transactions(nodes)
+            await client.send(methods.QueueDeclare(queue="q", passive=True), 5)  # which is not open
+            assert (await client.expect(methods.ConnectionClose)).reply_code == 504
+            await client.send(methods.ConnectionCloseOk(), 0)
+            assert await client.ended()
+
+    converse(conversation)
+
+
+def test_a_transaction_whose_client_is_closing_it_needs_no_leader_for_that() -> None:
+    async def conversation() -> None:
+        async with three() as nodes:
+            client = await in_transactions(nodes)
+            (link,) = nodes.old.node.links.values()
+            link.session.busy = True  # it hears nothing
+            await client.send(methods.ConnectionClose(), 0)
+            await trio.testing.wait_all_tasks_blocked()
+            link.cut()
+            await client.expect(methods.ConnectionCloseOk)
+            assert await client.ended()
+
+    converse(conversation)
+
+
+def test_who_speaks_no_amqp_is_not_told_in_it_that_the_leader_is_gone() -> None:
+    async def conversation() -> None:
+        async with three({"refused_linger_ms": 60_000}) as nodes:
+            client = await nodes.b.open()
+            await client.stream.send_all(b"GET / HTTP/1.1\r\n\r\n")
+            assert await client.stream.receive_some() == PROTOCOL_HEADER
+            nodes.change()
             assert await client.ended()
 
     converse(conversation)
