@@ -96,7 +96,10 @@ class Front:
     @contextmanager
     def _while_it_leads(self, where: Node | Leader | None = None) -> Iterator[None]:
         """What is done in here ends when somebody else leads; without `where` also when it is not known who does."""
+        leads = self.node or self.leader
         with trio.CancelScope() as scope:
+            if where is not None and leads is not None and leads != where:  # it has changed since that was found
+                scope.cancel()
             self._scopes[scope] = where
             try:
                 yield

@@ -236,6 +236,34 @@ def test_a_leader_that_is_not_known_for_a_moment_is_not_left() -> None:
     converse(conversation)
 
 
+def test_a_leader_that_is_followed_by_another_while_it_takes_the_session_is_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def conversation() -> None:
+        async with three() as nodes, broker() as third, trio.open_nursery() as nursery:
+            declare(third.node, "q")
+            client = await confirming(nodes.b)
+
+            async def change_again() -> None:
+                nodes.b.front.follow(nodes.a.leader(epoch=3))
+
+            async def dial(address: tuple[str, int], secret: bytes, relay: Relay) -> trio.SocketStream:
+                stream = await open_relay(address, secret, relay)
+                if address == nodes.c.links:
+                    nursery.start_soon(change_again)  # before who has dialed is the next to run
+                return stream
+
+            monkeypatch.setattr("tests.server.fronts.open_relay", dial)
+            nodes.a.front.serve(third.node)
+            nodes.change()
+            await until(lambda: len(third.node.links) == 1)
+            await client.publish("q", b"1")
+            assert (await client.expect(methods.BasicAck)).delivery_tag == 1
+            await until(lambda: not nodes.new.node.links)
+
+    converse(conversation)
+
+
 def test_a_client_that_missed_its_heartbeats_is_not_carried_on() -> None:
     async def conversation() -> None:
         async with three() as nodes:
