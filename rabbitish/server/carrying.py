@@ -80,7 +80,17 @@ class Carrier:
     @property
     def goes_on(self) -> bool:
         """Whether another leader may take the session over; not that of a client that is silent, and counts as dead."""
-        return self.gateway.resumable and not self.gone and not self._is_silent(self._hearing)
+        return self.gateway.resumable and self._is_there()
+
+    @property
+    def stranded(self) -> bool:
+        """Whether the session ends with its leader, which the client has yet to be told; one that speaks no AMQP would
+        not understand it."""
+        gateway = self.gateway
+        return gateway.open and bool(gateway.why_not) and not gateway.over and self._is_there()
+
+    def _is_there(self) -> bool:
+        return not self.gone and not self._is_silent(self._hearing)
 
     def _is_silent(self, wait: _Wait) -> bool:
         seconds = self.gateway.heartbeat_seconds
@@ -89,14 +99,14 @@ class Carrier:
     # ---- with a leader
 
     async def exchange(self, leader: trio.SocketStream) -> None:
-        """Pass on what both say, until the leader is gone and the session goes on, or until it is over."""
+        """Pass on what both say, until the leader is gone and the session goes on or is stranded, or it is over."""
         self._hearing, self._listening = _Wait(), _Wait()
         async with leader, trio.open_nursery() as nursery:
             nursery.start_soon(self._hear, leader, nursery.cancel_scope)
             nursery.start_soon(self._watch, nursery.cancel_scope)
             await self._listen(leader)
             nursery.cancel_scope.cancel()
-        if not (self.gone or self.goes_on):
+        if not (self.gone or self.goes_on or self.stranded):
             await self.last_word()
 
     async def last_word(self) -> None:
@@ -209,7 +219,8 @@ class Carrier:
         try:
             while True:
                 await self.send_client()
-                await trio.sleep(seconds / 2 if seconds else math.inf)
+                # Since the last sign and not from now on: this may be called again and again for a short while.
+                await trio.sleep_until(self._told_at + seconds / 2 if seconds else math.inf)
                 self.gateway.heartbeat_for_client()
         except BROKEN:
             self.gone = True

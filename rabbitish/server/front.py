@@ -96,7 +96,10 @@ class Front:
     @contextmanager
     def _while_it_leads(self, where: Node | Leader | None = None) -> Iterator[None]:
         """What is done in here ends when somebody else leads; without `where` also when it is not known who does."""
+        leads = self.node or self.leader
         with trio.CancelScope() as scope:
+            if where is not None and leads is not None and leads != where:  # it has changed since that was found
+                scope.cancel()
             self._scopes[scope] = where
             try:
                 yield
@@ -193,20 +196,25 @@ class Front:
         while True:
             with self._while_it_leads(where):
                 await carrier.exchange(stream)
-            if not carrier.goes_on:
-                why_not = carrier.gateway.why_not
-                if why_not and not (carrier.gone or carrier.gateway.over):
-                    await carrier.give_up(f"the leader is gone, and no other can go on with this connection: {why_not}")
+            stranded = carrier.stranded
+            if not (stranded or carrier.goes_on):
                 return
             carrier.gateway.detach()
             if carrier.gateway.over:  # it was being closed
                 await carrier.last_word()
                 return
+            if stranded:
+                why_not = carrier.gateway.why_not
+                await carrier.give_up(f"the leader is gone, and no other can go on with this connection: {why_not}")
+                return
             now = trio.current_time()
-            if now - since > _STEADY_SECONDS:  # else it was let in and turned out again, which must have an end
+            pause = 0.0
+            if now - since > _STEADY_SECONDS:
                 deadline = now + self._settings.gateway_patience_s
+            else:  # it was let in and turned out again, which must have an end, and not be tried without a breath
+                pause = _AGAIN_SECONDS
             try:
-                reached = await self._reach_again(carrier, relay, deadline)
+                reached = await self._reach_again(carrier, relay, deadline, pause)
             except RelayFailed as failed:
                 self._log.warning("a session cannot go on", client=_joined(relay.client), reason=str(failed))
                 await carrier.give_up(str(failed))
@@ -218,9 +226,12 @@ class Front:
             carrier.gateway.attach()
 
     async def _reach_again(
-        self, carrier: Carrier, relay: Relay, deadline: float
+        self, carrier: Carrier, relay: Relay, deadline: float, pause: float
     ) -> tuple[trio.SocketStream, Node | Leader] | None:
-        """The way of an open session to the next leader; None: the client is gone. RelayFailed: there is none."""
+        """The way of an open session to the next leader, after a pause if it was turned out by the last.
+
+        None: the client is gone. RelayFailed: there is none.
+        """
         reached: tuple[trio.SocketStream, Node | Leader] | None = None
         failure: RelayFailed | None = None
         async with trio.open_nursery() as nursery:
@@ -232,6 +243,10 @@ class Front:
             nursery.start_soon(keep_alive)
             passport = carrier.gateway.passport()
             try:
+                if pause:
+                    await trio.sleep(pause)
+                    if trio.current_time() >= deadline:  # who serves here is reached without looking at that
+                        raise RelayFailed("who leads turns it out again and again")
                 reached = await self._reach_anew(relay._replace(session=passport), deadline)
             except RelayFailed as failed:
                 failure = failed

@@ -15,7 +15,7 @@ from rabbitish.gateway.passport import Passport
 from rabbitish.server import listings
 from rabbitish.server.node import Node
 from rabbitish.wire import methods
-from rabbitish.wire.frames import FRAME_BODY, FRAME_HEARTBEAT, HEARTBEAT
+from rabbitish.wire.frames import FRAME_BODY, FRAME_HEARTBEAT, HEARTBEAT, PROTOCOL_HEADER
 from rabbitish.wire.table import encode_table
 from tests.server.fronts import SECRET, FrontNode, fronts, leads
 from tests.server.support import Client, Running, broker, converse, until
@@ -236,6 +236,34 @@ def test_a_leader_that_is_not_known_for_a_moment_is_not_left() -> None:
     converse(conversation)
 
 
+def test_a_leader_that_is_followed_by_another_while_it_takes_the_session_is_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def conversation() -> None:
+        async with three() as nodes, broker() as third, trio.open_nursery() as nursery:
+            declare(third.node, "q")
+            client = await confirming(nodes.b)
+
+            async def change_again() -> None:
+                nodes.b.front.follow(nodes.a.leader(epoch=3))
+
+            async def dial(address: tuple[str, int], secret: bytes, relay: Relay) -> trio.SocketStream:
+                stream = await open_relay(address, secret, relay)
+                if address == nodes.c.links:
+                    nursery.start_soon(change_again)  # before who has dialed is the next to run
+                return stream
+
+            monkeypatch.setattr("tests.server.fronts.open_relay", dial)
+            nodes.a.front.serve(third.node)
+            nodes.change()
+            await until(lambda: len(third.node.links) == 1)
+            await client.publish("q", b"1")
+            assert (await client.expect(methods.BasicAck)).delivery_tag == 1
+            await until(lambda: not nodes.new.node.links)
+
+    converse(conversation)
+
+
 def test_a_client_that_missed_its_heartbeats_is_not_carried_on() -> None:
     async def conversation() -> None:
         async with three() as nodes:
@@ -309,12 +337,21 @@ def test_a_session_of_a_user_who_is_gone_is_closed() -> None:
     converse(conversation)
 
 
-def test_a_transaction_ends_with_its_leader_and_in_words() -> None:
+async def in_transactions(nodes: Three) -> Client:
+    client = await nodes.b.connect()
+    await client.ask(methods.TxSelect(), methods.TxSelectOk)
+    return client
+
+
+@pytest.mark.parametrize("dies", [False, True])
+def test_a_transaction_ends_with_its_leader_and_in_words(dies: bool) -> None:
     async def conversation() -> None:
         async with three() as nodes:
-            client = await nodes.b.connect()
-            await client.ask(methods.TxSelect(), methods.TxSelectOk)
-            nodes.change()
+            client = await in_transactions(nodes)
+            if dies:
+                await hang_up(nodes.old.node)
+            else:
+                nodes.change()
             close = await client.expect(methods.ConnectionClose)
             assert (close.reply_code, close.reply_text) == (
                 320,
@@ -327,18 +364,74 @@ def test_a_transaction_ends_with_its_leader_and_in_words() -> None:
     converse(conversation)
 
 
-def test_who_is_turned_out_again_and_again_is_given_up() -> None:
+def test_a_transaction_that_the_leader_ends_in_order_ends_in_its_words() -> None:
+    async def conversation() -> None:
+        async with three() as nodes:
+            client = await in_transactions(nodes)
+            await client.send(methods.QueueDeclare(queue="q", passive=True), 5)  # which is not open
+            assert (await client.expect(methods.ConnectionClose)).reply_code == 504
+            await client.send(methods.ConnectionCloseOk(), 0)
+            assert await client.ended()
+
+    converse(conversation)
+
+
+def test_a_transaction_whose_client_is_closing_it_needs_no_leader_for_that() -> None:
+    async def conversation() -> None:
+        async with three() as nodes:
+            client = await in_transactions(nodes)
+            (link,) = nodes.old.node.links.values()
+            link.session.busy = True  # it hears nothing
+            await client.send(methods.ConnectionClose(), 0)
+            await trio.testing.wait_all_tasks_blocked()
+            link.cut()
+            await client.expect(methods.ConnectionCloseOk)
+            assert await client.ended()
+
+    converse(conversation)
+
+
+def test_who_speaks_no_amqp_is_not_told_in_it_that_the_leader_is_gone() -> None:
+    async def conversation() -> None:
+        async with three({"refused_linger_ms": 60_000}) as nodes:
+            client = await nodes.b.open()
+            await client.stream.send_all(b"GET / HTTP/1.1\r\n\r\n")
+            assert await client.stream.receive_some() == PROTOCOL_HEADER
+            nodes.change()
+            assert await client.ended()
+
+    converse(conversation)
+
+
+@pytest.mark.parametrize("at_home", [False, True])
+def test_who_is_turned_out_again_and_again_is_given_up(at_home: bool, caplog: pytest.LogCaptureFixture) -> None:
     async def conversation() -> None:
         async with three(gateway_patience_s=3) as nodes:
-            client = await confirming(nodes.b)
+            client = await nodes.b.open()
+            await client.handshake(heartbeat=1)
             nodes.new.node.settings = nodes.new.node.settings.__class__(
                 listen=("amqp://127.0.0.1:0",), max_connections=1
             )
             await nodes.new.connect()
-            nodes.change()
-            assert (await client.expect(methods.ConnectionClose)).reply_code == 320
+            began = trio.current_time()
+            nodes.change(at_home)
+            beats = 0
+            while (frame := await client.frame()) is not None and frame[0] == FRAME_HEARTBEAT:
+                beats += 1
+            assert frame is not None
+            close = methods.decode_method(frame[2])
+            assert isinstance(close, methods.ConnectionClose)
+            assert close.reply_code == 320
+            if at_home:  # else its time may also be up while it is on its way
+                assert close.reply_text == "CONNECTION_FORCED - who leads turns it out again and again"
+            assert trio.current_time() - began > 2.5
+            assert beats >= 4
+            await client.send(methods.ConnectionCloseOk(), 0)
+            assert await client.ended()
 
-    converse(conversation, faster=10)
+    converse(conversation, faster=3)
+    refused = [record for record in caplog.records if record.getMessage() == "too many connections"]
+    assert 2 <= len(refused) <= 16
 
 
 def test_a_connection_that_is_being_closed_needs_no_leader_for_that() -> None:
