@@ -66,7 +66,11 @@ class Carrier:
     """One client."""
 
     def __init__(self, client: trio.SocketStream, settings: Settings) -> None:
-        self.gateway = Gateway(most=settings.gateway_kept_bytes, frame_min=settings.frame_min_bytes)
+        self.gateway = Gateway(
+            most=settings.gateway_kept_bytes,
+            unfinished=settings.partial_content_bytes + settings.max_message_bytes,
+            frame_min=settings.frame_min_bytes,
+        )
         self.gone = False
         """The client has hung up, or cannot be reached."""
         self._client = client
