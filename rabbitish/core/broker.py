@@ -124,6 +124,11 @@ class Broker:
             vhost.tell_consumers()
         return now if dirty or self.chores else deadlines.next_due()
 
+    def take_acknowledged(self) -> None:
+        """Have what consumers are done with by now recorded, before something else is."""
+        for queue in self._dirty:
+            queue.take_acknowledged()
+
     def record(self, recorder: Recorder) -> None:
         """Tell `recorder` of changes from now on."""
         self.recorder = recorder

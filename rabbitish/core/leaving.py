@@ -89,10 +89,16 @@ class Leaving(Holdings, ABC):
 
     def acknowledge(self, messages: Sequence[Message]) -> None:
         """Consumers are done with these messages."""
-        self._take_acknowledged(messages)
+        self._acknowledged(messages)
         self.mark()
 
-    def _take_acknowledged(self, messages: Sequence[Message]) -> None:
+    def take_acknowledged(self) -> None:
+        """Do now what `acknowledge_soon` has put off."""
+        if self.acknowledged:
+            acknowledged, self.acknowledged = self.acknowledged, []
+            self._acknowledged(acknowledged)
+
+    def _acknowledged(self, messages: Sequence[Message]) -> None:
         self._let_out(messages)
         if self.away_bytes:
             self.forget_away(messages)

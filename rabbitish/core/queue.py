@@ -235,8 +235,7 @@ class Queue(Leaving):
         A message whose time is up is not delivered, but one with a TTL of 0 that a consumer waits for still is.
         """
         if self.acknowledged:
-            acknowledged, self.acknowledged = self.acknowledged, []
-            self._take_acknowledged(acknowledged)
+            self.take_acknowledged()
         expiring = self._may_expire
         more = self._expire(now, now) if expiring else False
         if not more and (ready := self.ready) and self.consumers.turns:

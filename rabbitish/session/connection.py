@@ -327,9 +327,15 @@ class Session:
 
     @property
     def recorded(self) -> int:
-        """The number of the last change that was recorded."""
+        """The number of the last change that was recorded, what was acknowledged until now included.
+
+        So an answer that waits for the disk says of everything before that it is there.
+        """
         recorder = self.vhost.recorder
-        return recorder.position if recorder is not None else 0
+        if recorder is None:
+            return 0
+        self.broker.take_acknowledged()
+        return recorder.position
 
     def hold_answers(self, before: int, *, durable: bool) -> None:
         """What was recorded since `before` must be on disk before the peer hears of it.

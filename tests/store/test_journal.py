@@ -548,3 +548,20 @@ def test_what_gathers_is_in_the_segment_that_was_begun_before() -> None:
     write(journal)
     assert [what for _, *what in gathered(disk.read(segment_name(1)))] == [[Type.DELIVERED, (1, 0, (first, 1))]]
     assert gathered(disk.read(segment_name(2))) == []
+
+
+def test_what_was_acknowledged_before_a_bind_is_on_disk_when_that_is_answered() -> None:
+    disk = FakeDisk()
+    world = Durable(disk)
+    client = world.client()
+    client.declare("q", durable=True)
+    client.publish("q", b"1", b"2", **PERSISTENT)
+    client.consume("q")
+    assert client.bodies() == [b"1", b"2"]
+    bind = methods.QueueBind(queue="q", exchange="amq.direct", routing_key="k")
+    client.raw(methods.BasicAck(delivery_tag=1).frame(1) + bind.frame(1) + methods.BasicAck(delivery_tag=2).frame(1))
+    world.settle()
+    client.expect(methods.QueueBindOk())
+    found = records(disk.read(segment_name(1)))
+    (bound,) = (record.lsn for record in found if record.type is Type.BOUND)
+    assert [record.lsn < bound for record in found if record.type is Type.REMOVE] == [True, False]
