@@ -145,8 +145,8 @@ class Channel:
 
     @property
     def leaves(self) -> bool:
-        """Whether the client wants it closed, and the leader has not said that it is."""
-        return any(type(request.method) is methods.ChannelClose for request in self.requests)
+        """Whether the client wants it closed, and no leader has said that it is."""
+        return any(type(request.method) is methods.ChannelClose for request in (*self.requests, *self.log))
 
     # ---- another leader
 

@@ -110,7 +110,7 @@ class Restoring:
             self._send(channel, [_open(), *rest])
             return True
         self._back.discard(channel)
-        if any(type(request.method) is methods.ChannelClose for request in channel.log):  # which the client wanted
+        if channel.leaves:  # which the client wanted
             self._gateway.say_to_leader(channel.number, methods.ChannelCloseOk())
             self._gateway.say_to_client(channel.number, methods.ChannelCloseOk())
             self._gateway.forget(channel)

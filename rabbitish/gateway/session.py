@@ -199,7 +199,7 @@ class Gateway:
 
     def _orphaned(self, channel: Channel) -> None:
         """Nobody but us knows now that the client has yet to agree to the end of this channel."""
-        if any(type(request.method) is methods.ChannelClose for request in channel.log):
+        if channel.leaves:
             self.say_to_client(channel.number, methods.ChannelCloseOk())
         channel.log.clear()
 

@@ -191,6 +191,21 @@ def confirming(world: World, *channels: int) -> Carried:
     return client
 
 
+def closing(world: World) -> Carried:
+    """A client that closed its channel while the leader did, of which it has just heard; what it says waits."""
+    client = carried(world)
+    client.slow = True
+    client.send(methods.QueueDeclare(queue="missing", passive=True))
+    client.up(10_000)
+    world.settle()
+    client.collect()
+    client.send(methods.ChannelClose())
+    client.down(10_000)
+    (said,) = client.answers()
+    assert isinstance(said.method, methods.ChannelClose)
+    return client
+
+
 def drained(world: World, queue: str) -> list[bytes]:
     """What a queue holds, which is empty then."""
     taker = world.client()

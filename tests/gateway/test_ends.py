@@ -12,7 +12,7 @@ from rabbitish.wire.table import encode_table
 from tests.session.client import close_of, publication, start_ok
 from tests.session.harness import World
 
-from .carried import Carried, carried, confirming, drained, frames, successor
+from .carried import Carried, carried, closing, confirming, drained, frames, successor
 
 
 def test_a_channel_that_the_leader_closed_and_the_client_has_not_agreed_to() -> None:
@@ -34,16 +34,7 @@ def test_a_channel_that_the_leader_closed_and_the_client_has_not_agreed_to() -> 
 
 def test_a_channel_that_both_were_closing() -> None:
     world = World()
-    client = carried(world)
-    client.slow = True
-    client.send(methods.QueueDeclare(queue="missing", passive=True))
-    client.up(10_000)
-    world.settle()
-    client.collect()
-    client.send(methods.ChannelClose())
-    client.down(10_000)
-    (said,) = client.answers()
-    assert isinstance(said.method, methods.ChannelClose)
+    client = closing(world)
     client.slow = False
     client.move(successor(world))
     client.expect(methods.ChannelCloseOk())

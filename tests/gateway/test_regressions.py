@@ -14,7 +14,7 @@ from rabbitish.wire.frames import PROTOCOL_HEADER
 from tests.session.client import publication, start_ok
 from tests.session.harness import World
 
-from .carried import Carried, carried, confirming, successor
+from .carried import Carried, carried, closing, confirming, successor
 
 
 def test_who_says_twice_who_he_is_is_not_vouched_for() -> None:
@@ -35,22 +35,6 @@ def test_content_of_who_is_not_logged_in_is_the_leaders_business() -> None:
     assert gateway.take_for_leader() == said
 
 
-def crossing(world: World) -> Carried:
-    """A client that has closed its channel while the leader did, and has agreed to that."""
-    client = carried(world)
-    client.slow = True
-    client.send(methods.QueueDeclare(queue="missing", passive=True))
-    client.up(10_000)
-    world.settle()
-    client.collect()
-    client.send(methods.ChannelClose())
-    client.down(10_000)
-    (said,) = client.answers()
-    assert isinstance(said.method, methods.ChannelClose)
-    client.send(methods.ChannelCloseOk())
-    return client
-
-
 def flow(client: Carried) -> None:
     client.slow = False
     client.feed()
@@ -60,7 +44,8 @@ def flow(client: Carried) -> None:
 
 def test_a_channel_that_both_closed_at_once_can_be_opened_again() -> None:
     world = World()
-    client = crossing(world)
+    client = closing(world)
+    client.send(methods.ChannelCloseOk())
     flow(client)
     client.expect(methods.ChannelCloseOk())
     client.open()
@@ -71,7 +56,8 @@ def test_a_channel_that_both_closed_at_once_can_be_opened_again() -> None:
 
 def test_the_leader_goes_before_it_has_agreed_to_what_both_wanted() -> None:
     world = World()
-    client = crossing(world)
+    client = closing(world)
+    client.send(methods.ChannelCloseOk())
     client.move(successor(world))
     flow(client)
     client.expect(methods.ChannelCloseOk())
