@@ -173,15 +173,16 @@ class Journal:
 
     def delivered(self, queue: int, messages: Sequence[Numbered]) -> None:
         """Have it appended that consumers were handed these, together with what else is gathered."""
-        if not self._gathering.count or self._gathering.count >= _GATHERED_AT_MOST:
-            self._make_room()
-        self._gathering.deliver(queue, messages)
+        self._room_to_gather().deliver(queue, messages)
 
     def removed(self, queue: int, reason: int, messages: Sequence[Numbered]) -> None:
         """The same of messages that have left. What that leaves of segments is counted when it is appended."""
-        if not self._gathering.count or self._gathering.count >= _GATHERED_AT_MOST:
+        self._room_to_gather().remove(queue, reason, messages)
+
+    def _room_to_gather(self) -> Gathering:
+        if not 0 < self._gathering.count < _GATHERED_AT_MOST:
             self._make_room()
-        self._gathering.remove(queue, reason, messages)
+        return self._gathering
 
     def close_gathering(self) -> None:
         """Append what has gathered, so that `last_lsn` stands for all that was told."""
