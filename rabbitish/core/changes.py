@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 class Reason(StrEnum):
     """Why a message left its queue, in the words of x-death where that has any."""
 
-    ACKNOWLEDGED = "acknowledged"  # or handed to a consumer that does not acknowledge
+    ACKNOWLEDGED = "acknowledged"
+    TAKEN = "taken"  # by a consumer that does not acknowledge
     EXPIRED = "expired"
     REJECTED = "rejected"
     MAXLEN = "maxlen"

@@ -339,7 +339,7 @@ class Queue(Leaving):
         if consumer.no_ack:
             self.ready -= len(messages)
             self.bytes -= size
-            self.record_removed(messages, Reason.ACKNOWLEDGED)
+            self.record_removed(messages, Reason.TAKEN)
         else:
             self.unacked_bytes += size
             self._book_held(messages)
@@ -368,7 +368,7 @@ class Queue(Leaving):
             message = counted(message, 0)  # so do RabbitMQ's, to basic.get alone
         if no_ack:
             self.bytes -= message.size
-            self.record_removed([message], Reason.ACKNOWLEDGED)
+            self.record_removed([message], Reason.TAKEN)
         else:
             self.unacked += 1
             self.unacked_bytes += message.size

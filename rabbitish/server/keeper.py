@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import trio
 
+from rabbitish.server.prompt import Prompt
 from rabbitish.server.syncer import Syncer
 from rabbitish.session.content import WireCodec
 from rabbitish.store.checkpoint import write_checkpoint
@@ -97,7 +98,9 @@ class Keeper:
             )
         else:
             self._syncer = lead.begin(self.journal, self._durable)
-        node.hub.durable = self.journal.durable_lsn
+        node.hub.durable = node.hub.safe = self.journal.durable_lsn
+        self._asked = 0  # how far the disk has been asked to be
+        self._prompt = Prompt()
 
     def _recover(self, disk: Disk) -> Recovered:
         began, lead = time.monotonic(), self._lead
@@ -155,13 +158,16 @@ class Keeper:
         waits for is put off until then: others will wait soon, and one write does for all.
         """
         node, journal = self._node, self.journal
-        waited_for = node.hub.wanted > node.hub.durable or node.behind
+        told = self._tell_acknowledged()
+        wanted = self._wanted_on_disk(more=more)
+        waited_for = wanted > node.hub.durable or node.behind
         if more and not waited_for and journal.pending_bytes <= _LITTLE_BYTES:
             self.put_off = journal.waiting
-            return False
+            return told
         if not more:
             journal.close_gathering()
-        safe = self._syncer.kick(node.hub.wanted)
+        self._asked = max(self._asked, wanted)
+        safe = self._syncer.kick(wanted)
         self.put_off = more and journal.waiting
         if safe:
             self._tell(journal.durable_lsn)
@@ -171,7 +177,30 @@ class Keeper:
             if not behind:
                 for link in node.links.values():
                     link.look_again()
-        return safe
+        return safe or told
+
+    def _tell_acknowledged(self) -> bool:
+        """Whether confirms go out for what everybody has acknowledged; none for what is being synced, which is soon."""
+        hub, done = self._node.hub, self.journal.needed.done
+        if done <= hub.safe or not hub.safe < hub.wanted > self._asked:
+            return False
+        hub.now_safe(done)
+        self._prompt.came()
+        return True
+
+    def _wanted_on_disk(self, *, more: bool) -> int:
+        """How far the journal must be on disk for all who wait, unless consumers may spare it that in a moment."""
+        hub, prompt, journal = self._node.hub, self._prompt, self.journal
+        if hub.wanted <= hub.safe:
+            return hub.wanted_on_disk
+        with_consumers = hub.wanted > max(self._asked, hub.wanted_on_disk) and journal.needed.with_consumers
+        if with_consumers and more and journal.pending_bytes <= _LITTLE_BYTES and prompt.worth_waiting():
+            return hub.wanted_on_disk
+        if more or self._node.reactor.quiet:
+            prompt.in_vain()
+        else:
+            prompt.cut_short()
+        return hub.wanted
 
     async def caught_up(self) -> None:
         """Wait until everything that was recorded is on disk, and all who wait for it have been told."""
@@ -215,6 +244,7 @@ class Keeper:
         """Wait until the journal is on disk up to `lsn`. JournalError: it was lost before."""
         hub = self._node.hub
         hub.wanted = max(hub.wanted, lsn)
+        hub.wanted_on_disk = max(hub.wanted_on_disk, lsn)
         while hub.durable < lsn:
             if self.lost:
                 raise JournalError("another node leads by now")

@@ -73,6 +73,8 @@ class Reactor:
         self._slice_seconds = _LONG_SLICE_SECONDS if linger else _SLICE_SECONDS
         self._poller = new_poller()
         self._over = False
+        self.quiet = False
+        """Whether the last slice of time ended since there were no events any more."""
         self._ahead_from = 0.0  # when those that are ahead have their turn, though others are ready
         self._calls: deque[Callable[[], None]] = deque()
         self._woken, self._wake = socket.socketpair()
@@ -119,9 +121,11 @@ class Reactor:
         poll, linger = self._poller.poll, self._linger
         now = self._clock()
         end = now + self._slice_seconds
+        self.quiet = False
         while now <= end:
             events = poll(linger)
             if not events:
+                self.quiet = True
                 return
             others: list[Event] = []
             ahead: list[Event] = []

@@ -76,7 +76,7 @@ class Replicated:
 
     def begin(self, journal: Journal, durable: Callable[[int], None]) -> Replicated:
         """See Lead."""
-        journal.durable_lsn = self._replica.commit
+        journal.only_safe_to(self._replica.commit)
         self._journal, self._durable = journal, durable
         return self
 

@@ -351,7 +351,7 @@ class Channel:
         """Answer what was published in this batch."""
         confirms, hub = self.confirms, self.session.hub
         if confirms is not None:
-            frames = confirms.flush(hub.durable)
+            frames = confirms.flush(hub.safe)
             if frames:
                 self.session.outbox.write(frames)
             if confirms.waiting:

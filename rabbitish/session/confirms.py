@@ -2,7 +2,8 @@
 
 Publishes are numbered from 1 (confirm.select). Within a batch of input nothing is confirmed; `flush` then acknowledges
 all of it with one cumulative basic.ack, cut only where a queue refused a publish (basic.nack). A batch with messages
-that must survive waits until the journal is on disk as far as their records, and later ones wait behind it.
+that must survive waits until the journal is on disk as far as their records, or all of them have been acknowledged, and
+later ones wait behind it.
 """
 
 from __future__ import annotations
@@ -37,13 +38,13 @@ class Confirms:
         """The publish just counted was refused by a queue."""
         self._refused.append(self.published)
 
-    def flush(self, durable: int = 0) -> bytes:
-        """The frames that answer what was published and is safe, the journal being on disk up to `durable`."""
+    def flush(self, safe: int = 0) -> bytes:
+        """The frames that answer what was published and is safe, being on disk, or acknowledged, up to `safe`."""
         if self.published > self._counted:
             self._counted = self.published
             self.waiting.append((self.safe_at, self.published))
         waiting, last = self.waiting, 0
-        while waiting and waiting[0][0] <= durable:
+        while waiting and waiting[0][0] <= safe:
             last = waiting.popleft()[1]
         if not last:
             return b""

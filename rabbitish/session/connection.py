@@ -349,6 +349,7 @@ class Session:
         if until > self.hub.durable:
             self.outbox.held_until = max(self.outbox.held_until, until)
             self.hub.wanted = max(self.hub.wanted, until)
+            self.hub.wanted_on_disk = max(self.hub.wanted_on_disk, until)
 
     def expect_content(self, size: int) -> None:
         """Count a body that was announced (or, negative, has arrived). ConnectionFailure 506: too many at once."""

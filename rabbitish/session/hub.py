@@ -77,7 +77,9 @@ class Hub:
         self.sessions: set[Session] = set()
         self.partial_bytes = 0  # announced bodies that are still arriving
         self.durable = 0  # how far the journal is on disk
-        self.wanted = 0  # how far it must be for everybody to hear what they wait for
+        self.safe = 0  # how far it is or needs not be, since what is behind that has been acknowledged: for confirms
+        self.wanted = 0  # how far it must be safe for everybody to hear what they wait for
+        self.wanted_on_disk = 0  # the same of those for whom it must be on disk
         self.unsafe: dict[Channel, None] = {}  # channels with publishes that wait for the disk
         self.alarms: frozenset[Resource] = frozenset()  # what has run short
         self.alarm = ""  # the same in words for those who are blocked ("low on memory"), or empty
@@ -88,6 +90,11 @@ class Hub:
     def now_durable(self, lsn: int) -> None:
         """The journal is on disk up to `lsn`: confirm what waited for that."""
         self.durable = lsn
+        self.now_safe(max(lsn, self.safe))
+
+    def now_safe(self, lsn: int) -> None:
+        """What was published up to `lsn` is on disk, or acknowledged by everybody it was for: confirm it."""
+        self.safe = lsn
         unsafe, self.unsafe = self.unsafe, {}
         for channel in unsafe:
             channel.flush_confirms()

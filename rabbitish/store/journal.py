@@ -22,6 +22,7 @@ from rabbitish.store.bodies import Ranges, encode_of_queue
 from rabbitish.store.files import Disk, File
 from rabbitish.store.gathering import Gathering, Numbered
 from rabbitish.store.mixed import Mixed
+from rabbitish.store.needed import Needed
 from rabbitish.store.record import (
     HEAD,
     PUBLISH_HEAD,
@@ -121,6 +122,7 @@ class Journal:
         self.written_lsn = next_lsn - 1  # up to here a record can be read back
         self.durable_lsn = next_lsn - 1  # up to here it survives
         self.pending_bytes = 0  # appended and not yet written
+        self.needed = Needed(self.durable_lsn, self.last_lsn)
         self.epoch = epoch
         self._snapshot = snapshot
         self.last_sequence = next_sequence - 1
@@ -143,6 +145,11 @@ class Journal:
         """Begin the first segment of this run."""
         self._begin_segment()
         self.append(Type.EPOCH)
+
+    def only_safe_to(self, lsn: int) -> None:
+        """What the journal was found to hold behind this number is not safe yet: other nodes have a say."""
+        self.durable_lsn = lsn
+        self.needed = Needed(lsn, self.last_lsn)
 
     def append(self, kind: Type, *body: bytes) -> int:
         """Append a record; its number. It is on disk once `durable_lsn` has reached that."""
@@ -173,6 +180,7 @@ class Journal:
 
     def delivered(self, queue: int, messages: Sequence[Numbered]) -> None:
         """Have it appended that consumers were handed these, together with what else is gathered."""
+        self.needed.handed_out(messages)
         self._room_to_gather().deliver(queue, messages)
 
     def removed(self, queue: int, reason: int, messages: Sequence[Numbered]) -> None:
@@ -213,6 +221,7 @@ class Journal:
             segment.add(queue, count, count * (body_bytes + WEIGHT_BYTES))
         if len(data) >= LARGE_BYTES and count == 1:
             self._large[lsn] = _Large(len(self._pieces), len(queues), len(queues) * (body_bytes + WEIGHT_BYTES))
+        self.needed.published(lsn, count, len(queues))
         head = PUBLISH_HEAD.pack(len(route), now, count, len(contents[0]))
         self._filled += self._append(Type.PUBLISH, (head + route, data), count)
         return lsn
@@ -226,6 +235,7 @@ class Journal:
             self._mark()
         segment, count, lsn = self._segment, len(contents), self.last_lsn + 1
         segment.note(lsn, segment.size, count)
+        self.needed.published(lsn, count, len(queues))
         weight = sum(mixed.bodies) + count * WEIGHT_BYTES
         for queue in queues:
             segment.add(queue, count, weight)
@@ -336,6 +346,7 @@ class Journal:
     def synced(self, lsn: int) -> list[str]:
         """Everything up to `lsn` is on disk. The names of the files that may be deleted now."""
         self.durable_lsn = lsn
+        self.needed.synced(lsn)
         return self.take_gone()
 
     def take_gone(self) -> list[str]:

@@ -33,6 +33,8 @@ _PREDECLARED = "amq."
 # Routes whose bytes are remembered: publishers mostly repeat theirs.
 _ROUTES_KNOWN = 1024
 _REASON_NUMBERS = {reason: number for number, reason in enumerate(REASONS)}
+_REASON_NUMBERS[Reason.TAKEN] = _REASON_NUMBERS[Reason.ACKNOWLEDGED]
+_DONE_WITH = (Reason.ACKNOWLEDGED, Reason.TAKEN)
 
 
 def _mixed(messages: Sequence[Message], contents: Sequence[bytes]) -> Mixed | None:
@@ -225,7 +227,9 @@ class JournalRecorder:
         """See Recorder."""
         journal = self._journal
         journal.removed(self._numbers[queue], _REASON_NUMBERS[reason], messages)
-        if journal.holds_large and reason is Reason.ACKNOWLEDGED:
+        if reason is Reason.ACKNOWLEDGED:
+            journal.needed.acknowledged(messages)
+        if journal.holds_large and reason in _DONE_WITH:
             for message in messages:
                 journal.done_with(message.lsn)
 

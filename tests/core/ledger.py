@@ -20,9 +20,10 @@ from rabbitish.core.vhost import Vhost
 if TYPE_CHECKING:
     from .fakes import Held
 
-# Whether what leaves for this reason was out with somebody. ACKNOWLEDGED: it may have been handed out for good;
-# DELIVERY_LIMIT: it may have been out when the broker ended.
+# Whether what leaves for this reason was out with somebody. DELIVERY_LIMIT: it may have been when the broker ended.
 _WAS_OUT = {
+    Reason.ACKNOWLEDGED: True,
+    Reason.TAKEN: False,
     Reason.EXPIRED: False,
     Reason.REJECTED: True,
     Reason.MAXLEN: False,

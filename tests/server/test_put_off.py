@@ -18,7 +18,11 @@ from tests.server.support import Client, broker, converse, until
 from tests.store.fake_disk import SYNC, WRITE, FakeDisk
 
 PERSISTENT = Properties(delivery_mode=2).encode()
-CONFIRMED = methods.BasicPublish(routing_key="q").frame(1) + content_frames(1, 60, PERSISTENT, b"x", 131072)
+
+
+def confirmed(queue: str) -> bytes:
+    """A publish that must survive."""
+    return methods.BasicPublish(routing_key=queue).frame(1) + content_frames(1, 60, PERSISTENT, b"x", 131072)
 
 
 class Later:
@@ -50,8 +54,8 @@ def say_now(client: Client, data: bytes) -> None:
         sock.sendall(data)
 
 
-@pytest.mark.parametrize("confirmed", [False, True])
-def test_acks_of_one_stretch_are_one_write(monkeypatch: pytest.MonkeyPatch, confirmed: bool) -> None:
+@pytest.mark.parametrize("publish", [False, True])
+def test_acks_of_one_stretch_are_one_write(monkeypatch: pytest.MonkeyPatch, publish: bool) -> None:
     disk = FakeDisk()
     monkeypatch.setattr(node, "RealDisk", lambda path: disk)
 
@@ -60,10 +64,11 @@ def test_acks_of_one_stretch_are_one_write(monkeypatch: pytest.MonkeyPatch, conf
             reactor, keeper = running.node.reactor, running.node.keeper
             assert keeper is not None
             client = await running.connect()
-            await client.ask(methods.QueueDeclare(queue="q", durable=True), methods.QueueDeclareOk)
+            for name in ("q", "nobody's"):
+                await client.ask(methods.QueueDeclare(queue=name, durable=True), methods.QueueDeclareOk)
             await client.ask(methods.ConfirmSelect(), methods.ConfirmSelectOk)
             for _ in range(2):
-                await client.stream.send_all(CONFIRMED)
+                await client.stream.send_all(confirmed("q"))
                 await client.expect(methods.BasicAck)
             await client.ask(methods.BasicConsume(queue="q"), methods.BasicConsumeOk)
             await client.count_bodies(2)
@@ -71,7 +76,7 @@ def test_acks_of_one_stretch_are_one_write(monkeypatch: pytest.MonkeyPatch, conf
             await until(lambda: disk.steps[-1] == SYNC)
             before = len(disk.steps)
 
-            late = methods.BasicAck(delivery_tag=2).frame(1) + (CONFIRMED if confirmed else b"")
+            late = methods.BasicAck(delivery_tag=2).frame(1) + (confirmed("nobody's") if publish else b"")
             later = Later(lambda: say_now(client, late))
             say_now(client, methods.BasicAck(delivery_tag=1).frame(1))
             reactor.watch(later, 0, READ)
@@ -80,7 +85,7 @@ def test_acks_of_one_stretch_are_one_write(monkeypatch: pytest.MonkeyPatch, conf
             later.close()
             assert keeper.journal.written_lsn == keeper.journal.last_lsn and not keeper.journal.waiting
             await until(lambda: disk.steps[-1] == SYNC)
-            assert disk.steps[before:].count(WRITE) == 1 + confirmed  # who waits does not wait for acks
+            assert disk.steps[before:].count(WRITE) == 1 + publish  # who waits does not wait for acks
             await trio.lowlevel.checkpoint()
 
     converse(conversation)

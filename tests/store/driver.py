@@ -2,8 +2,9 @@
 
 `Durable` is the world of tests/session with a journal under it. Whatever settles is written at once, and synced if
 somebody waits for it, unless `lazy`: then the test says when (`sync`, which is also the moment after which the server
-syncs what nobody waits for). As in the server, dead segments go before the next write, and a session that waits for the
-disk is not heard before. Queues keep `window_bytes` in memory: by default next to nothing.
+syncs what nobody waits for). As in the server, dead segments go before the next write, a session that waits for the
+disk is not heard before, and what everybody has acknowledged is confirmed without the disk. Queues keep `window_bytes`
+in memory: by default next to nothing.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ class Durable(World):
             on_failure=self.failures.append,
         )
         self.journal = self.recovered.journal
-        self.hub.durable = self.journal.durable_lsn
+        self.hub.durable = self.hub.safe = self.journal.durable_lsn
         self.broker.narrow_windows(window_bytes)
         self._dead: list[str] = []
 
@@ -70,6 +71,8 @@ class Durable(World):
     def _settle(self) -> None:
         while True:
             self.broker.settle(self.now)
+            if self.journal.needed.done > self.hub.safe:
+                self.hub.now_safe(self.journal.needed.done)
             self.look_through()
             touched, self.hub.touched = self.hub.touched, []
             for session in touched:

@@ -1,0 +1,53 @@
+"""Whether consumers acknowledge so soon that it is worth waiting for that, and not for the disk.
+
+What everybody has acknowledged needs no disk, so where each message is acknowledged at once a publisher may hear of it
+without any sync. Nobody knows beforehand: it is tried, for a moment each time, and where it was in vain not again for
+some time, so that a publisher whose consumers are slow loses little.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+_MOMENT_SECONDS = 0.005
+# After it was in vain nobody waits for as long; and each time that follows, for twice as long as the last time, up to:
+_LONGEST_SECONDS = 0.064
+
+
+class Prompt:
+    """How consumers of one broker are."""
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._clock = clock
+        self._until: float | None = None  # how long they are waited for, if they are
+        self._trusted_from = 0.0
+        self._distrust = _MOMENT_SECONDS
+
+    def worth_waiting(self) -> bool:
+        """Whether to wait now, or to go on waiting."""
+        now = self._clock()
+        if self._until is None:
+            if now < self._trusted_from:
+                return False
+            self._until = now + _MOMENT_SECONDS
+        elif now >= self._until:
+            self.in_vain()
+        return self._until is not None
+
+    def came(self) -> None:
+        """Something that was waited for has been acknowledged by all."""
+        if self._until is not None:
+            self._until = None
+            self._distrust = _MOMENT_SECONDS
+
+    def cut_short(self) -> None:
+        """Nobody can wait any longer, and has not learned whether it would have been worth it."""
+        self._until = None
+
+    def in_vain(self) -> None:
+        """It has not, and the disk is asked instead."""
+        if self._until is not None:
+            self._until = None
+            self._trusted_from = self._clock() + self._distrust
+            self._distrust = min(_LONGEST_SECONDS, 2 * self._distrust)
