@@ -29,7 +29,7 @@ _LARGE_READ_BYTES = 1024 * 1024
 _LARGE_BYTES = 256 * 1024
 _FEW_PARTS = 64
 # And no more of one that is ahead, or its consumers would wait until all of that is handled.
-_AHEAD_READ_BYTES = 16 * 1024
+_AHEAD_READ_BYTES = 64 * 1024
 
 
 _NOTHING = memoryview(b"")

@@ -106,10 +106,11 @@ class ChannelConsumer:
     def deliver(self, lane: Lane, first: int, messages: list[Message], returns: int, step: int = 1) -> int:
         """Send messages; see core.consumer.Consumer."""
         channel, outbox = self.channel, self._outbox
-        number, frame_max = channel.number, channel.session.frame_max
+        session = channel.session
+        number, frame_max = channel.number, session.frame_max
         parts = outbox.parts
-        if not parts:
-            channel.session.touch()
+        if not parts and not session.listed:
+            session.touch()
         redelivered = returns > 0 or first < lane.doubtful
         size = 0
         tag = channel.last_delivery_tag

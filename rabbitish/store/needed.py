@@ -72,11 +72,13 @@ class Needed:
 
     def handed_out(self, messages: Sequence[Numbered]) -> None:
         """A consumer of a queue was handed these."""
-        lasts, run = self._lasts, None
-        if not lasts:
+        if not self._runs:
             return
+        oldest, run = self._runs[0].first, None
         for message in messages:
             lsn = message.lsn
+            if lsn < oldest:
+                continue
             if run is None or not run.first <= lsn <= run.last:
                 run = self._run_of(lsn)
             if run is not None and run.queued:
@@ -85,11 +87,13 @@ class Needed:
 
     def acknowledged(self, messages: Sequence[Numbered]) -> None:
         """These have left a queue since consumers acknowledged them."""
-        lasts, run = self._lasts, None
-        if not lasts:
+        if not self._runs:
             return
+        oldest, run = self._runs[0].first, None
         for message in messages:
             lsn = message.lsn
+            if lsn < oldest:
+                continue
             if run is None or not run.first <= lsn <= run.last:
                 run = self._run_of(lsn)
             if run is not None:
