@@ -3,15 +3,23 @@
 A mirror dials for every session anew: a greeting, then HELLO. Whoever sends puts frames into the connection's queue and
 never waits; a peer that does not take them loses the connection, and so does one whose host is gone without a word. A
 connection that begins with RELAY brings a client and is somebody else's from then on.
+
+A connection is read by a task of its own, or, while this node leads, together with the broker's other sockets
+(`watch_with`): every confirm waits for what mirrors say, and a turn of a task costs more than to hear it.
 """
 
 from __future__ import annotations
 
 import math
 import os
+import select
 import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
+from selectors import EVENT_READ
+from typing import Protocol
 
 import trio
 
@@ -36,6 +44,10 @@ from rabbitish.store.record import JournalDamaged
 _GREETING_SECONDS = 2
 # Waiting for a connection: the leader has no more than its window under way, and a word every `append_ms`.
 _MOST_FRAMES = 1_000
+# A mirror that has nothing else to do waits so long for its leader's next word without giving the event loop up, since
+# a turn of that costs more than a little message does; and gives it up after so long all the same.
+_LINGER_MS = 3
+_SLICE_SECONDS = 0.01
 
 
 @contextmanager
@@ -76,11 +88,53 @@ def _notice_silence(stream: trio.SocketStream, timing: Timing) -> None:
             stream.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
+class Watched:
+    """A connection's socket, for who watches many."""
+
+    publishes = ahead = False
+
+    def __init__(self, fd: int, hear: Callable[[bytes], object]) -> None:
+        """`hear` takes what is said; what it raises ends that."""
+        self._fd = fd
+        self._hear = hear
+        self.over = trio.Event()
+        """There is nothing more to hear here."""
+        self.failure: Exception | None = None
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def on_ready(self, events: int) -> None:
+        """It can be read, or has failed."""
+        try:
+            data = os.read(self._fd, READ_BYTES)
+            if data and not self.over.is_set():
+                self._hear(data)
+                return
+        except BlockingIOError:
+            return
+        except OSError:
+            pass  # whoever reads next hears of it
+        except Exception as error:  # noqa: BLE001 (it is the reading task's to say what comes of it)
+            self.failure = error
+        self.over.set()
+
+
+class Watcher(Protocol):
+    """See server.reactor.Reactor."""
+
+    def watch(self, who: Watched, before: int, events: int) -> None:
+        """Tell `who` of these events from now on instead of those `before`; 0: of none."""
+
+
 class _Connection:
     """A connection to a peer: frames that wait to be sent, and what ends it."""
 
     def __init__(self, peer: str = "") -> None:
         self.peer = peer
+        self.decoder = FrameDecoder()
+        self.spoken = False  # the peer has said something
+        self.watched: Watched | None = None
         self._outgoing, self._queue = trio.open_memory_channel[bytes](_MOST_FRAMES)
         self._unsent = 0  # how many are in there, or were and are being sent
         self._fd: int | None = None  # of the stream's socket, while `write` runs
@@ -135,6 +189,9 @@ class Links:
         self._address_of = address_of
         self._take_relay = take_relay
         self._note = note
+        self._watcher: Watcher | None = None
+        self.lingers: Callable[[], bool] = lambda: False
+        """Whether a mirror has nothing else to do than to hear its leader."""
         self._to_leader: _Connection | None = None
         self._from_mirrors: dict[str, _Connection] = {}
 
@@ -150,6 +207,13 @@ class Links:
             self._to_leader.send(frame)
         elif peer in self._from_mirrors:
             self._from_mirrors[peer].send(frame)
+
+    def watch_with(self, watcher: Watcher | None) -> None:
+        """From now on mirrors are heard together with what else is watched; None: by a task each, as before."""
+        self._watcher = watcher
+        for connection in self._from_mirrors.values():
+            if connection.watched is not None:
+                connection.watched.over.set()
 
     def drop_mirrors(self) -> None:
         """We do not lead: they are to look for who does."""
@@ -200,31 +264,71 @@ class Links:
                 self.replica.disconnected(connection.peer, now_ms())
 
     async def _read(self, connection: _Connection, stream: trio.SocketStream, data: bytes, *, dials: bool) -> None:
-        decoder = FrameDecoder()
+        fd = stream.socket.fileno()
         if dials:
             _notice_silence(stream, self._timing)
         with trio.CancelScope() as patience:  # with who was let in, and does not say what for
             patience.deadline = trio.current_time() + _GREETING_SECONDS
             while True:
-                frames = decoder.feed(data)
-                for frame in frames:
+                relay = self._hear(connection, data, dials=dials)
+                if relay is not None:
                     patience.deadline = math.inf
-                    if isinstance(frame, Relaying):
-                        if not isinstance(frame, Relay) or dials or connection.peer or self._take_relay is None:
-                            raise LinkError("a client is brought where none is taken")
-                        await self._take_relay(stream, frame)
-                        return
-                    if not dials and isinstance(frame, Hello):
-                        self._met(connection, frame.replica)
+                    assert self._take_relay is not None
+                    await self._take_relay(stream, relay)
+                    return
+                if connection.spoken and patience.deadline < math.inf:
+                    patience.deadline = math.inf
+                    if not dials:
                         _notice_silence(stream, self._timing)  # not for a client, who may be as slow as he likes
-                    if connection.peer:
-                        with disk_of(self.replica):
-                            self.replica.received(connection.peer, frame, now_ms())
-                if dials and not frames:
-                    self.replica.receiving(connection.peer, now_ms())
-                data = bytes(await stream.receive_some(READ_BYTES))
+                if self._watcher is not None and connection.peer and not dials:
+                    await self._be_watched(connection, fd, self._watcher)
+                if dials and connection.spoken and self.lingers():
+                    self._linger(connection, fd)
+                await trio.lowlevel.wait_readable(fd)
+                data = os.read(fd, READ_BYTES)
                 if not data:
                     return
+
+    def _linger(self, connection: _Connection, fd: int) -> None:
+        """Hear the leader without giving the event loop up, for a slice of time."""
+        poller = select.poll()
+        poller.register(fd, select.POLLIN)
+        until = time.perf_counter() + _SLICE_SECONDS
+        while not self.replica.syncing and time.perf_counter() < until and poller.poll(_LINGER_MS):
+            data = os.read(fd, READ_BYTES)
+            if not data:  # whoever reads next sees that too
+                return
+            self._hear(connection, data, dials=True)
+
+    async def _be_watched(self, connection: _Connection, fd: int, watcher: Watcher) -> None:
+        """Until somebody else is to read, or there is nothing more to hear. LinkError: what was heard makes no sense."""
+        watched = connection.watched = Watched(fd, partial(self._hear, connection, dials=False))
+        watcher.watch(watched, 0, EVENT_READ)
+        try:
+            await watched.over.wait()
+        finally:
+            watcher.watch(watched, EVENT_READ, 0)
+            connection.watched = None
+        if watched.failure is not None:
+            raise watched.failure
+
+    def _hear(self, connection: _Connection, data: bytes, *, dials: bool) -> Relay | None:
+        """Have the replica told what a peer says; a client that it brings instead. LinkError: it makes no sense."""
+        frames = connection.decoder.feed(data)
+        connection.spoken = connection.spoken or bool(frames)
+        for frame in frames:
+            if isinstance(frame, Relaying):
+                if not isinstance(frame, Relay) or dials or connection.peer or self._take_relay is None:
+                    raise LinkError("a client is brought where none is taken")
+                return frame
+            if not dials and isinstance(frame, Hello):
+                self._met(connection, frame.replica)
+            if connection.peer:
+                with disk_of(self.replica):
+                    self.replica.received(connection.peer, frame, now_ms())
+        if dials and not frames:
+            self.replica.receiving(connection.peer, now_ms())
+        return None
 
     def _met(self, connection: _Connection, replica: str) -> None:
         """A mirror says who it is; this is its connection now, and not the one that it had before."""

@@ -100,7 +100,9 @@ class Member:
             address = advertised(address[1])
         async with trio.open_nursery() as nursery:
             self._nursery = self._links.nursery = nursery
-            coordinator = self._coordinator = EtcdCoordinator(self._etcd, self._names, self.journal, nursery)
+            coordinator = self._coordinator = EtcdCoordinator(
+                self._etcd, self._names, self.journal, nursery, self.viewed
+            )
             self.replica = coordinator.replica = self._links.replica = Replica(
                 self.id, self.journal, self._log, coordinator, self._links, self, _nonce, self._timing
             )
@@ -155,6 +157,9 @@ class Member:
             self.flush()
             await trio.sleep(self._timing.tick_ms / 1_000)
 
+    def viewed(self) -> None:
+        """The coordinator may have said something new."""
+
     # ---- Owner
 
     def sync(self, ticket: Ticket) -> None:
@@ -163,14 +168,11 @@ class Member:
 
     async def _sync(self, ticket: Ticket) -> None:
         try:
-            await self._carry_out(ticket)
+            await trio.to_thread.run_sync(ticket.run)
         except OSError as error:
             self.replica.failed(error)
         else:
             self.replica.synced(ticket, now_ms())
-
-    async def _carry_out(self, ticket: Ticket) -> None:
-        await trio.to_thread.run_sync(ticket.run)
 
     def advanced(self) -> None:
         """See Owner."""

@@ -130,14 +130,22 @@ async def change_state(
 
 
 class EtcdCoordinator:
-    """See Coordinator. `replica` is whom it answers; `start` runs what waits."""
+    """See Coordinator. `replica` is whom it answers; `viewed` is told when that has heard of a view."""
 
-    def __init__(self, etcd: Etcd, names: Names, journal: str, nursery: trio.Nursery) -> None:
+    def __init__(
+        self,
+        etcd: Etcd,
+        names: Names,
+        journal: str,
+        nursery: trio.Nursery,
+        viewed: Callable[[], None] = lambda: None,
+    ) -> None:
         self._etcd = etcd
         self._names = names
         self.journal = journal
         self._key = names.journal(journal)
         self._nursery = nursery
+        self._viewed = viewed
         self._lease = 0
         self._keeping = trio.CancelScope()
         self.replica: Replica
@@ -168,6 +176,7 @@ class EtcdCoordinator:
             read = await self._etcd.txn([], [get(self._key), get(self._names.nodes, prefix=True)])
             view = self._view(Range(read.revision, [kv for kvs in read.ranges for kv in kvs]))
         self.replica.was_read(view, now_ms())
+        self._viewed()
 
     async def follow(self, anew_seconds: float) -> None:
         """Tell the replica of every change, for ever; silence of so many seconds is not believed."""
@@ -175,6 +184,7 @@ class EtcdCoordinator:
             async for found in states:
                 if (view := self._view(found)) is not None:
                     self.replica.observed(view, now_ms())
+                    self._viewed()
 
     def _view(self, found: Range) -> View | None:
         view, live = view_in(found, self._names, self.journal)

@@ -41,6 +41,7 @@ from rabbitish.server.log import Log, get_log
 from rabbitish.server.node import Node, open_disk
 from rabbitish.server.pace import LITTLE_BYTES, Pace
 from rabbitish.server.process import as_process
+from rabbitish.server.reactor import Reactor
 from rabbitish.server.replicated import Replicated
 from rabbitish.server.rosters import roster_of
 from rabbitish.server.tls_door import TlsDoor
@@ -50,6 +51,8 @@ _LOOK_SECONDS = 0.1  # how often it is looked without any news
 # How long it may be doubtful whether we still lead before clients are sent away.
 _DOUBT_SECONDS = 1.0
 _CONFIRM_SECONDS = 2.0  # for what is under way when we stop
+# A thread costs more here, where others wait for what follows, than by how much a disk that syncs often is slow at times.
+_PATIENCE = 3
 
 
 class _Part(Member):
@@ -57,36 +60,85 @@ class _Part(Member):
 
     lead: Replicated | None = None
 
-    def watch(self, changed: Callable[[], None]) -> None:
-        """Call this whenever something may have changed."""
+    def watch(self, changed: Callable[[], None], alone: Callable[[], bool]) -> None:
+        """Call `changed` whenever it may have changed who leads, or how far we are on the way to that.
+
+        `alone`: a mirror has no clients, and nothing to do than to be one.
+        """
         self._changed = changed
+        self._links.lingers = alone
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        self._pace = Pace()
+        self._pace = Pace(_PATIENCE)
+        self._call_soon: Callable[[Callable[[], None]], None] = lambda call: None
 
-    async def _carry_out(self, ticket: Ticket) -> None:
-        """Without a thread where that is quicker; the pace is that of appending a little, in a thread or not."""
+    def join_in(self, reactor: Reactor | None) -> None:
+        """Be part of what this waits for, while the broker is led here; None: not any more."""
+        self._call_soon = (lambda call: None) if reactor is None else reactor.call_soon
+        self._links.watch_with(reactor)
+
+    def sync(self, ticket: Ticket) -> None:
+        """See Owner. On the spot where that is quicker than a thread."""
         assert isinstance(ticket, DiskTicket)
-        if ticket.appends is None or ticket.appends > LITTLE_BYTES:
-            await super()._carry_out(ticket)
-        elif self._pace.fast:
-            await trio.lowlevel.checkpoint()  # who sends the same to others goes first
+        if ticket.appends is None or ticket.appends > LITTLE_BYTES or not self._pace.fast:
+            super().sync(ticket)
+            return
+        try:
             self._pace.timed(ticket.run)
-        else:
-            await trio.to_thread.run_sync(self._pace.timed, ticket.run)
+        except OSError as error:
+            self.replica.failed(error)
+            return
+        self.replica.synced(ticket, now_ms())
+        if self.lead is not None and self.lead.crowded():
+            self._pace.crowded()
 
     async def _sync(self, ticket: Ticket) -> None:
-        await super()._sync(ticket)
-        if self.lead is not None:
-            self.lead.synced()
-        self._changed()
+        """In a thread. Whoever waits for sockets hears of it there, the others when they have their turn."""
+        assert isinstance(ticket, DiskTicket)
+        failure: list[OSError] = []
+        told = False
+
+        def tell() -> None:
+            nonlocal told
+            if told:
+                return
+            told = True
+            if failure:
+                self.replica.failed(failure[0])
+                return
+            self.replica.synced(ticket, now_ms())
+            if self.lead is not None:
+                self.lead.synced()
+            self._got_on()
+
+        def run(call_soon: Callable[[Callable[[], None]], None]) -> None:
+            try:
+                if ticket.appends is None or ticket.appends > LITTLE_BYTES:
+                    ticket.run()
+                else:
+                    self._pace.timed(ticket.run)
+            except OSError as error:
+                failure.append(error)
+            call_soon(tell)
+
+        await trio.to_thread.run_sync(run, self._call_soon)
+        tell()
+
+    def _got_on(self) -> None:
+        """Nobody needs to look for each message: who leads is known to all who ask, and who does not waits for that."""
+        if self.lead is None and self.replica.leading is not None:
+            self._changed()
 
     def advanced(self) -> None:
         """See Owner."""
         super().advanced()
         if self.lead is not None:
             self.lead.advanced()
+        self._got_on()
+
+    def viewed(self) -> None:
+        """See Member."""
         self._changed()
 
     def led(self, epoch: int) -> None:
@@ -185,7 +237,7 @@ class Clustered:
             self._note,
             take_relay=self.front.relayed,
         )
-        self.part.watch(self._changed)
+        self.part.watch(self._changed, alone=lambda: not self.front.relays)
         async with trio.open_nursery() as nursery:
             begun = trio.Event()
             self._condenser = Condenser(
@@ -295,6 +347,7 @@ class Clustered:
                 try:
                     await self._be_broker(node, disk, epoch)
                 finally:
+                    self.part.join_in(None)
                     node.lose()
                     self.part.lead = None
                     self.front.serve(None)
@@ -335,6 +388,8 @@ class Clustered:
             node.tls = TlsDoor(node, self._certificates)
         began = now_ms()
         await node.open_led(disk, lead)
+        lead.crowded = node.reactor.publishers_wait
+        self.part.join_in(node.reactor)
         node.broker.doubt()
         if self.settings.load_definitions:
             await load_definitions(node, Path(self.settings.load_definitions))

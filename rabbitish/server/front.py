@@ -62,7 +62,8 @@ class Front:
         self.urls: list[str] = []
         """Where it listens."""
         self.relays = 0
-        """Clients that are being brought, or wait for it."""
+        """Clients that are being brought, or wait for it. As long as there are any the event loop has other things to
+        do than to wait for a broker's events."""
         self._settings = settings
         self._dial = dial
         self._log = log or get_log()
@@ -77,6 +78,7 @@ class Front:
             self.node = node
             if node is not None:
                 node.urls = self.urls
+                node.reactor.linger(not self.relays)
             self._change()
 
     def follow(self, leader: Leader | None) -> None:
@@ -123,10 +125,15 @@ class Front:
         if self.node is not None:
             _let_in(self.node, scheme, sock)
         elif has_room(sock, self.relays, self._settings, self._log):
-            self.relays += 1
+            self._count(1)
             nursery.start_soon(self._receive, scheme, sock)
         else:
             sock.close()
+
+    def _count(self, more: int) -> None:
+        self.relays += more
+        if self.node is not None:
+            self.node.reactor.linger(not self.relays)
 
     async def _receive(self, scheme: str, sock: socket.socket) -> None:
         """Bring a client to whoever leads, if that is known soon."""
@@ -142,7 +149,7 @@ class Front:
         except Exception as error:  # noqa: BLE001 (a bug of ours costs this connection, not the node)
             self._log.exception("internal error", error)
         finally:
-            self.relays -= 1
+            self._count(-1)
             if kept is not None:
                 kept.close()
 

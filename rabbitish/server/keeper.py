@@ -135,7 +135,8 @@ class Keeper:
 
     def _durable(self, lsn: int) -> None:
         self._tell(lsn)
-        self._node.pump(self._node.now())
+        if not self._node.in_round:  # else it is pumped at the end of that
+            self._node.pump(self._node.now())
 
     def _tell(self, lsn: int) -> None:
         """The journal is on disk up to `lsn`: whoever waits for it may go on."""

@@ -166,6 +166,11 @@ class Node:
             return self._round_now
         return self._clock()
 
+    @property
+    def in_round(self) -> bool:
+        """Whether a lot of events is being handled, which ends with the pump."""
+        return self._round_now is not None
+
     def _begin_round(self) -> None:
         """No time passes while a lot of events is handled: a TTL of 0 lasts until its end."""
         self._round_now = None

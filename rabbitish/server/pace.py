@@ -21,16 +21,18 @@ _CROWDED_SECONDS = 0.05
 
 
 class Pace:
-    """Of one disk."""
+    """Of one disk. Who would pay more for a thread says so by a `patience` above 1: so many times as long is fast."""
 
-    def __init__(self) -> None:
+    def __init__(self, patience: float = 1.0) -> None:
+        self._fast_seconds = _FAST_SECONDS * patience
+        self._slow_seconds = _SLOW_SECONDS * patience
         self._average = 0.0
         self._trusted_from = 0.0  # when a slow one is long enough ago, by the performance counter
 
     @property
     def fast(self) -> bool:
         """Whether whoever has something else to do may sync a little by himself."""
-        return self._average < _FAST_SECONDS and time.perf_counter() >= self._trusted_from
+        return self._average < self._fast_seconds and time.perf_counter() >= self._trusted_from
 
     def crowded(self) -> None:
         """Others were kept waiting."""
@@ -42,5 +44,5 @@ class Pace:
         sync()
         now = time.perf_counter()
         self._average += (now - began - self._average) / 8
-        if now - began > _SLOW_SECONDS:
+        if now - began > self._slow_seconds:
             self._trusted_from = now + (now - began) * _DISTRUST

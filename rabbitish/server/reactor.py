@@ -69,8 +69,7 @@ class Reactor:
         self._begin = begin
         self._end = end
         self._rest = rest
-        self._linger = _LINGER_SECONDS if linger else 0.0
-        self._slice_seconds = _LONG_SLICE_SECONDS if linger else _SLICE_SECONDS
+        self.linger(linger)
         self._poller = new_poller()
         self._over = False
         self.quiet = False
@@ -81,6 +80,11 @@ class Reactor:
         self._woken.setblocking(False)
         self._wake.setblocking(False)
         self._poller.watch(_Waker(self._woken, self._called), 0, READ)
+
+    def linger(self, linger: bool) -> None:
+        """Whether this is nearly all that the event loop does; it may change."""
+        self._linger = _LINGER_SECONDS if linger else 0.0
+        self._slice_seconds = _LONG_SLICE_SECONDS if linger else _SLICE_SECONDS
 
     def watch(self, who: Ready, before: int, events: int) -> None:
         """Tell `who` of these events from now on instead of those `before`; 0: of none."""

@@ -72,6 +72,9 @@ class Replicated:
         self._asked = 0  # whoever waits for no more than this need not have anything handed over
         self._handed: deque[tuple[int, int]] = deque()  # last number and bytes of batches that are not committed
         self._handed_bytes = 0
+        self.crowded: Callable[[], bool] = lambda: False
+        """Whether anybody who publishes was kept waiting while the disk synced on the spot."""
+        self._kicked = False
         self._lazy = trio.Event()
 
     def begin(self, journal: Journal, durable: Callable[[int], None]) -> Replicated:
@@ -97,7 +100,10 @@ class Replicated:
         if wanted <= self._asked and waiting_bytes < _LAZY_BYTES:
             self._lazy.set()
         elif not self._replica.syncing or waiting_bytes >= _GATHER_BYTES:
+            self._kicked, durable = True, journal.durable_lsn
             self.hand_over()
+            self._kicked = False
+            return journal.durable_lsn > durable
         return False
 
     def hand_over(self) -> None:
@@ -121,13 +127,17 @@ class Replicated:
         """What nobody waits for is handed over in a moment, for ever."""
         while True:
             await self._lazy.wait()
+            handed = self._asked
             await trio.sleep(_LAZY_SECONDS)
+            if self._asked > handed:  # what is here now has not been for so long
+                continue
             self._lazy = trio.Event()
             self.hand_over()
 
     def synced(self) -> None:
         """The disk has done what it had to: it may have the next."""
-        self.kick(self._wanted)
+        if self.kick(self._wanted) and self._journal is not None:
+            self._durable(self._journal.durable_lsn)
 
     def delete(self, names: list[str]) -> None:
         """See Writer. A mirror may be reading them, so they may go only later; then in the log's order."""
@@ -162,7 +172,8 @@ class Replicated:
             journal.written(last, size)
         if commit > journal.durable_lsn:
             self.delete(journal.synced(commit))
-            self._durable(commit)
+            if not self._kicked:  # else whoever kicked is told
+                self._durable(commit)
 
     def replaced(self, compaction: Compaction) -> None:
         """See Lead. The log is told even if this node leads no more: the files are as they are."""

@@ -103,7 +103,7 @@ def test_a_leader_cut_off_from_etcd_alone_is_rejected_by_those_who_know_better()
 def test_a_killed_mirror_and_a_frozen_one() -> None:
     world = Quiet()
     killed, frozen = world.mirrors()
-    assert world.pause_of(lambda: killed.crash(power=False)) < 200
+    assert world.pause_of(lambda: killed.crash(power=False)) < 250
     world.run(1_000)
 
     def freeze() -> None:

@@ -96,8 +96,7 @@ class Following:
         if not frame.snapshot:
             replica.log.truncate(cut)
         self.session = Session(peer, frame.epoch, frame.session, now, snapshot=frame.snapshot)
-        replica.sync()
-        if not replica.syncing:
+        if not replica.sync():
             self.acknowledge()
 
     def _current(self, peer: str, epoch: int, number: int) -> Session | None:
@@ -128,8 +127,7 @@ class Following:
         session.heard = now
         session.stamp = max(session.stamp, frame.stamp)
         replica.commits(min(frame.commit, log.last))
-        replica.sync()
-        if not replica.syncing:
+        if not replica.sync():
             self.acknowledge()
 
     def _give_up(self, now: int) -> None:
@@ -196,6 +194,5 @@ class Following:
     def _hear(self, session: Session, stamp: int, now: int) -> None:
         session.heard = now
         session.stamp = max(session.stamp, stamp)
-        self.replica.sync()
-        if not self.replica.syncing:
+        if not self.replica.sync():
             self.acknowledge()

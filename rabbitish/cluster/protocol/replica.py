@@ -54,7 +54,10 @@ class Owner(Protocol):
     """Whose journal it is."""
 
     def sync(self, ticket: Ticket) -> None:
-        """Run the ticket where waiting is allowed, then call `Replica.synced`; `Replica.failed` if it raises."""
+        """Run the ticket where waiting is allowed, then call `Replica.synced`; `Replica.failed` if it raises.
+
+        Both may be called before this returns.
+        """
 
     def advanced(self) -> None:
         """`commit` or the in-sync set may have changed: confirms may go out, records may be applied."""
@@ -146,10 +149,10 @@ class Replica:
         return lsn
 
     def flush(self, now: int) -> None:
-        """After a batch of appends: to the disk and to the mirrors."""
-        self.sync()
+        """After a batch of appends: to the mirrors, which then sync it while we do."""
         if self.leading is not None:
             self.leading.flush(now)
+        self.sync()
 
     @property
     def in_sync(self) -> int:
@@ -312,11 +315,17 @@ class Replica:
 
     # ---- for its parts
 
-    def sync(self) -> None:
-        """Have the disk do what there is to do, unless it is at work; then it goes on afterwards."""
-        if not self.syncing and self.log.dirty and self.running:
+    def sync(self) -> bool:
+        """Have the disk do what there is to do, unless it is at work; then it goes on afterwards.
+
+        Whether there is anything, of which `synced` then is told, or was told by now.
+        """
+        if not self.syncing:
+            if not self.log.dirty or not self.running:
+                return False
             self.syncing = True
             self.owner.sync(self.log.begin_sync())
+        return True
 
     def commits(self, lsn: int) -> None:
         """Everything up to `lsn` is committed."""
