@@ -88,6 +88,14 @@ def _notice_silence(stream: trio.SocketStream, timing: Timing) -> None:
             stream.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
+async def _read_some(fd: int) -> bytes:
+    """What a socket has to say next, nothing at its end: with one turn of the event loop, trio's own way takes two."""
+    while True:
+        await trio.lowlevel.wait_readable(fd)
+        with suppress(BlockingIOError):
+            return os.read(fd, READ_BYTES)
+
+
 class Watched:
     """A connection's socket, for who watches many."""
 
@@ -284,8 +292,7 @@ class Links:
                     await self._be_watched(connection, fd, self._watcher)
                 if dials and connection.spoken and self.lingers():
                     self._linger(connection, fd)
-                await trio.lowlevel.wait_readable(fd)
-                data = os.read(fd, READ_BYTES)
+                data = await _read_some(fd)
                 if not data:
                     return
 
@@ -301,7 +308,7 @@ class Links:
             self._hear(connection, data, dials=True)
 
     async def _be_watched(self, connection: _Connection, fd: int, watcher: Watcher) -> None:
-        """Until somebody else is to read, or there is nothing more to hear. LinkError: what was heard makes no sense."""
+        """Until another is to read, or there is nothing more to hear. LinkError: what was heard makes no sense."""
         watched = connection.watched = Watched(fd, partial(self._hear, connection, dials=False))
         watcher.watch(watched, 0, EVENT_READ)
         try:

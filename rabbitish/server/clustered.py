@@ -13,16 +13,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import trio
 
 from rabbitish.cluster.etcd import Etcd
-from rabbitish.cluster.member import Member
 from rabbitish.cluster.membership import Names, now_ms
-from rabbitish.cluster.protocol.disk_log import DiskLog, DiskTicket
+from rabbitish.cluster.protocol.disk_log import DiskLog
 from rabbitish.cluster.protocol.frames import Relay
-from rabbitish.cluster.protocol.log import Ticket
 from rabbitish.cluster.protocol.state import node_of
 from rabbitish.cluster.protocol.timing import Timing
 from rabbitish.cluster.relay import open_relay
@@ -39,9 +36,8 @@ from rabbitish.server.keeper import JournalError
 from rabbitish.server.listener import ListenError, Opened, close_all, open_listeners
 from rabbitish.server.log import Log, get_log
 from rabbitish.server.node import Node, open_disk
-from rabbitish.server.pace import LITTLE_BYTES, Pace
+from rabbitish.server.part import Part
 from rabbitish.server.process import as_process
-from rabbitish.server.reactor import Reactor
 from rabbitish.server.replicated import Replicated
 from rabbitish.server.rosters import roster_of
 from rabbitish.server.tls_door import TlsDoor
@@ -51,110 +47,6 @@ _LOOK_SECONDS = 0.1  # how often it is looked without any news
 # How long it may be doubtful whether we still lead before clients are sent away.
 _DOUBT_SECONDS = 1.0
 _CONFIRM_SECONDS = 2.0  # for what is under way when we stop
-# A thread costs more here, where others wait for what follows, than by how much a disk that syncs often is slow at times.
-_PATIENCE = 3
-
-
-class _Part(Member):
-    """The node's part in the journal."""
-
-    lead: Replicated | None = None
-
-    def watch(self, changed: Callable[[], None], alone: Callable[[], bool]) -> None:
-        """Call `changed` whenever it may have changed who leads, or how far we are on the way to that.
-
-        `alone`: a mirror has no clients, and nothing to do than to be one.
-        """
-        self._changed = changed
-        self._links.lingers = alone
-
-    def __init__(self, *arguments: Any, **named: Any) -> None:
-        super().__init__(*arguments, **named)
-        self._pace = Pace(_PATIENCE)
-        self._call_soon: Callable[[Callable[[], None]], None] = lambda call: None
-
-    def join_in(self, reactor: Reactor | None) -> None:
-        """Be part of what this waits for, while the broker is led here; None: not any more."""
-        self._call_soon = (lambda call: None) if reactor is None else reactor.call_soon
-        self._links.watch_with(reactor)
-
-    def sync(self, ticket: Ticket) -> None:
-        """See Owner. On the spot where that is quicker than a thread."""
-        assert isinstance(ticket, DiskTicket)
-        if ticket.appends is None or ticket.appends > LITTLE_BYTES or not self._pace.fast:
-            super().sync(ticket)
-            return
-        try:
-            self._pace.timed(ticket.run)
-        except OSError as error:
-            self.replica.failed(error)
-            return
-        self.replica.synced(ticket, now_ms())
-        if self.lead is not None and self.lead.crowded():
-            self._pace.crowded()
-
-    async def _sync(self, ticket: Ticket) -> None:
-        """In a thread. Whoever waits for sockets hears of it there, the others when they have their turn."""
-        assert isinstance(ticket, DiskTicket)
-        failure: list[OSError] = []
-        told = False
-
-        def tell() -> None:
-            nonlocal told
-            if told:
-                return
-            told = True
-            if failure:
-                self.replica.failed(failure[0])
-                return
-            self.replica.synced(ticket, now_ms())
-            if self.lead is not None:
-                self.lead.synced()
-            self._got_on()
-
-        def run(call_soon: Callable[[Callable[[], None]], None]) -> None:
-            try:
-                if ticket.appends is None or ticket.appends > LITTLE_BYTES:
-                    ticket.run()
-                else:
-                    self._pace.timed(ticket.run)
-            except OSError as error:
-                failure.append(error)
-            call_soon(tell)
-
-        await trio.to_thread.run_sync(run, self._call_soon)
-        tell()
-
-    def _got_on(self) -> None:
-        """Nobody needs to look for each message: who leads is known to all who ask, and who does not waits for that."""
-        if self.lead is None and self.replica.leading is not None:
-            self._changed()
-
-    def advanced(self) -> None:
-        """See Owner."""
-        super().advanced()
-        if self.lead is not None:
-            self.lead.advanced()
-        self._got_on()
-
-    def viewed(self) -> None:
-        """See Member."""
-        self._changed()
-
-    def led(self, epoch: int) -> None:
-        """See Owner."""
-        self._changed()
-
-    def stepped_down(self) -> None:
-        """See Owner."""
-        super().stepped_down()
-        self.lead = None
-        self._changed()
-
-    def alarm(self, reason: str) -> None:
-        """See Owner."""
-        super().alarm(reason)
-        self._changed()
 
 
 class Clustered:
@@ -167,7 +59,7 @@ class Clustered:
         self.names = Names(place.cluster.name)
         self.etcd = Etcd(place.cluster.members)
         self.stopping = trio.Event()
-        self.part: _Part
+        self.part: Part
         self.front = Front(settings, self._bring, log)
         self._secret = b""
         self._certificates = Certificates(settings) if settings.uses_tls else None
@@ -225,7 +117,7 @@ class Clustered:
         """Until `stopping`; why it ended, if it had to."""
         log, settings = self._records, self.settings
         timing = Timing(ttl_ms=self.place.ttl_s * 1_000)
-        self.part = _Part(
+        self.part = Part(
             self.place.node,
             log.storage,
             JOURNAL,
@@ -372,8 +264,10 @@ class Clustered:
         node.nursery.start_soon(self._end_when_lost, node, epoch)
         try:
             with trio.CancelScope() as beginning:
-                node.nursery.start_soon(self._end_when_stopping, node, beginning)
+                begun = trio.Event()
+                node.nursery.start_soon(self._end_when_stopping, node, beginning, begun)
                 await self._begin(node, disk, lead)
+                begun.set()
             if not beginning.cancelled_caught:
                 await self._serve(node)
         except Exception as error:
@@ -422,10 +316,10 @@ class Clustered:
             node.lose()  # first, since a change of users is carried through, and waits for the journal
             node.nursery.cancel_scope.cancel()
 
-    async def _end_when_stopping(self, node: Node, beginning: trio.CancelScope) -> None:
+    async def _end_when_stopping(self, node: Node, beginning: trio.CancelScope, begun: trio.Event) -> None:
         """Give up what takes too long to begin: it may wait for other nodes, for ever."""
         await self.stopping.wait()
-        if self.front.node is None:
+        if not begun.is_set():
             beginning.cancel()
             node.lose()
 

@@ -147,6 +147,7 @@ class Leadership:
         if feed.pin is not None and self.caught_up(feed):
             feed.pin = None
         self._feed(peer, feed, now)
+        self.look_whether_to_go(now)
 
     def counts(self, feed: Feed, frame: Ack) -> bool:
         """R4: of this epoch and session."""
@@ -383,6 +384,11 @@ class Leadership:
         if not replica.syncing or replica.log.durable != self._moved[0]:
             self._moved = (replica.log.durable, now)
 
+    def look_whether_to_go(self, now: int) -> None:
+        """What we wait for before we stop may have come."""
+        if self.stop_by is not None and self.proposal is None and self.replica.leading is self:
+            self._stop(now)
+
     def _stop(self, now: int) -> None:
         """R13: once what is under way is confirmed or had its time, and who catches up was waited for."""
         assert self.stop_by is not None
@@ -403,4 +409,5 @@ class Leadership:
     def _hand_over(self, heirs: list[str], isr: tuple[str, ...]) -> None:
         """To the mirror that has most."""
         heir = max(heirs, key=lambda name: self.feeds[name].acked)
+        self.replica.owner.note("hands_over", epoch=self.epoch, heir=heir)
         self.propose(self.state._replace(epoch=self.epoch + 1, leader=heir, isr=isr))

@@ -306,6 +306,8 @@ class Replica:
         self.sync()
         if self.leading is not None:
             self.leading.advance()
+            if self.leading is not None:
+                self.leading.look_whether_to_go(now)
         else:
             self.following.acknowledge()
 

@@ -1,0 +1,128 @@
+"""A node's part in the cluster's journal: the protocol's member, beside the broker while that is led here.
+
+What is little is synced on the spot where the disk is fast, else in a thread. While the broker is led here, what
+mirrors say and what threads have done is heard together with the broker's sockets, which it waits for without giving
+the event loop up; a mirror without clients waits for its leader in the same way. Who leads is looked at only when it
+may have changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import trio
+
+from rabbitish.cluster.member import Member
+from rabbitish.cluster.membership import now_ms
+from rabbitish.cluster.protocol.disk_log import DiskTicket
+from rabbitish.cluster.protocol.log import Ticket
+from rabbitish.server.pace import LITTLE_BYTES, Pace
+from rabbitish.server.reactor import Reactor
+from rabbitish.server.replicated import Replicated
+
+# A thread for each sync costs more here, where several nodes may share a machine: so many times as slow is not slow.
+_PATIENCE = 3
+
+
+class Part(Member):
+    """See the module."""
+
+    lead: Replicated | None = None
+
+    def watch(self, changed: Callable[[], None], alone: Callable[[], bool]) -> None:
+        """Call `changed` whenever it may have changed who leads, or how far we are on the way to that.
+
+        `alone`: a mirror has no clients, and nothing to do than to be one.
+        """
+        self._changed = changed
+        self._links.lingers = alone
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._pace = Pace(_PATIENCE)
+        self._call_soon: Callable[[Callable[[], None]], None] = lambda call: None
+
+    def join_in(self, reactor: Reactor | None) -> None:
+        """Be part of what this waits for, while the broker is led here; None: not any more."""
+        self._call_soon = (lambda call: None) if reactor is None else reactor.call_soon
+        self._links.watch_with(reactor)
+
+    def sync(self, ticket: Ticket) -> None:
+        """See Owner. On the spot where that is quicker than a thread."""
+        assert isinstance(ticket, DiskTicket)
+        if ticket.appends is None or ticket.appends > LITTLE_BYTES or not self._pace.fast:
+            super().sync(ticket)
+            return
+        try:
+            self._pace.timed(ticket.run)
+        except OSError as error:
+            self.replica.failed(error)
+            return
+        self.replica.synced(ticket, now_ms())
+        if self.lead is not None and self.lead.crowded():
+            self._pace.crowded()
+        self._got_on()
+
+    async def _sync(self, ticket: Ticket) -> None:
+        """In a thread. Whoever waits for sockets hears of it there, the others when they have their turn."""
+        assert isinstance(ticket, DiskTicket)
+        failure: list[OSError] = []
+        told = False
+
+        def tell() -> None:
+            nonlocal told
+            if told:
+                return
+            told = True
+            if failure:
+                self.replica.failed(failure[0])
+                return
+            self.replica.synced(ticket, now_ms())
+            if self.lead is not None:
+                self.lead.synced()
+            self._got_on()
+
+        def run(call_soon: Callable[[Callable[[], None]], None]) -> None:
+            try:
+                if ticket.appends is None or ticket.appends > LITTLE_BYTES:
+                    ticket.run()
+                else:
+                    self._pace.timed(ticket.run)
+            except OSError as error:
+                failure.append(error)
+            call_soon(tell)
+
+        await trio.to_thread.run_sync(run, self._call_soon)
+        tell()
+
+    def _got_on(self) -> None:
+        """Nobody needs to look for each message: who leads is known to all who ask, and who does not waits for that."""
+        if self.lead is None and self.replica.leading is not None:
+            self._changed()
+
+    def advanced(self) -> None:
+        """See Owner."""
+        super().advanced()
+        if self.lead is not None:
+            self.lead.advanced()
+        self._got_on()
+
+    def viewed(self) -> None:
+        """See Member."""
+        self._changed()
+
+    def led(self, epoch: int) -> None:
+        """See Owner."""
+        self._changed()
+
+    def stepped_down(self) -> None:
+        """See Owner."""
+        super().stepped_down()
+        self.lead = None
+        self._changed()
+
+    def alarm(self, reason: str) -> None:
+        """See Owner."""
+        super().alarm(reason)
+        self._changed()
