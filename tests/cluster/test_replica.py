@@ -140,6 +140,20 @@ def test_a_stopping_leader_hands_over() -> None:
     assert len(world.etcd.state.isr) >= 2
 
 
+def test_a_stopping_leader_goes_when_what_is_under_way_is_confirmed_and_not_a_tick_later() -> None:
+    world = Quiet()
+    old = world.lead().replica
+    world.run(1)
+    old.append(Type.VHOST_NEW, b"x", now=world.now)
+    old.flush(world.now)
+    old.stop(world.now)
+    old.tick(world.now)
+    assert old.leading is not None and old.leading.proposal is None
+    while old.commit < old.log.last:
+        world.run(1)
+    assert old.leading is None or old.leading.proposal is not None
+
+
 def test_the_last_one_in_sync_stops_when_somebody_has_caught_up() -> None:
     world = Quiet()
     old = world.lead()
