@@ -19,7 +19,7 @@ class Quiet(World):
 
     def __init__(self, *, min_in_sync: int = 1) -> None:
         super().__init__(1, min_in_sync=min_in_sync)
-        self.flake = self.usurp = self.stalls = 0
+        self.flake = self.usurp = self.stalls = self.at_once = 0
         self.network.streams = True
         self.network.drop = self.network.stray = 0.0
         for node in self.nodes.values():

@@ -340,7 +340,7 @@ class SimNode:
 
     def sync(self, ticket: Done) -> None:
         random, boot, replica = self.world.random, self.boot, self.replica
-        if random.random() < 0.3:  # on the spot, as small ones are
+        if self.world.at_once and random.random() < self.world.at_once:
             replica.synced(ticket, self.world.now)
             return
         takes = random.uniform(1, 20) if random.random() >= self.world.stalls else random.uniform(100, 1_200)
@@ -400,6 +400,7 @@ class World:
         self.flake = self.random.choice((0, 0.03, 0.03, 0.3))
         self.usurp = self.random.choice((0, 0, 0.03))
         self.stalls = 0.01  # how many syncs take long
+        self.at_once = 0.3  # how many are done before anything else is
         self.trace: list[str] | None = None
         self.attempts: set[bytes] = set()
         self.confirmed: dict[int, Kept] = {}
