@@ -10,7 +10,8 @@ import shutil
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ import trio
 from rabbitish.cluster.etcd import Etcd, Unknown
 
 PATIENCE_SECONDS = 30
+Inside = Callable[[], AbstractContextManager[object]]
 
 
 def find_etcd() -> str:
@@ -45,17 +47,19 @@ def free_ports(count: int) -> list[int]:
 class EtcdMember:
     """One process."""
 
-    def __init__(self, program: str, folder: Path, name: str, client: int, peer: int, cluster: str) -> None:
-        self.port = client
+    def __init__(
+        self, program: str, folder: Path, name: str, client: str, peer: str, cluster: str, inside: Inside = nullcontext
+    ) -> None:
+        self._inside = inside
         self._log = folder / f"{name}.log"
         self._command = [
             program,
             f"--name={name}",
             f"--data-dir={folder / name}",
-            f"--listen-client-urls=http://127.0.0.1:{client}",
-            f"--advertise-client-urls=http://127.0.0.1:{client}",
-            f"--listen-peer-urls=http://127.0.0.1:{peer}",
-            f"--initial-advertise-peer-urls=http://127.0.0.1:{peer}",
+            f"--listen-client-urls=http://{client}",
+            f"--advertise-client-urls=http://{client}",
+            f"--listen-peer-urls=http://{peer}",
+            f"--initial-advertise-peer-urls=http://{peer}",
             f"--initial-cluster={cluster}",
             "--heartbeat-interval=30",
             "--election-timeout=300",
@@ -63,7 +67,7 @@ class EtcdMember:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        with self._log.open("ab") as log:
+        with self._log.open("ab") as log, self._inside():
             self._process = subprocess.Popen(self._command, stdout=log, stderr=log)
 
     def signal(self, number: int) -> None:
@@ -87,18 +91,21 @@ class EtcdMember:
 
 
 class EtcdCluster:
-    """Its members."""
+    """Its members.
 
-    def __init__(self, folder: Path, size: int = 1) -> None:
+    `inside`: around the start of each, which says what network they are in.
+    """
+
+    def __init__(self, folder: Path, size: int = 1, *, host: str = "127.0.0.1", inside: Inside = nullcontext) -> None:
         program = find_etcd()
         ports = free_ports(2 * size)
         names = [f"e{number}" for number in range(size)]
-        cluster = ",".join(f"{name}=http://127.0.0.1:{peer}" for name, peer in zip(names, ports[size:], strict=True))
+        cluster = ",".join(f"{name}=http://{host}:{peer}" for name, peer in zip(names, ports[size:], strict=True))
         self.members = [
-            EtcdMember(program, folder, name, client, peer, cluster)
+            EtcdMember(program, folder, name, f"{host}:{client}", f"{host}:{peer}", cluster, inside)
             for name, client, peer in zip(names, ports[:size], ports[size:], strict=True)
         ]
-        self.endpoints = [("127.0.0.1", member.port) for member in self.members]
+        self.endpoints = [(host, port) for port in ports[:size]]
 
     def start(self) -> None:
         for member in self.members:

@@ -3,6 +3,7 @@
     python -m tests.cluster.processes drill --rounds 3          every mishap in turn, each in a cluster of its own
     python -m tests.cluster.processes soak --seconds 600        mishaps drawn by a seed, in one cluster
     python -m tests.cluster.processes matrix --only "halves 10" partitions
+    python -m tests.cluster.processes matrix --network namespaces
     python -m tests.cluster.processes figures --only leader_killed,hand_over
     python -m tests.cluster.processes report                    what the figures say, into docs/PERFORMANCE.md
 
@@ -18,21 +19,23 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from . import figures, matrix, report
-from .mishaps import MISHAPS
+from . import figures, matrix, namespaces, report
+from .mishaps import possible
 
 
 def _drill(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    names = options.only.split(",") if options.only else list(MISHAPS)
+    names = options.only.split(",") if options.only else possible(options.network)
     for turn in range(options.rounds):
         for name in names:
-            yield matrix.soak(seconds=0.01, seed=options.seed + turn, only=(name,), keep=options.keep)
+            seed = options.seed + turn
+            yield matrix.soak(network=options.network, seconds=0.01, seed=seed, only=(name,), keep=options.keep)
 
 
 def _soak(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     only = tuple(options.only.split(",")) if options.only else ()
     for turn in range(options.rounds):
-        yield matrix.soak(seconds=options.seconds or 300, seed=options.seed + turn, only=only, keep=options.keep)
+        seconds, seed = options.seconds or 300, options.seed + turn
+        yield matrix.soak(network=options.network, seconds=seconds, seed=seed, only=only, keep=options.keep)
 
 
 def _matrix(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -42,7 +45,9 @@ def _matrix(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
             if number % int(parts) == int(part) - 1:
                 size = max(options.nodes, 5) if run.shape == "majorities-ring" else options.nodes
                 seconds, seed = options.seconds or 60, options.seed + turn
-                yield matrix.play(run, size=size, seconds=seconds, seed=seed, keep=options.keep)
+                yield matrix.play(
+                    run, network=options.network, size=size, seconds=seconds, seed=seed, keep=options.keep
+                )
 
 
 def _figures(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -69,6 +74,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="names of mishaps or figures, or words of the matrix")
     parser.add_argument("--part", default="1/1", metavar="N/M", help="the Nth of M slices of the matrix")
     parser.add_argument("--nodes", type=int, default=3, help="of the matrix; a ring has five at least")
+    parser.add_argument("--network", choices=["relays", "namespaces"], default="relays", help="but of figures")
     parser.add_argument("--keep", type=Path, help="folder for the logs and data of all runs, instead of /tmp")
     parser.add_argument("--out", type=Path, default=report.RESULTS, help="file for figures")
     options = parser.parse_args()
@@ -76,6 +82,8 @@ def main() -> None:
         print(report.section(options.out))
         report.write(options.out)
         return
+    if options.network == "namespaces" and (reason := namespaces.refused()):
+        parser.error(reason)
     options.rounds = options.rounds or (20 if options.command == "figures" else 1)
     results = []
     for told in COMMANDS[options.command](options):

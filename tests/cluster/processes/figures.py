@@ -44,7 +44,7 @@ async def _rounds(
     happen: Happening,
     rounds: int,
     *,
-    relays: bool = False,
+    network: str = "loopback",
     leader_goes: bool = True,
     watch_seconds: float = 2.0,
     backlog: int = 0,
@@ -56,7 +56,7 @@ async def _rounds(
     firsts: list[float] = []
     gaps: list[float] = []
     with tempfile.TemporaryDirectory(prefix="rabbitish-figures-") as folder:
-        async with cluster(Path(folder), relays=relays, settings=_SETTINGS) as nodes:
+        async with cluster(Path(folder), network=network, settings=_SETTINGS) as nodes:
             if backlog:
                 fill = f"-q backlog --keep -y 0 -s 1024 -p -c 1000 -C {backlog}"
                 port = nodes.nodes[await nodes.leader()].port
@@ -148,7 +148,7 @@ async def _etcd_down(seconds: float) -> dict[str, Any]:
 async def _resync(megabytes: int) -> dict[str, Any]:
     size = 16_384
     with tempfile.TemporaryDirectory(prefix="rabbitish-figures-") as folder:
-        async with cluster(Path(folder), relays=True, settings=_SETTINGS) as nodes:
+        async with cluster(Path(folder), network="relays", settings=_SETTINGS) as nodes:
             leader = await nodes.leader()
             fill = f"-q backlog --keep -y 0 -s {size} -p -c 500"
 
@@ -241,7 +241,7 @@ FIGURES: dict[str, Callable[[int, float], dict[str, Any]]] = {
     "leader_killed": _figure(_kill_leader),
     "leader_killed_with_200_000": _figure(_kill_leader, 5, backlog=200_000),
     "leader_frozen": _figure(_freeze_leader, 5),
-    "leader_cut_off": _figure(_cut_off_leader, 5, relays=True),
+    "leader_cut_off": _figure(_cut_off_leader, 5, network="relays"),
     "hand_over": _figure(_hand_over),
     "mirror_killed": _figure(_kill_mirror, leader_goes=False),
     "mirror_frozen": _figure(_freeze_mirror, 5, leader_goes=False, watch_seconds=5.0),

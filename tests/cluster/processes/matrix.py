@@ -19,7 +19,7 @@ import trio
 
 from .clients import KINDS, Load, at_work, confirms_again
 from .ledger import Ledger
-from .mishaps import MISHAPS, live_through
+from .mishaps import live_through, possible
 from .nodes import Cluster, cluster
 from .relays import ETCD
 
@@ -70,9 +70,9 @@ def partition(nodes: Cluster, shape: str, chance: random.Random) -> str:
     return f"{' '.join(sides[1])} | {' '.join(sides[0])}, etcd with {('the many', 'the few', 'both')[where]}"
 
 
-async def _play(run: Run, folder: Path, size: int, seconds: float, seed: int) -> dict[str, Any]:
+async def _play(run: Run, folder: Path, network: str, size: int, seconds: float, seed: int) -> dict[str, Any]:
     chance = random.Random(f"{seed} {run.name}")
-    async with cluster(folder, size, relays=True, settings=_SETTINGS) as nodes:
+    async with cluster(folder, size, network=network, settings=_SETTINGS) as nodes:
         load = Load(Ledger(), nodes.uris, kind=run.kind, dead_letter=run.dead_letter, publishers=size, consumers=size)
         cuts = []
         began = trio.current_time()
@@ -110,13 +110,13 @@ async def _told(load: Load, nodes: Cluster) -> dict[str, Any]:
     }
 
 
-def play(run: Run, *, size: int, seconds: float, seed: int, keep: Path | None = None) -> dict[str, Any]:
-    """One run; its counts. What went wrong is told as `error`, with the folder that has the logs."""
+def play(run: Run, *, network: str, size: int, seconds: float, seed: int, keep: Path | None = None) -> dict[str, Any]:
+    """One run in one of WIRINGS; its counts. What went wrong is told as `error`, with the folder that has the logs."""
     folder = Path(tempfile.mkdtemp(prefix="rabbitish-matrix-", dir=keep))
     began = time.monotonic()
-    told: dict[str, Any] = {"run": run.name, "seed": seed, "nodes": size}
+    told: dict[str, Any] = {"run": run.name, "network": network, "seed": seed, "nodes": size}
     try:
-        told |= trio.run(_play, run, folder, size, seconds, seed)
+        told |= trio.run(_play, run, folder, network, size, seconds, seed)
     except Exception as error:  # noqa: BLE001 (one run that fails must not end the others)
         told |= {"valid": False, "error": _said(error)}
     told["seconds"] = round(time.monotonic() - began, 1)
@@ -132,26 +132,30 @@ def _said(error: BaseException) -> str:
 # ---- a soak: everything that can happen, one after the other
 
 
-async def _soak(folder: Path, seconds: float, seed: int, only: tuple[str, ...], told: dict[str, Any]) -> None:
+async def _soak(
+    folder: Path, network: str, seconds: float, seed: int, only: tuple[str, ...], told: dict[str, Any]
+) -> None:
     chance = random.Random(seed)
-    async with cluster(folder, relays=True, settings=_SETTINGS) as nodes:
+    async with cluster(folder, network=network, settings=_SETTINGS) as nodes:
         load = Load(Ledger(), nodes.uris, kind=chance.choice(KINDS), dead_letter=chance.random() < 0.5)
         began = trio.current_time()
         async with at_work(load):
             while trio.current_time() - began < seconds:
-                name = chance.choice(only or tuple(MISHAPS))
+                name = chance.choice(only or possible(network))
                 told["mishaps"].append(name)
                 await live_through(nodes, load, name)
         told |= await _told(load, nodes)
 
 
-def soak(*, seconds: float, seed: int, only: tuple[str, ...] = (), keep: Path | None = None) -> dict[str, Any]:
-    """A cluster that lives through mishaps drawn by the seed; its counts, as `play` tells them."""
+def soak(
+    *, network: str, seconds: float, seed: int, only: tuple[str, ...] = (), keep: Path | None = None
+) -> dict[str, Any]:
+    """A cluster in one of WIRINGS that lives through mishaps drawn by the seed; its counts, as `play` tells them."""
     folder = Path(tempfile.mkdtemp(prefix="rabbitish-soak-", dir=keep))
     began = time.monotonic()
-    told: dict[str, Any] = {"run": "soak", "seed": seed, "mishaps": []}
+    told: dict[str, Any] = {"run": "soak", "network": network, "seed": seed, "mishaps": []}
     try:
-        trio.run(_soak, folder, seconds, seed, only, told)
+        trio.run(_soak, folder, network, seconds, seed, only, told)
     except Exception as error:  # noqa: BLE001 (as above)
         told |= {"valid": False, "error": _said(error)}
     told["seconds"] = round(time.monotonic() - began, 1)

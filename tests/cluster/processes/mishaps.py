@@ -13,6 +13,7 @@ from typing import NamedTuple
 import trio
 
 from .clients import Load, confirms_again
+from .namespaces import Namespaces
 from .nodes import Cluster
 from .relays import ETCD
 
@@ -20,10 +21,10 @@ Happening = Callable[[Cluster, Load], Awaitable[None]]
 
 
 class Mishap(NamedTuple):
-    """`relays`: it needs a network that can be cut."""
+    """`networks`: in which it can happen, by their names in WIRINGS, the one that serves best first."""
 
     happen: Happening
-    relays: bool = False
+    networks: tuple[str, ...]
 
 
 async def leader_killed(cluster: Cluster, load: Load) -> None:
@@ -132,6 +133,26 @@ async def leader_hears_nothing(cluster: Cluster, load: Load) -> None:
     cluster.network.heal()
 
 
+async def mirror_hears_nothing_of_the_leader(cluster: Cluster, load: Load) -> None:
+    """What a mirror says to the leader arrives, and what the leader says to it does not: it is no longer waited for."""
+    leader, (mirror, *others) = await cluster.leader(), await cluster.mirrors()
+    cluster.network.cut([leader], [mirror], both_ways=False)
+    await cluster.in_sync(leader, *others)
+    await confirms_again(load)
+    assert await cluster.leader() == leader
+    cluster.network.heal()
+
+
+async def leader_unplugged(cluster: Cluster, load: Load) -> None:
+    """The leader's link is down, which it sees, and its clients do not; then it is up again."""
+    assert isinstance(cluster.network, Namespaces)
+    leader = await cluster.leader()
+    cluster.network.unplug(leader)
+    await cluster.other_leader(leader)
+    await confirms_again(load)
+    cluster.network.plug(leader)
+
+
 async def mirror_wiped(cluster: Cluster, load: Load) -> None:
     """A mirror comes back with an empty disk."""
     mirror, *_ = await cluster.mirrors()
@@ -185,11 +206,13 @@ async def two_leaders_killed(cluster: Cluster, load: Load) -> None:
     await confirms_again(load)
 
 
+_ANY = ("loopback", "relays", "namespaces")
+_CUT = ("relays", "namespaces")
 MISHAPS = {
-    happen.__name__: Mishap(happen, relays)
-    for relays, happenings in (
+    happen.__name__: Mishap(happen, networks)
+    for networks, happenings in (
         (
-            False,
+            _ANY,
             (
                 leader_killed,
                 mirror_killed,
@@ -206,10 +229,16 @@ MISHAPS = {
                 two_leaders_killed,
             ),
         ),
-        (True, (leader_cut_off, leader_cut_from_etcd, leader_hears_nothing)),
+        (_CUT, (leader_cut_off, leader_cut_from_etcd, leader_hears_nothing, mirror_hears_nothing_of_the_leader)),
+        (("namespaces",), (leader_unplugged,)),
     )
     for happen in happenings
 }
+
+
+def possible(network: str) -> tuple[str, ...]:
+    """What can happen in one of WIRINGS."""
+    return tuple(name for name, mishap in MISHAPS.items() if network in mishap.networks)
 
 
 async def live_through(cluster: Cluster, load: Load, name: str) -> None:

@@ -1,20 +1,15 @@
-"""Brokers as processes, and a cluster of them with its etcd: started, killed, frozen, stopped, wiped and damaged.
+"""A cluster of brokers with its etcd: what it is like, and what is done to it.
 
-Every process writes to files of its own in the cluster's folder, which a failure names. Only what was started here is
-ever signalled, by its process id.
+Every process writes to files of its own in the cluster's folder, which a failure names.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import random
-import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import trio
@@ -23,164 +18,14 @@ from rabbitish.client import ClientError, connect
 from rabbitish.cluster.etcd import Etcd, Unknown
 from rabbitish.cluster.membership import Names
 from rabbitish.cluster.protocol.state import GroupState, decode_state, node_of
-from rabbitish.store.record import parse_segment_name
 
-from ..etcd_server import EtcdCluster, free_ports
+from ..etcd_server import EtcdCluster
+from .brokers import REPOSITORY, Broker, environment
 from .patience import PATIENCE_SECONDS, until
-from .relays import ETCD, Network, Relay, owner_of
+from .relays import ETCD, Address
+from .wiring import WIRINGS, Wiring
 
-REPOSITORY = Path(__file__).parents[3]
 CLUSTER = "drill"
-
-
-def _environment() -> dict[str, str]:
-    """Of a process that runs this code."""
-    return {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-
-
-class Broker:
-    """One `rabbitish serve`, started again with the same options as often as is wanted."""
-
-    def __init__(self, folder: Path, name: str, port: int, options: list[str]) -> None:
-        self.name = name
-        self.port = port
-        self.data = folder / name
-        self.log = folder / f"{name}.log"
-        self._command = [sys.executable, "-m", "rabbitish", "serve", "--listen", f"amqp://127.0.0.1:{port}"]
-        self._command += ["--data-dir", str(self.data), *options]
-        self._process: subprocess.Popen[bytes] | None = None
-        self._begins = 0
-        self.frozen = False
-
-    def start(self) -> None:
-        """Start it; `ready` waits until it listens."""
-        assert self._process is None, f"{self.name} runs"
-        self._begins = self.log.stat().st_size if self.log.exists() else 0
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                self._command, cwd=REPOSITORY, env=_environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log
-            )
-
-    @property
-    def pid(self) -> int | None:
-        """Its process, if there is one."""
-        return None if self._process is None else self._process.pid
-
-    @property
-    def runs(self) -> bool:
-        """Whether it was started, and neither killed nor frozen."""
-        return self._process is not None and not self.frozen
-
-    def option(self, name: str) -> str:
-        """What follows an option on its command line."""
-        return self._command[self._command.index(name) + 1]
-
-    @property
-    def uri(self) -> str:
-        """Where clients connect."""
-        return f"amqp://127.0.0.1:{self.port}"
-
-    def said(self) -> str:
-        """What it wrote since it was started."""
-        return self.log.read_bytes()[self._begins :].decode(errors="replace")
-
-    async def ready(self) -> None:
-        """Wait until it says that it listens. Impatient, or AssertionError with its last words if it ended instead."""
-
-        def listens() -> bool:
-            assert self._process is not None
-            assert self._process.poll() is None, f"{self.name} ended:\n{self.said()[-2000:]}"
-            return " listening on " in self.said()
-
-        await until(f"{self.name} listens", listens)
-
-    def _signal(self, number: int) -> None:
-        assert self._process is not None
-        self._process.send_signal(number)
-
-    def kill(self) -> None:
-        """kill -9."""
-        assert self._process is not None
-        self._process.kill()
-        self._process.wait()
-        self._process = None
-        self.frozen = False
-
-    def freeze(self) -> None:
-        """SIGSTOP; when this returns it is frozen."""
-        assert self._process is not None
-        self._signal(signal.SIGSTOP)
-        os.waitpid(self._process.pid, os.WUNTRACED)
-        self.frozen = True
-
-    def thaw(self) -> None:
-        """SIGCONT."""
-        self._signal(signal.SIGCONT)
-        self.frozen = False
-
-    async def terminate(self) -> float:
-        """SIGTERM, and wait until it has ended, with code 0; the seconds that took."""
-        self._signal(signal.SIGTERM)
-        process = self._process
-        assert process is not None
-
-        took = await until(f"{self.name} ends after SIGTERM", lambda: process.poll() is not None)
-        self._process = None
-        assert process.returncode == 0, f"{self.name} ended with {process.returncode}:\n{self.said()[-2000:]}"
-        return took
-
-    def wipe(self) -> None:
-        """Empty its disk, while it does not run."""
-        assert self._process is None
-        if self.data.is_mount():
-            for each in self.data.iterdir():
-                shutil.rmtree(each) if each.is_dir() else each.unlink()
-        elif self.data.exists():
-            shutil.rmtree(self.data)
-
-    def segments(self) -> list[Path]:
-        """The files of its log, the oldest first."""
-        return sorted(path for path in self.data.rglob("*") if parse_segment_name(path.name) is not None)
-
-    def flip_a_bit(self, chance: random.Random) -> Path:
-        """Damage the middle half of its oldest segment, while it does not run; where."""
-        assert self._process is None
-        segment = self.segments()[0]
-        size = segment.stat().st_size
-        with segment.open("r+b") as file:
-            at = chance.randrange(size // 4, size * 3 // 4)
-            file.seek(at)
-            (byte,) = file.read(1)
-            file.seek(at)
-            file.write(bytes([byte ^ 1 << chance.randrange(8)]))
-        return segment
-
-    def mount(self, size: int) -> None:
-        """Give it a disk of its own, in memory, before it is started. Only root may."""
-        self.data.mkdir()
-        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(self.data)], check=True)
-
-    def fill(self) -> Path:
-        """Leave no room on its disk; the file that has it all."""
-        filler = self.data.parent / self.name / "filler"
-        with suppress(OSError), filler.open("wb", buffering=0) as file:
-            while True:
-                file.write(bytes(4_096))
-        return filler
-
-    @property
-    def ended(self) -> bool:
-        """Whether it has ended by itself."""
-        return self._process is not None and self._process.poll() is not None
-
-    def end(self) -> None:
-        """Whatever state it is in, it is gone afterwards, and its disk with it."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
-        if self.data.is_mount():
-            subprocess.run(["umount", str(self.data)], check=False)
 
 
 class Cluster:
@@ -189,9 +34,9 @@ class Cluster:
     def __init__(
         self,
         folder: Path,
-        size: int,
+        names: list[str],
+        wiring: Wiring,
         *,
-        relays: bool,
         etcd_size: int,
         ttl: int,
         settings: dict[str, object],
@@ -199,34 +44,33 @@ class Cluster:
     ) -> None:
         self.folder = folder
         self.ttl = ttl
-        self.network = Network()
-        self.etcd = EtcdCluster(folder, etcd_size)
+        self.wiring = wiring
+        self.network = wiring.network
+        self.etcd = EtcdCluster(folder, etcd_size, host=wiring.etcd_host, inside=lambda: wiring.inside(ETCD))
         self.client = Etcd(self.etcd.endpoints, timeout=2)
         self._names = Names(CLUSTER)
-        names = [chr(ord("a") + number) for number in range(size)]
-        ports = free_ports(4 * size)
         self.nodes: dict[str, Broker] = {}
-        self.links: dict[str, Relay] = {}
-        self.relays: list[Relay] = []
-        given = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
-        for number, name in enumerate(names):
-            amqp, link, near_link, near_etcd = ports[4 * number : 4 * number + 4]
-            (host, etcd_port), *more = self.etcd.endpoints
-            command = ["--node-name", name, "--cluster-listen", f"127.0.0.1:{link}", *given, *options]
-            command += ["--set", f"cluster_ttl_s={ttl}"]
-            if relays:
-                self.links[name] = Relay(self.network, name, near_link, ("127.0.0.1", link), self._dialer)
-                to_etcd = Relay(self.network, ETCD, near_etcd, (host, etcd_port), lambda _, __, name=name: name)  # type: ignore[misc]
-                self.relays += [self.links[name], to_etcd]
-                command += ["--cluster-advertise", f"127.0.0.1:{near_link}"]
-                where = f"127.0.0.1:{near_etcd}"
-                assert not more, "relays lead to one etcd"
-            else:
-                where = ",".join(f"{host}:{port}" for host, port in self.etcd.endpoints)
-            self.nodes[name] = Broker(folder, name, amqp, [*command, "--cluster", f"etcd://{where}/{CLUSTER}"])
+        given = [*(f"{key}={value}" for key, value in settings.items()), f"cluster_ttl_s={ttl}", *wiring.settings]
+        for name in names:
+            place = wiring.place(name, self.etcd.endpoints)
+            command = ["--node-name", name, "--cluster-listen", _said(place.link), *options]
+            command += [part for each in given for part in ("--set", each)]
+            if place.advertised != place.link:
+                command += ["--cluster-advertise", _said(place.advertised)]
+            command += ["--cluster", f"etcd://{','.join(map(_said, place.etcd))}/{CLUSTER}"]
+            host, port = place.amqp
+            self.nodes[name] = Broker(
+                folder,
+                name,
+                port,
+                command,
+                host=host,
+                inside=lambda name=name: wiring.inside(name),  # type: ignore[misc]
+            )
 
-    def _dialer(self, port: int, to: int) -> str | None:
-        return owner_of(port, to, {node.pid: name for name, node in self.nodes.items() if node.pid is not None})
+    def processes(self) -> dict[int, str]:
+        """Nodes by their process ids."""
+        return {node.pid: name for name, node in self.nodes.items() if node.pid is not None}
 
     @property
     def names(self) -> list[str]:
@@ -312,8 +156,7 @@ class Cluster:
         """Start nodes, all if none is named, and wait until they listen."""
         for name in names or self.names:
             self.nodes[name].start()
-            if name in self.links:
-                await self.links[name].up()
+            await self.wiring.up(name)
         for name in names or self.names:
             await self.nodes[name].ready()
 
@@ -321,14 +164,12 @@ class Cluster:
         """kill -9."""
         for name in names:
             self.nodes[name].kill()
-            if name in self.links:
-                self.links[name].down()
+            self.wiring.down(name)
 
     async def stop(self, name: str) -> float:
         """SIGTERM; the seconds until it had ended."""
         took = await self.nodes[name].terminate()
-        if name in self.links:
-            self.links[name].down()
+        self.wiring.down(name)
         return took
 
     def mend(self) -> None:
@@ -350,7 +191,7 @@ class Cluster:
         for name, node in self.nodes.items():
             command = [sys.executable, "-m", "rabbitish", "journal", "verify", str(node.data)]
             done = await trio.run_process(
-                command, capture_stdout=True, capture_stderr=True, check=False, cwd=REPOSITORY, env=_environment()
+                command, capture_stdout=True, capture_stderr=True, check=False, cwd=REPOSITORY, env=environment()
             )
             if done.returncode:
                 found.append(f"{name}: {done.stdout.decode()}{done.stderr.decode()}")
@@ -366,7 +207,7 @@ class Cluster:
         """An operator's command on a node, however it ends."""
         command = [sys.executable, "-m", "rabbitish", *words, "--data-dir", str(self.nodes[name].data)]
         return await trio.run_process(
-            command, capture_stdout=True, capture_stderr=True, check=False, cwd=REPOSITORY, env=_environment()
+            command, capture_stdout=True, capture_stderr=True, check=False, cwd=REPOSITORY, env=environment()
         )
 
     def tracebacks(self) -> list[str]:
@@ -376,6 +217,10 @@ class Cluster:
             text = node.log.read_text(errors="replace") if node.log.exists() else ""
             found += [f"{name}: {text[max(0, at - 300) : at + 2500]}" for at in _places(text, "Traceback")[:2]]
         return found
+
+
+def _said(address: Address) -> str:
+    return f"{address[0]}:{address[1]}"
 
 
 def _places(text: str, what: str) -> list[int]:
@@ -391,30 +236,35 @@ async def cluster(
     folder: Path,
     size: int = 3,
     *,
-    relays: bool = False,
+    network: str = "loopback",
     etcd_size: int = 1,
     ttl: int = 5,
     settings: dict[str, object] | None = None,
     options: list[str] | None = None,
     start: bool = True,
 ) -> AsyncIterator[Cluster]:
-    """A block with a cluster, all its nodes in sync; nothing of it is left afterwards but its files."""
-    made = Cluster(
-        folder, size, relays=relays, etcd_size=etcd_size, ttl=ttl, settings=settings or {}, options=options or []
-    )
-    try:
-        made.etcd.start()
-        await made.etcd.ready()
-        async with trio.open_nursery() as nursery:
-            for relay in made.relays:
-                await nursery.start(relay.run)
-            if start:
-                await made.start()
-                await made.whole()
-            yield made
-            nursery.cancel_scope.cancel()
-        await made.client.aclose()
-    finally:
-        for node in made.nodes.values():
-            node.end()
-        made.etcd.stop()
+    """A block with a cluster, all its nodes in sync; nothing of it is left afterwards but its files.
+
+    `network` is one of WIRINGS.
+    """
+    names = [chr(ord("a") + number) for number in range(size)]
+    wiring = WIRINGS[network](names)
+    with wiring.entered():
+        made = Cluster(
+            folder, names, wiring, etcd_size=etcd_size, ttl=ttl, settings=settings or {}, options=options or []
+        )
+        try:
+            made.etcd.start()
+            await made.etcd.ready()
+            async with trio.open_nursery() as nursery:
+                await nursery.start(wiring.run, made.processes)
+                if start:
+                    await made.start()
+                    await made.whole()
+                yield made
+                nursery.cancel_scope.cancel()
+            await made.client.aclose()
+        finally:
+            for node in made.nodes.values():
+                node.end()
+            made.etcd.stop()

@@ -43,6 +43,7 @@ class Network:
                 self.cuts.add((source, target))
                 if both_ways:
                     self.cuts.add((target, source))
+        self._change()
 
     def isolate(self, node: str, others: Iterable[str]) -> None:
         """A node is alone: cut from the others and from etcd."""
@@ -52,6 +53,9 @@ class Network:
         """Everything passes again, and at once."""
         self.cuts.clear()
         self.delays.clear()
+        self._change()
+
+    def _change(self) -> None:
         self._changed.set()
         self._changed = trio.Event()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,10 @@ import trio
 import trio.testing
 
 from ..etcd_server import free_ports
+from . import namespaces
+from .brokers import Broker
 from .clients import Load, at_work, confirms_again
 from .ledger import Ledger
-from .nodes import Broker
 from .relays import Network, Relay, owner_of
 
 
@@ -127,6 +129,60 @@ def test_cuts_hold_back_and_healing_lets_pass() -> None:
             nursery.cancel_scope.cancel()
 
     trio.run(main)
+
+
+def where() -> Path:
+    return Path("/proc/thread-self/ns/net").readlink()
+
+
+def test_namespaces_are_cut_and_healed() -> None:
+    if reason := namespaces.refused():
+        pytest.skip(reason)
+
+    async def main() -> None:
+        with namespaces.Namespaces(["a", "b"]) as network, network.between(), ExitStack() as sockets:
+            here = where()
+            with network.inside("b"):
+                listening = sockets.enter_context(socket.create_server((network.address("b"), 5672)))
+                assert where() != here
+            assert where() == here
+
+            async def client() -> trio.SocketStream:
+                with network.inside("a"):
+                    end = sockets.enter_context(socket.socket())
+                connection = trio.socket.from_stdlib_socket(end)
+                with trio.fail_after(10):
+                    await connection.connect((network.address("b"), 5672))
+                return trio.SocketStream(connection)
+
+            async with trio.open_nursery() as nursery:
+                listener = trio.SocketListener(trio.socket.from_stdlib_socket(listening))
+                nursery.start_soon(trio.serve_listeners, echo, [listener])
+                stream = await client()
+                await stream.send_all(b"1")
+                assert await stream.receive_some() == b"1"
+                for source, target in (("a", "b"), ("b", "a")):
+                    network.cut([source], [target], both_ways=False)
+                    await stream.send_all(b"2")
+                    assert await heard(stream) is None
+                    network.heal()
+                    assert await stream.receive_some() == b"2"
+                network.cut(["a"], ["b"])
+                with trio.move_on_after(0.1) as silent:
+                    await client()
+                assert silent.cancelled_caught
+                network.unplug("a")
+                with pytest.raises(OSError, match="unreachable"):
+                    await client()
+                network.heal()
+                await stream.send_all(b"3")
+                assert await stream.receive_some() == b"3"
+                await client()
+                nursery.cancel_scope.cancel()
+
+    before = where()
+    trio.run(main)
+    assert where() == before
 
 
 def test_whose_connection_it_is() -> None:
