@@ -24,6 +24,7 @@ from rabbitish.cluster.protocol.state import node_of
 from rabbitish.cluster.protocol.timing import Timing
 from rabbitish.cluster.relay import open_relay
 from rabbitish.config import Settings
+from rabbitish.server import hopeless
 from rabbitish.server.certificates import Certificates
 from rabbitish.server.cluster_place import JOURNAL, ClusterPlace, cluster_place, needed_in_sync
 from rabbitish.server.collector import Collector
@@ -156,6 +157,7 @@ class Clustered:
             self.part.replica.needed = self._needed
             nursery.start_soon(self._watch_leader)
             nursery.start_soon(self._condenser.run)
+            nursery.start_soon(hopeless.watch, self.etcd, self.names, lambda: self._leads, self.log)
             control = ControlSocket.open(None, self)
             if control is not None:
                 nursery.start_soon(control.run)

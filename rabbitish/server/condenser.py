@@ -2,8 +2,9 @@
 
 A mirror knows no queue's state, so what is dead in its log is found by reading all of it up to what is committed
 (store/condensing.py). That is worth it once the log is twice as large as it was the last time, and a few segments
-more. The process writes new files beside the others; the log puts them in place with a ticket. Whoever is about to lead
-has it end first. It ends with its parent too: two of them at a time might write the same file.
+more; once nothing comes any more, as what was found to live then, since what had come meanwhile may be dead. The
+process writes new files beside the others; the log puts them in place with a ticket. Whoever is about to lead has it
+end first. It ends with its parent too: two of them at a time might write the same file.
 
     python -m rabbitish.server.condenser FOLDER UP_TO SEGMENT_BYTES
 """
@@ -40,6 +41,10 @@ _LOWEST = 19
 Note = Callable[[str, dict[str, object]], None]
 
 
+class _Failed(Exception):
+    """It could not be read, or not be written, for the reason that the process gave."""
+
+
 class Condenser:
     """See the module. `committed`: up to where the log is, or None while this node leads, or may be about to."""
 
@@ -60,16 +65,19 @@ class Condenser:
         self._flush = flush
         self._note = note
         self._left = 0  # what the log took when it was done the last time
+        self._live = 0  # and what of that was found to live: the rest had come meanwhile
         self._scope = trio.CancelScope()
         self._at_work = trio.Lock()
         self._paused = False
+        self._again = True  # files may have gone while they were read: what fails is tried once more, and then told
 
     async def run(self) -> None:
         """Look from time to time, for ever."""
+        more, before = max(_LEAST_BYTES, _SEGMENTS * self._segment_bytes), -1
         while True:
             await trio.sleep(_LOOK_SECONDS)
-            more = max(_LEAST_BYTES, _SEGMENTS * self._segment_bytes)
-            if not self._paused and self._log.size > 2 * self._left + more:
+            quiet, before = self._log.last == before, self._log.last
+            if not self._paused and self._log.size > 2 * (self._live if quiet else self._left) + more:
                 committed = self._committed()
                 if committed is not None and not await self._once(min(committed, self._log.durable)):
                     await trio.sleep(_AFTER_FAILURE_SECONDS)
@@ -90,16 +98,22 @@ class Condenser:
         log, before = self._log, self._log.size
         async with self._at_work:
             with trio.CancelScope() as self._scope:
-                found = await self._find(up_to)
-                if found is None:
-                    return False
+                try:
+                    found = await self._find(up_to)
+                except _Failed as failed:
+                    again, self._again = self._again, False
+                    if not again:
+                        self._note("condensing_failed", {"reason": str(failed)})
+                    return again
+                self._again = True
                 if self._committed() is not None and log.condense(found):
                     self._flush()
+                    self._live = found.left
                     self._left = found.left + max(0, log.size - before)
                     self._note("condensed", {"before": before, "after": self._left, "up_to": up_to})
         return True
 
-    async def _find(self, up_to: int) -> Condensed | None:
+    async def _find(self, up_to: int) -> Condensed:
         command = [sys.executable, "-m", __name__, str(self._folder), str(up_to), str(self._segment_bytes)]
         async with trio.open_nursery() as nursery:
             run = partial(
@@ -119,8 +133,7 @@ class Condenser:
             nursery.cancel_scope.cancel()
         if status:
             reason = b"".join(complaints).decode(errors="replace").strip().rpartition("\n")[2]
-            self._note("condensing_failed", {"reason": reason or f"it ended with {status}"})
-            return None
+            raise _Failed(reason or f"it ended with {status}")
         return decode_condensed(b"".join(said))
 
 

@@ -84,6 +84,16 @@ def test_it_makes_room_and_loses_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("quick")
+def test_when_nothing_comes_any_more_what_came_meanwhile_goes_too(tmp_path: Path) -> None:
+    folder_of(made(1), tmp_path)
+    noted = Noted()
+    room = condenser(tmp_path, noted)
+    size = room._left = room._log.size  # as if it had all come while there was made room the last time
+    run_until(room, noted)
+    assert room._log.size < size / 2
+
+
+@pytest.mark.usefixtures("quick")
 def test_damage_is_told_and_nothing_is_touched(tmp_path: Path) -> None:
     before = made(1)
     folder_of(before, tmp_path)
@@ -100,6 +110,28 @@ def test_damage_is_told_and_nothing_is_touched(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("quick")
+def test_files_that_go_meanwhile_are_no_damage_and_it_tries_again_soon(tmp_path: Path) -> None:
+    folder_of(made(1), tmp_path)
+    noted = Noted()
+    room = condenser(tmp_path, noted)
+    vanishing, elsewhere = sorted(tmp_path.glob("journal-*"))[1], tmp_path / "elsewhere"
+    vanishing.rename(elsewhere)
+    vanishing.symlink_to(tmp_path / "nowhere")
+    find = room._find
+
+    async def looked(up_to: int) -> Condensed:
+        try:
+            return await find(up_to)
+        finally:
+            if vanishing.is_symlink():
+                elsewhere.replace(vanishing)
+
+    room._find = looked  # type: ignore[method-assign]
+    run_until(room, noted)
+    assert [event for event, _ in noted.said] == ["condensed"]
+
+
+@pytest.mark.usefixtures("quick")
 def test_who_is_about_to_lead_has_it_end_first(tmp_path: Path) -> None:
     before = made(1)
     folder_of(before, tmp_path)
@@ -108,7 +140,7 @@ def test_who_is_about_to_lead_has_it_end_first(tmp_path: Path) -> None:
     monitored = condenser(tmp_path, noted)
     find = monitored._find
 
-    async def looked(up_to: int) -> Condensed | None:
+    async def looked(up_to: int) -> Condensed:
         began.set()
         found = await find(up_to)
         ended.set()
