@@ -2,9 +2,9 @@
 
 A mirror knows no queue's state, so what is dead in its log is found by reading all of it up to what is committed
 (store/condensing.py). That is worth it once the log is twice as large as it was the last time, and a few segments
-more; once nothing comes any more, as what was found to live then, since what had come meanwhile may be dead. The
-process writes new files beside the others; the log puts them in place with a ticket. Whoever is about to lead has it
-end first. It ends with its parent too: two of them at a time might write the same file.
+more; and, since what lived then may be dead by now, whenever something has come and many times as long has passed as
+it took. The process writes new files beside the others; the log puts them in place with a ticket. Whoever is about to
+lead has it end first. It ends with its parent too: two of them at a time might write the same file.
 
     python -m rabbitish.server.condenser FOLDER UP_TO SEGMENT_BYTES
 """
@@ -33,6 +33,7 @@ _LOOK_SECONDS = 1.0
 _AFTER_FAILURE_SECONDS = 60.0
 # So many segments more than twice what was left the last time.
 _SEGMENTS = 2
+_TIMES_AS_LONG = 10
 _LEAST_BYTES = 1 << 20  # less is not worth a process
 _PROPERTIES_KNOWN = 1_000
 _LOCK_FILE = "condense.lock"
@@ -65,7 +66,8 @@ class Condenser:
         self._flush = flush
         self._note = note
         self._left = 0  # what the log took when it was done the last time
-        self._live = 0  # and what of that was found to live: the rest had come meanwhile
+        self._up_to = 0  # up to where it was read then
+        self._due = 0.0  # when it is time to read all of it again
         self._scope = trio.CancelScope()
         self._at_work = trio.Lock()
         self._paused = False
@@ -73,14 +75,18 @@ class Condenser:
 
     async def run(self) -> None:
         """Look from time to time, for ever."""
-        more, before = max(_LEAST_BYTES, _SEGMENTS * self._segment_bytes), -1
         while True:
             await trio.sleep(_LOOK_SECONDS)
-            quiet, before = self._log.last == before, self._log.last
-            if not self._paused and self._log.size > 2 * (self._live if quiet else self._left) + more:
-                committed = self._committed()
-                if committed is not None and not await self._once(min(committed, self._log.durable)):
+            committed = self._committed()
+            if not self._paused and committed is not None:
+                up_to = min(committed, self._log.durable)
+                if self._is_worth_it(up_to) and not await self._once(up_to):
                     await trio.sleep(_AFTER_FAILURE_SECONDS)
+
+    def _is_worth_it(self, up_to: int) -> bool:
+        size, more = self._log.size, max(_LEAST_BYTES, _SEGMENTS * self._segment_bytes)
+        again = up_to > self._up_to and trio.current_time() >= self._due
+        return size > more and (again or size > 2 * self._left + more)
 
     async def pause(self) -> None:
         """Be done with it, at once; do no more before `resume`."""
@@ -95,7 +101,7 @@ class Condenser:
 
     async def _once(self, up_to: int) -> bool:
         """Make room; False: that failed."""
-        log, before = self._log, self._log.size
+        log, before, began = self._log, self._log.size, trio.current_time()
         async with self._at_work:
             with trio.CancelScope() as self._scope:
                 try:
@@ -108,8 +114,9 @@ class Condenser:
                 self._again = True
                 if self._committed() is not None and log.condense(found):
                     self._flush()
-                    self._live = found.left
                     self._left = found.left + max(0, log.size - before)
+                    self._up_to, now = up_to, trio.current_time()
+                    self._due = now + _TIMES_AS_LONG * (now - began)
                     self._note("condensed", {"before": before, "after": self._left, "up_to": up_to})
         return True
 

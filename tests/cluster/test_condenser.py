@@ -84,13 +84,21 @@ def test_it_makes_room_and_loses_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("quick")
-def test_when_nothing_comes_any_more_what_came_meanwhile_goes_too(tmp_path: Path) -> None:
+def test_what_lived_the_last_time_is_looked_at_again_when_something_has_come(tmp_path: Path) -> None:
     folder_of(made(1), tmp_path)
     noted = Noted()
     room = condenser(tmp_path, noted)
-    size = room._left = room._log.size  # as if it had all come while there was made room the last time
+    size = room._left = room._log.size  # as if all of it had lived the last time
     run_until(room, noted)
     assert room._log.size < size / 2
+
+    async def nothing_comes() -> None:
+        room._due = 0
+        with trio.move_on_after(0.5):
+            await room.run()
+
+    trio.run(nothing_comes)
+    assert len(noted.said) == 1
 
 
 @pytest.mark.usefixtures("quick")

@@ -77,12 +77,11 @@ async def _play(run: Run, folder: Path, network: str, size: int, seconds: float,
         cuts = []
         began = trio.current_time()
         async with at_work(load):
-            while trio.current_time() - began < seconds:
-                await trio.sleep(_HEALED_SECONDS / 2)
+            while not cuts or trio.current_time() - began < seconds:
+                await trio.sleep(_HEALED_SECONDS)
                 cuts.append(partition(nodes, run.shape, chance))
                 await trio.sleep(run.cut_seconds)
                 nodes.network.heal()
-                await trio.sleep(_HEALED_SECONDS / 2)
             healed = trio.current_time()
             await nodes.in_sync()
             whole = trio.current_time() - healed

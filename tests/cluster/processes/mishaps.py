@@ -153,6 +153,41 @@ async def leader_unplugged(cluster: Cluster, load: Load) -> None:
     cluster.network.plug(leader)
 
 
+async def leader_cut_from_mirrors(cluster: Cluster, load: Load) -> None:
+    """The leader reaches etcd and no mirror, and the mirrors reach each other and etcd: it gives way to one of them."""
+    leader = await cluster.leader()
+    cluster.network.cut([leader], [name for name in cluster.names if name != leader])
+    await cluster.other_leader(leader)
+    await confirms_again(load)
+    cluster.network.heal()
+
+
+async def handed_over_while_etcd_is_slow(cluster: Cluster, load: Load) -> None:
+    """SIGTERM to the leader while each question to etcd takes a good part of a lease."""
+    for name in cluster.names:
+        cluster.network.delays[(ETCD, name)] = cluster.network.delays[(name, ETCD)] = cluster.ttl / 8
+    await confirms_again(load)
+    leader = await cluster.leader()
+    began = trio.current_time()
+    await cluster.stop(leader)
+    await confirms_again(load, began)
+    await cluster.start(leader)
+    await cluster.in_sync()
+    cluster.network.heal()
+
+
+async def stopped_while_etcd_is_frozen(cluster: Cluster, load: Load) -> None:
+    """SIGTERM to the leader, which nobody can be told of: it ends all the same, and when etcd answers another leads."""
+    leader = await cluster.leader()
+    cluster.etcd.members[0].pause()
+    began = trio.current_time()
+    await cluster.stop(leader)
+    cluster.etcd.members[0].resume()
+    await cluster.other_leader(leader)
+    await confirms_again(load, began)
+    await cluster.start(leader)
+
+
 async def mirror_wiped(cluster: Cluster, load: Load) -> None:
     """A mirror comes back with an empty disk."""
     mirror, *_ = await cluster.mirrors()
@@ -226,10 +261,21 @@ MISHAPS = {
                 mirror_damaged,
                 etcd_killed,
                 etcd_frozen,
+                stopped_while_etcd_is_frozen,
                 two_leaders_killed,
             ),
         ),
-        (_CUT, (leader_cut_off, leader_cut_from_etcd, leader_hears_nothing, mirror_hears_nothing_of_the_leader)),
+        (
+            _CUT,
+            (
+                leader_cut_off,
+                leader_cut_from_etcd,
+                leader_cut_from_mirrors,
+                leader_hears_nothing,
+                mirror_hears_nothing_of_the_leader,
+            ),
+        ),
+        (("relays",), (handed_over_while_etcd_is_slow,)),
         (("namespaces",), (leader_unplugged,)),
     )
     for happen in happenings

@@ -6,6 +6,7 @@ Every process writes to files of its own in the cluster's folder, which a failur
 from __future__ import annotations
 
 import json
+import random
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -16,8 +17,9 @@ import trio
 
 from rabbitish.client import ClientError, connect
 from rabbitish.cluster.etcd import Etcd, Unknown
-from rabbitish.cluster.membership import Names
-from rabbitish.cluster.protocol.state import GroupState, decode_state, node_of
+from rabbitish.cluster.membership import Names, change_state
+from rabbitish.cluster.protocol.state import GroupState, View, decode_state, node_of
+from rabbitish.server.cluster_place import JOURNAL
 
 from ..etcd_server import EtcdCluster
 from .brokers import REPOSITORY, Broker, environment
@@ -171,6 +173,17 @@ class Cluster:
         took = await self.nodes[name].terminate()
         self.wiring.down(name)
         return took
+
+    async def depose(self, heir: str) -> None:
+        """Have a mirror that is in sync lead at once, with no word to the leader, as any of them may at any time."""
+
+        def decide(view: View | None) -> GroupState:
+            assert view is not None
+            state = view.state
+            (replica,) = (each for each in state.isr if node_of(each) == heir)
+            return state._replace(epoch=state.epoch + 1, leader=replica)
+
+        await change_state(self.client, self._names, JOURNAL, decide, f"{heir}/deposes-{random.getrandbits(64):x}")
 
     def mend(self) -> None:
         """Nothing is cut, and nobody is frozen."""
