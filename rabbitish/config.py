@@ -285,6 +285,11 @@ class Settings:
     # beyond that. What can be on its way to a disk at a time.
     gateway_kept_bytes: int = within(64 * KIB, 64 * GIB, 64 * MIB)
 
+    # What a node that does not lead does with clients on amqps. It may shake hands with them itself (carry): they keep
+    # their connections when leadership moves, and what they say crosses the links between nodes as those are. Or the
+    # leader does (pass_on): nobody between can read it, and the connection ends with the leader.
+    gateway_tls: str = "pass_on"
+
     # --- Consumers ---------------------------------------------------------------------------------------------------
 
     # How long a delivery may stay unacknowledged before its consumer is cancelled and the message requeued, for queues
@@ -310,6 +315,7 @@ class Settings:
         for key in ("product", "product_version", "cluster_name", "default_user", "default_vhost"):
             _check_name(key, getattr(self, key))
         _check_choice("log_level", self.log_level, LOG_LEVELS)
+        _check_choice("gateway_tls", self.gateway_tls, ("carry", "pass_on"))
         _check_choice("password_hashing_module", self.password_hashing_module, PASSWORD_HASHES)
         _check_tls(self)
         if self.ephemeral and self.data_dir:

@@ -16,7 +16,8 @@ from rabbitish.wire.table import decode_table_body
 class Greeting:
     """See the module."""
 
-    def __init__(self) -> None:
+    def __init__(self, certificate_name: str | None = None) -> None:
+        self._certificate_name = certificate_name
         self._start = methods.ConnectionStartOk()
         self._user: str | None = None
         self._tune = methods.ConnectionTuneOk()
@@ -29,7 +30,8 @@ class Greeting:
         self._twice |= type(method) in self._said
         self._said.add(type(method))
         if isinstance(method, methods.ConnectionStartOk):
-            self._user = _user(method.mechanism, method.response)
+            external = method.mechanism == "EXTERNAL"
+            self._user = self._certificate_name if external else _user(method.mechanism, method.response)
             self._start = methods.ConnectionStartOk(
                 client_properties=method.client_properties, mechanism=method.mechanism
             )

@@ -65,13 +65,15 @@ def method_in(data: bytes, start: int) -> Method:
 class Gateway:
     """See the module. `most` is how many bytes of publishes are kept that are not confirmed.
 
-    `unfinished` is how many of contents that are not whole; 0: as many.
+    `unfinished` is how many of contents that are not whole; 0: as many. `certificate_name`: Session's.
     """
 
-    def __init__(self, *, most: int, unfinished: int = 0, frame_min: int = FRAME_MIN_SIZE) -> None:
+    def __init__(
+        self, *, most: int, unfinished: int = 0, frame_min: int = FRAME_MIN_SIZE, certificate_name: str | None = None
+    ) -> None:
         self.channels: dict[int, Channel] = {}
         self.topology = Topology()
-        self.greeting = Greeting()
+        self.greeting = Greeting(certificate_name)
         self.open = False
         """The handshake is over."""
         self.over = False

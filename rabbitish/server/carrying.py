@@ -14,6 +14,7 @@ import trio
 from rabbitish.cluster.relay import BROKEN, READ_BYTES, unlimit
 from rabbitish.config import Settings
 from rabbitish.gateway.session import Gateway
+from rabbitish.server.tls_stream import TlsStream
 
 _NOTHING = memoryview(b"")
 # What a client may still say after the last word that it is told, before it is cut off.
@@ -65,21 +66,27 @@ class _Wait:
 class Carrier:
     """One client."""
 
-    def __init__(self, client: trio.SocketStream, settings: Settings) -> None:
+    def __init__(
+        self, client: trio.SocketStream | TlsStream, settings: Settings, certificate_name: str | None = None
+    ) -> None:
         self.gateway = Gateway(
             most=settings.gateway_kept_bytes,
             unfinished=settings.partial_content_bytes + settings.max_message_bytes,
             frame_min=settings.frame_min_bytes,
+            certificate_name=certificate_name,
         )
         self.gone = False
         """The client has hung up, or cannot be reached."""
         self._client = client
+        # Unlike a stream's send_all it can be broken off, and it is known how much was sent.
+        self._send_some = client.send_some if isinstance(client, TlsStream) else client.socket.send
         self._rest = _NOTHING  # taken for the client and not yet sent
         self._hearing = _Wait()  # for the client
         self._listening = _Wait()  # for the leader
         self._heard_again = trio.Event()
         self._told_at = trio.current_time()  # when the client was last sent something
-        unlimit(client)
+        if isinstance(client, trio.SocketStream):
+            unlimit(client)
 
     @property
     def goes_on(self) -> bool:
@@ -205,13 +212,12 @@ class Carrier:
 
     async def send_client(self) -> None:
         """Send the client what there is for it; may be cancelled and called again. BROKEN: it is gone."""
-        sock = self._client.socket
         while True:
             if not self._rest:
                 self._rest = memoryview(self.gateway.take_for_client())
                 if not self._rest:
                     return
-            sent = await sock.send(self._rest)
+            sent = await self._send_some(self._rest)
             self._rest = self._rest[sent:]
             self._told_at = trio.current_time()
 

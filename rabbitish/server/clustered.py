@@ -61,9 +61,9 @@ class Clustered:
         self.etcd = Etcd(place.cluster.members)
         self.stopping = trio.Event()
         self.part: Part
-        self.front = Front(settings, self._bring, log)
         self._secret = b""
         self._certificates = Certificates(settings) if settings.uses_tls else None
+        self.front = Front(settings, self._bring, log, self._certificates)
         self._disk: RealDisk
         self._log_disk: RealDisk  # the same folder, for whoever reads it at the same time
         self._records: DiskLog

@@ -1,9 +1,9 @@
 """The listeners of a node in a cluster: who comes in is served here where this node leads, else brought to who does.
 
 A connection that is brought goes through a Carrier, which opens its session anew where somebody else leads, here too:
-the client sees a pause. With TLS it is bytes both ways, a read at a time, which nobody understands but the leader; such
-a connection ends when that changes, and the client connects anew, to any node. While nobody leads a new client waits
-for as long as most of them wait for a broker's first word.
+the client sees a pause. With TLS the handshake is done here, before anybody is asked, or what the client says is passed
+on as it is (see `gateway_tls`); such a connection ends when somebody else leads, and the client connects anew, to any
+node. While nobody leads a new client waits for as long as most of them wait for a broker's first word.
 """
 
 from __future__ import annotations
@@ -18,13 +18,19 @@ from typing import TYPE_CHECKING, NamedTuple
 import trio
 
 from rabbitish.cluster.protocol.frames import Relay, Verdict
-from rabbitish.cluster.relay import BROKEN, READ_BYTES, RelayFailed, answer_relay, take_socket, unlimit
+from rabbitish.cluster.relay import RelayFailed, answer_relay, take_socket
 from rabbitish.config import Settings
 from rabbitish.errors import ConnectionFailure
 from rabbitish.gateway.passport import decode_passport
 from rabbitish.server.carrying import Carrier
+from rabbitish.server.certificates import Certificates
 from rabbitish.server.listener import Opened, SocketPeer, accept, close_all, has_room
 from rabbitish.server.log import Log, get_log
+from rabbitish.server.passing import carry
+from rabbitish.server.secured import Secured, decode_secured
+from rabbitish.server.tls import TlsSocket
+from rabbitish.server.tls_door import Handshakes
+from rabbitish.server.tls_stream import TlsStream
 from rabbitish.session.resuming import admit
 
 if TYPE_CHECKING:
@@ -36,8 +42,6 @@ _AGAIN_SECONDS = 0.2
 _HOLD_SECONDS = 1
 # Who was let in for less than this was not really.
 _STEADY_SECONDS = 1
-# What a client may still say after the leader has said its last word, before it is cut off.
-_LINGER_SECONDS = 5
 
 Dial = Callable[[tuple[str, int], Relay], Awaitable[trio.SocketStream]]
 """How a client is brought to the node at an address: open_relay, but for the secret."""
@@ -54,7 +58,9 @@ class Leader(NamedTuple):
 class Front:
     """See the module. Whoever runs it says who leads: `serve`, `follow`."""
 
-    def __init__(self, settings: Settings, dial: Dial, log: Log | None = None) -> None:
+    def __init__(
+        self, settings: Settings, dial: Dial, log: Log | None = None, certificates: Certificates | None = None
+    ) -> None:
         self.node: Node | None = None
         """What serves here, while this node leads."""
         self.leader: Leader | None = None
@@ -67,6 +73,9 @@ class Front:
         self._settings = settings
         self._dial = dial
         self._log = log or get_log()
+        self._handshakes: Handshakes | None = None  # which are done here where this node does not lead
+        if certificates is not None and settings.gateway_tls == "carry":
+            self._handshakes = Handshakes(certificates, settings.handshake_timeout_ms)
         self._changed = trio.Event()
         self._scopes: dict[trio.CancelScope, Node | Leader | None] = {}
 
@@ -137,13 +146,25 @@ class Front:
 
     async def _receive(self, scheme: str, sock: socket.socket) -> None:
         """Bring a client to whoever leads, if that is known soon."""
-        kept: socket.socket | None = sock
+        kept: socket.socket | TlsSocket | None = sock
         try:
             relay = Relay(sock.getpeername()[:2], sock.getsockname()[:2], scheme)
-            node = await self._bring(sock, relay)
-            if node is not None:
-                _let_in(node, scheme, sock)
-                kept = None
+            if scheme == "amqps" and self._handshakes is not None:
+                began = trio.current_time()
+                log = self._log.bind(connection=_peer(relay).name)
+                kept = tls = await self._handshakes.shake(sock, log)
+                if tls is None:
+                    return
+                relay = relay._replace(secured=Secured.of(tls, self._settings, log).encode())
+                node = await self._bring(TlsStream(tls), relay)
+                if node is not None:
+                    kept = None
+                    _begin(node, tls, relay, trio.current_time() - began)
+            else:
+                node = await self._bring(sock, relay)
+                if node is not None:
+                    kept = None
+                    _let_in(node, scheme, sock)
         except OSError:  # the client is gone
             pass
         except Exception as error:  # noqa: BLE001 (a bug of ours costs this connection, not the node)
@@ -153,7 +174,7 @@ class Front:
             if kept is not None:
                 kept.close()
 
-    async def _bring(self, sock: socket.socket, relay: Relay) -> Node | None:
+    async def _bring(self, came: socket.socket | TlsStream, relay: Relay) -> Node | None:
         """Until the connection is over; the node that serves here, if there is one before anybody took it."""
         try:
             found, where = await self._reach(relay, trio.current_time() + _PATIENCE_SECONDS)
@@ -163,7 +184,11 @@ class Front:
         if found is None:
             assert not isinstance(where, Leader)
             return where
-        client = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
+        if isinstance(came, TlsStream):
+            async with came:
+                await self._carry_on(came, relay, found, where)
+            return None
+        client = trio.SocketStream(trio.socket.from_stdlib_socket(came))
         if relay.scheme == "amqp":
             async with client:
                 await self._carry_on(client, relay, found, where)
@@ -195,10 +220,11 @@ class Front:
     # ---- from leader to leader
 
     async def _carry_on(
-        self, client: trio.SocketStream, relay: Relay, stream: trio.SocketStream, where: Node | Leader
+        self, client: trio.SocketStream | TlsStream, relay: Relay, stream: trio.SocketStream, where: Node | Leader
     ) -> None:
         """Until the connection is over, whoever leads."""
-        carrier = Carrier(client, self._settings)
+        secured = decode_secured(relay.secured)
+        carrier = Carrier(client, self._settings, secured.login if secured is not None else None)
         since, deadline = -math.inf, 0.0
         while True:
             with self._while_it_leads(where):
@@ -270,7 +296,7 @@ class Front:
         if stream is not None:
             return stream, where
         assert not isinstance(where, Leader)
-        peer, passport = SocketPeer(relay.client, relay.listener), decode_passport(relay.session)
+        peer, passport = _peer(relay), decode_passport(relay.session)
         try:
             admit(where.hub, peer, passport)
         except ConnectionFailure as refusal:
@@ -291,29 +317,31 @@ class Front:
         if node is None:
             leader = f"{self.leader.node} does" if self.leader is not None else "nobody does"
             await answer_relay(stream, Verdict.NOT_LEADER, f"does not lead, {leader}")
-        elif relay.scheme not in ("amqp", "amqps") or (relay.scheme == "amqps" and node.tls is None):
+        elif relay.scheme not in ("amqp", "amqps") or (relay.scheme == "amqps" and not relay.secured and not node.tls):
             self._log.warning("a node brings connections that cannot be served here", scheme=relay.scheme)
             await answer_relay(stream, Verdict.REFUSED, f"does not serve {relay.scheme}")
-        elif relay.session:
-            await self._take_session(stream, relay, node)
         else:
-            await answer_relay(stream, Verdict.TAKEN)
-            if self.node is node:
-                _let_in(node, relay.scheme, take_socket(stream), SocketPeer(relay.client, relay.listener))
+            await self._take(stream, relay, node)
 
-    async def _take_session(self, stream: trio.abc.Stream, relay: Relay, node: Node) -> None:
-        """A session that began at another leader."""
-        peer = SocketPeer(relay.client, relay.listener)
+    async def _take(self, stream: trio.abc.Stream, relay: Relay, node: Node) -> None:
+        """Have a client be served by the node that leads here."""
+        passport = None
         try:
-            passport = decode_passport(relay.session)
-            admit(node.hub, peer, passport)
+            peer = _peer(relay)
+            if relay.session:  # it began at another leader
+                passport = decode_passport(relay.session)
+                admit(node.hub, peer, passport)
         except (ValueError, ConnectionFailure) as refusal:
             text = refusal.detail if isinstance(refusal, ConnectionFailure) else str(refusal)
             await answer_relay(stream, Verdict.REFUSED, text)
             return
         await answer_relay(stream, Verdict.TAKEN)
-        if self.node is node:
+        if self.node is not node:
+            return
+        if passport is not None:
             node.go_on(take_socket(stream), peer, passport, carried=True)
+        else:
+            _let_in(node, "amqp" if relay.secured else relay.scheme, take_socket(stream), peer)
 
 
 def _let_in(node: Node, scheme: str, sock: socket.socket, peer: SocketPeer | None = None) -> None:
@@ -324,30 +352,17 @@ def _let_in(node: Node, scheme: str, sock: socket.socket, peer: SocketPeer | Non
         node.welcome(sock, peer, carried=peer is not None)
 
 
+def _begin(node: Node, tls: TlsSocket, relay: Relay, seconds: float) -> None:
+    """Have a client be served whose handshake was done so long ago, before this node led."""
+    peer = node.let_in(tls.raw, _peer(relay))
+    if peer is not None:
+        node.begin(tls, peer, node.now() - round(seconds * 1000))
+
+
+def _peer(relay: Relay) -> SocketPeer:
+    """Whose connection it is. ValueError: that cannot be read."""
+    return SocketPeer(relay.client, relay.listener, decode_secured(relay.secured))
+
+
 def _joined(client: tuple[str, int]) -> str:
     return f"{client[0]}:{client[1]}"
-
-
-async def carry(client: trio.SocketStream, leader: trio.SocketStream) -> None:
-    """Pass on what both say until either is gone, or the leader had its last word and the client time for its own."""
-    async with client, leader, trio.open_nursery() as nursery:
-        unlimit(client)
-        said_all = trio.Event()
-        nursery.start_soon(_pass_on, client, leader, nursery, said_all)
-        await _pass_on(leader, client, nursery, trio.Event())
-        with trio.move_on_after(_LINGER_SECONDS):
-            await said_all.wait()
-        nursery.cancel_scope.cancel()
-
-
-async def _pass_on(
-    source: trio.SocketStream, target: trio.SocketStream, nursery: trio.Nursery, said_all: trio.Event
-) -> None:
-    """Until the source has said all."""
-    try:
-        while data := await source.receive_some(READ_BYTES):
-            await target.send_all(data)
-        await target.send_eof()
-        said_all.set()
-    except BROKEN:
-        nursery.cancel_scope.cancel()

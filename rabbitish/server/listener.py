@@ -11,13 +11,16 @@ import ipaddress
 import resource
 import socket
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import trio
 
 from rabbitish.addresses import Address
 from rabbitish.config import Settings
 from rabbitish.server.log import Log
+
+if TYPE_CHECKING:
+    from rabbitish.server.secured import Secured
 
 _OVERLOADED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
 _PAUSE_SECONDS = 0.1
@@ -143,9 +146,10 @@ def has_room(sock: socket.socket, connections: int, settings: Settings, log: Log
 
 
 class SocketPeer:
-    """Where a connection comes from, and where it came in: addresses with their ports."""
+    """Where a connection comes from, and where it came in: addresses with their ports; and how it is secured."""
 
-    def __init__(self, remote: tuple[str, int], local: tuple[str, int]) -> None:
+    def __init__(self, remote: tuple[str, int], local: tuple[str, int], secured: Secured | None = None) -> None:
+        self.secured = secured  # None: there is no TLS, or its handshake is not over
         # RabbitMQ's name for a connection; operators and its management API know connections by it.
         self.name = f"{_joined(remote)} -> {_joined(local)}"
         self.address = _joined(remote)

@@ -17,6 +17,7 @@ from rabbitish.session.connection import Session
 if TYPE_CHECKING:
     from rabbitish.config import Settings
     from rabbitish.server.node import Node
+    from rabbitish.server.secured import Secured
 
 Row = dict[str, object]
 
@@ -127,9 +128,21 @@ def connections(node: Node) -> list[Row]:
             "connected_at": session.connected_at,
             "client_properties": session.client_properties,
             "connection_name": session.client_properties.get("connection_name", ""),
+            **_secured(getattr(session.peer, "secured", None)),
         }
         for session in _sessions(node)
     ]
+
+
+def _secured(secured: Secured | None) -> Row:
+    return {
+        "ssl": secured is not None,
+        "ssl_protocol": secured.version.lower() if secured is not None else "",
+        "ssl_cipher": secured.cipher if secured is not None else "",
+        "peer_cert_subject": secured.subject if secured is not None else "",
+        "peer_cert_issuer": secured.issuer if secured is not None else "",
+        "peer_cert_validity": secured.validity if secured is not None else "",
+    }
 
 
 def channels(node: Node) -> list[Row]:

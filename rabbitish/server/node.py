@@ -192,8 +192,12 @@ class Node:
         if peer is not None:
             self._begin(sock, self._session(peer)).carried = carried
 
-    def _session(self, peer: SocketPeer) -> Session:
-        return Session(self.hub, peer, self.log.bind(connection=peer.name), self.now())
+    def _session(self, peer: SocketPeer, began: int | None = None) -> Session:
+        secured, log = peer.secured, self.log.bind(connection=peer.name)
+        began = self.now() if began is None else began
+        if secured is None:
+            return Session(self.hub, peer, log, began)
+        return Session(self.hub, peer, log.bind(tls=secured.version), began, peer_certificate_name=secured.login)
 
     def go_on(self, sock: socket.socket, peer: SocketPeer, passport: Passport, *, carried: bool) -> None:
         """The same with a session that is open already, as a node of the cluster says."""
@@ -227,9 +231,9 @@ class Node:
         self.look_at_deadlines()
         return link
 
-    def begin(self, sock: Socket, peer: SocketPeer, log: Log, began: int, certificate_name: str | None) -> None:
+    def begin(self, sock: Socket, peer: SocketPeer, began: int) -> None:
         """Start a session on a socket that may hold something already; it `began` when it was accepted."""
-        link = self._begin(sock, Session(self.hub, peer, log, began, peer_certificate_name=certificate_name))
+        link = self._begin(sock, self._session(peer, began))
         link.on_ready(READ)
         self.pump(self.now())
 

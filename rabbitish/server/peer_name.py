@@ -67,9 +67,9 @@ def peer_name(certificate: Mapping[str, Any] | None, settings: Settings) -> str:
     return alternatives[index] if index < len(alternatives) else ""
 
 
-def distinguished_name(certificate: Mapping[str, Any]) -> str:
-    """The subject as RabbitMQ writes it: "CN=me,O=Example,C=DE"."""
-    parts = ["+".join(_attribute(*attribute) for attribute in rdn) for rdn in certificate.get("subject", ())]
+def distinguished_name(certificate: Mapping[str, Any], whose: str = "subject") -> str:
+    """The subject, or the issuer, as RabbitMQ writes it: "CN=me,O=Example,C=DE"."""
+    parts = ["+".join(_attribute(*attribute) for attribute in rdn) for rdn in certificate.get(whose, ())]
     return ",".join(reversed(parts))
 
 

@@ -45,7 +45,7 @@ class TlsFailure(Exception):
 class TlsSocket:
     """A non-blocking socket on which the handshake is done. Errors are OSErrors, as of any socket."""
 
-    __slots__ = ("_ahead", "_incoming", "_outgoing", "_over", "_sock", "_tls", "_unsent")
+    __slots__ = ("_ahead", "_incoming", "_left", "_outgoing", "_over", "_sock", "_tls", "_unsent")
 
     def __init__(
         self, sock: socket.socket, tls: ssl.SSLObject, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO
@@ -57,11 +57,23 @@ class TlsSocket:
         self._unsent = memoryview(b"")  # enciphered, and the kernel did not take it yet
         self._ahead = 0  # how much of what the caller sends next is enciphered already
         self._over = False  # the peer will say nothing more
+        self._left = False  # or nothing that anybody wants to know
+
+    @property
+    def raw(self) -> socket.socket:
+        """What is below."""
+        return self._sock
 
     @property
     def version(self) -> str:
         """ "TLSv1.3", for example."""
         return self._tls.version() or "TLS"
+
+    @property
+    def cipher(self) -> str:
+        """By OpenSSL's name: "TLS_AES_256_GCM_SHA384", for example."""
+        cipher = self._tls.cipher()
+        return cipher[0] if cipher is not None else ""
 
     @property
     def certificate(self) -> Mapping[str, Any] | None:
@@ -80,7 +92,7 @@ class TlsSocket:
         BlockingIOError: there is nothing whole yet.
         """
         if self._over:
-            return b""
+            return self._sock.recv(size) if self._left else b""
         try:
             data = self._sock.recv(size)
         except BlockingIOError:  # what came along with the end of the handshake is not in the socket any more
@@ -156,14 +168,24 @@ class TlsSocket:
                 return False
         return True
 
+    def take_leave(self) -> None:
+        """Say nothing more, close_notify last. What is received from now on is not deciphered, only its end counts."""
+        self._say_goodbye()
+        self._over = self._left = True
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_WR)
+
     def close(self) -> None:
         """Close the socket, with close_notify where everything before it went out."""
+        self._say_goodbye()
+        self._sock.close()
+
+    def _say_goodbye(self) -> None:
         if not self._unsent:
             with contextlib.suppress(OSError):  # SSLWantReadError: the peer's close_notify is not waited for
                 self._tls.unwrap()
             with contextlib.suppress(OSError):
                 self._flush()
-        self._sock.close()
 
 
 def _sent(sock: socket.socket, data: memoryview) -> int:

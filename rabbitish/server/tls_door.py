@@ -7,7 +7,6 @@ turns on the processor. A handshake that fails costs a line in the log and that 
 from __future__ import annotations
 
 import socket
-import ssl
 from typing import TYPE_CHECKING
 
 import trio
@@ -15,11 +14,39 @@ import trio
 from rabbitish.server.certificates import Certificates
 from rabbitish.server.listener import SocketPeer
 from rabbitish.server.log import Log, get_log
-from rabbitish.server.peer_name import peer_name
+from rabbitish.server.secured import Secured
 from rabbitish.server.tls import TlsFailure, TlsSocket, linger, shake_hands
 
 if TYPE_CHECKING:
     from rabbitish.server.node import Node
+
+
+class Handshakes:
+    """Those of one node, which take turns."""
+
+    def __init__(self, certificates: Certificates, limit_ms: int) -> None:
+        self.certificates = certificates
+        self._limit_ms = limit_ms
+        self._turn = trio.Lock()
+
+    async def shake(self, sock: socket.socket, log: Log) -> TlsSocket | None:
+        """Shake hands, in the time there is for that; None, and the socket closed, when it fails."""
+        tls = None
+        try:
+            with trio.move_on_after(self._limit_ms / 1000) as limit:
+                tls = await shake_hands(sock, self.certificates.context, self._turn)
+            if limit.cancelled_caught:
+                log.warning("TLS handshake took too long")
+        except TlsFailure as failure:
+            (log.debug if failure.silent else log.warning)("TLS handshake failed", reason=failure)
+            if failure.alerted:
+                await linger(sock)
+        except Exception as error:  # a bug of ours costs this connection, not the broker
+            log.exception("internal error", error)
+        finally:
+            if tls is None:
+                sock.close()
+        return tls
 
 
 class TlsDoor:
@@ -30,7 +57,7 @@ class TlsDoor:
         self.certificates = certificates
         self.shaking = 0
         """Handshakes that are not done."""
-        self._turn = trio.Lock()
+        self._handshakes = Handshakes(certificates, node.settings.handshake_timeout_ms)
         self._log = get_log()
 
     def welcome(self, nursery: trio.Nursery, sock: socket.socket, peer: SocketPeer | None = None) -> None:
@@ -43,35 +70,13 @@ class TlsDoor:
     async def _receive(self, sock: socket.socket, peer: SocketPeer) -> None:
         """Shake hands, in the time that TLS and AMQP have together, and start the session."""
         log, began = self._log.bind(connection=peer.name), self._node.now()
-        tls = None
         try:
-            with trio.move_on_after(self._node.settings.handshake_timeout_ms / 1000) as limit:
-                tls = await shake_hands(sock, self.certificates.context, self._turn)
-            if limit.cancelled_caught:
-                log.warning("TLS handshake took too long")
-        except TlsFailure as failure:
-            (log.debug if failure.silent else log.warning)("TLS handshake failed", reason=failure)
-            if failure.alerted:
-                await linger(sock)
-        except Exception as error:  # a bug of ours costs this connection, not the broker
-            log.exception("internal error", error)
+            tls = await self._handshakes.shake(sock, log)
         finally:
             self.shaking -= 1
-            if tls is None:
-                sock.close()
         if tls is not None:
-            log = log.bind(tls=tls.version)
-            self._node.begin(tls, peer, log, began, self._name(tls, log))
-
-    def _name(self, tls: TlsSocket, log: Log) -> str | None:
-        """Session's peer_certificate_name."""
-        if not self._node.settings.ssl_cert_login:
-            return None
-        try:
-            return peer_name(tls.certificate, self._node.settings)
-        except (ssl.SSLError, ValueError) as error:  # text that is none
-            log.warning("no name can be read from the client's certificate", error=error)
-            return ""
+            peer.secured = Secured.of(tls, self._node.settings, log)
+            self._node.begin(tls, peer, began)
 
     async def reload(self) -> None:
         """Read the certificates again, for the connections to come."""

@@ -211,7 +211,7 @@ def list_consumers(vhost: str) -> dict[str, object]:
 @_command(columns="name user vhost state channels")
 def list_connections() -> dict[str, object]:
     """List connections; further columns: peer_host peer_port auth_mechanism channel_max frame_max timeout connected_at
-    connection_name client_properties.
+    connection_name client_properties ssl ssl_protocol ssl_cipher peer_cert_subject peer_cert_issuer peer_cert_validity.
     """
     return {}
 

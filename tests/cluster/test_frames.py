@@ -42,6 +42,7 @@ FRAMES: list[Frame | Relaying] = [
     Ack(7, 1, 98, 5),
     Reject(8),
     Relay(("10.0.0.7", 50_412), ("fe80::1%eth0", 5671), "amqps"),
+    Relay(("10.0.0.7", 50_412), ("::1", 5671), "amqps", b"\0session", b"\xffsecured"),
     RelayAnswer(Verdict.NOT_LEADER, "nobody does"),
 ]
 STREAM = b"".join(map(encode_frame, FRAMES))
@@ -153,7 +154,7 @@ def test_a_proof_cannot_be_sent_back() -> None:
 
 def test_another_version_is_refused_and_told_which() -> None:
     dialler = Greeting(SECRET, ONE, dials=True, version=1)
-    with pytest.raises(Refused, match="version 1 of the link, this node version 2"):
+    with pytest.raises(Refused, match="version 1 of the link, this node version 3"):
         Greeting(SECRET, OTHER, dials=False).receive(dialler.begin())
 
 

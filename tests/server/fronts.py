@@ -13,6 +13,7 @@ from rabbitish.cluster.protocol.frames import Relay
 from rabbitish.cluster.protocol.timing import Timing
 from rabbitish.cluster.relay import open_relay
 from rabbitish.config import Settings
+from rabbitish.server.certificates import Certificates
 from rabbitish.server.front import Front, Leader
 from rabbitish.server.listener import open_listeners
 from rabbitish.server.node import Node
@@ -28,7 +29,10 @@ class FrontNode:
         values = {"listen": ("amqp://127.0.0.1:0",), **settings}
         self.settings = Settings(**values)  # type: ignore[arg-type]
         self.name = name
-        self.front = Front(self.settings, lambda address, relay: open_relay(address, secret, relay))
+        self.certificates = Certificates(self.settings) if self.settings.uses_tls else None
+        self.front = Front(
+            self.settings, lambda address, relay: open_relay(address, secret, relay), certificates=self.certificates
+        )
         self.ports: list[int] = []
         self.asked = 0
         self.links: tuple[str, int] = ("", 0)

@@ -13,7 +13,7 @@ import trio.testing
 from rabbitish.cluster.protocol.frames import Relay
 from rabbitish.cluster.relay import RelayFailed, open_relay
 from rabbitish.server import listings
-from rabbitish.server.front import carry
+from rabbitish.server.passing import carry
 from rabbitish.wire import methods
 from tests.server.fronts import SECRET, FrontNode, fronts, leads
 from tests.server.support import Client, broker, converse, until

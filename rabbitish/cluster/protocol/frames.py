@@ -120,6 +120,8 @@ class Relay(NamedTuple):
     """What was spoken there: "amqp" or "amqps"."""
     session: bytes = b""
     """The session, if it began at an earlier leader, as the client's node vouches for it; not understood here."""
+    secured: bytes = b""
+    """How the client is secured, where its node has shaken hands with it and brings AMQP; not understood here."""
 
 
 class Verdict(IntEnum):
@@ -182,7 +184,8 @@ def _unpack_hello(body: bytes) -> Hello:
 
 
 def _pack_relay(frame: Relay) -> bytes:
-    return json.dumps({**frame._asdict(), "session": b64encode(frame.session).decode()}).encode()
+    raw = {key: b64encode(getattr(frame, key)).decode() for key in ("session", "secured")}
+    return json.dumps({**frame._asdict(), **raw}).encode()
 
 
 def _unpack_relay(body: bytes) -> Relay:
@@ -193,7 +196,8 @@ def _unpack_relay(body: bytes) -> Relay:
         if type(port) is not int:
             raise LinkError(f"a port that is none: {port!r}")
         ends.append((host, port))
-    return Relay(ends[0], ends[1], str(found["scheme"]), b64decode(found["session"], validate=True))
+    session, secured = (b64decode(found[key], validate=True) for key in ("session", "secured"))
+    return Relay(ends[0], ends[1], str(found["scheme"]), session, secured)
 
 
 def _pack_answer(frame: RelayAnswer) -> bytes:
