@@ -269,6 +269,13 @@ class Settings:
     cluster_listen: str = "0.0.0.0:25672"
     cluster_advertise: str = ""
 
+    # TLS of the links between nodes, of all nodes or of none: PEM files of this node's certificate, its key (empty: in
+    # the same file) and the authorities that the other nodes' certificates must come from. Empty: links have no TLS.
+    cluster_ssl_options_certfile: str = ""
+    cluster_ssl_options_keyfile: str = ""
+    cluster_ssl_options_password: str = field(default="", repr=False)
+    cluster_ssl_options_cacertfile: str = ""
+
     # Confirms wait while fewer replicas than this have everything on disk. 0: a majority where three or more keep the
     # log, else 1, since of two nodes neither could be missed otherwise.
     cluster_min_in_sync: int = within(0, 100, 0)
@@ -287,8 +294,9 @@ class Settings:
 
     # What a node that does not lead does with clients on amqps. It may shake hands with them itself (carry): they keep
     # their connections when leadership moves, and what they say crosses the links between nodes as those are. Or the
-    # leader does (pass_on): nobody between can read it, and the connection ends with the leader.
-    gateway_tls: str = "pass_on"
+    # leader does (pass_on): nobody between can read it, and the connection ends with the leader. By itself (auto) it
+    # carries where links have TLS: what was encrypted stays so.
+    gateway_tls: str = "auto"
 
     # --- Consumers ---------------------------------------------------------------------------------------------------
 
@@ -315,7 +323,7 @@ class Settings:
         for key in ("product", "product_version", "cluster_name", "default_user", "default_vhost"):
             _check_name(key, getattr(self, key))
         _check_choice("log_level", self.log_level, LOG_LEVELS)
-        _check_choice("gateway_tls", self.gateway_tls, ("carry", "pass_on"))
+        _check_choice("gateway_tls", self.gateway_tls, ("auto", "carry", "pass_on"))
         _check_choice("password_hashing_module", self.password_hashing_module, PASSWORD_HASHES)
         _check_tls(self)
         if self.ephemeral and self.data_dir:
@@ -339,6 +347,11 @@ class Settings:
     def uses_tls(self) -> bool:
         """Whether any of them is for TLS."""
         return any(address.scheme == "amqps" for address in self.addresses)
+
+    @property
+    def secures_links(self) -> bool:
+        """Whether links between nodes have TLS."""
+        return bool(self.cluster_ssl_options_certfile)
 
 
 DEFAULTS: dict[str, Setting] = {item.name: cast("Setting", item.default) for item in fields(Settings)}
@@ -401,25 +414,13 @@ def _check_tls(settings: Settings) -> None:
     for version in settings.ssl_options_versions or ("none",):
         _check_choice("ssl_options_versions", version, TLS_VERSIONS)
     if settings.ssl_options_verify == "verify_peer":
-        if not settings.ssl_options_cacertfile:
-            raise SettingError(
-                "needs ssl_options_cacertfile, the authorities to verify clients by",
-                "ssl_options_verify",
-                "ssl_options_cacertfile",
-            )
-    else:
-        if settings.ssl_options_fail_if_no_peer_cert:
-            raise SettingError(
-                "needs ssl_options_verify = verify_peer: nobody is asked for a certificate",
-                "ssl_options_fail_if_no_peer_cert",
-                "ssl_options_verify",
-            )
-        if settings.ssl_cert_login:
-            raise SettingError(
-                "needs ssl_options_verify = verify_peer: a certificate that nobody verifies proves nothing",
-                "ssl_cert_login",
-                "ssl_options_verify",
-            )
+        _check_needs(settings, "ssl_options_verify", "ssl_options_cacertfile", "the authorities to verify clients by")
+    elif settings.ssl_options_fail_if_no_peer_cert:
+        why = "needs ssl_options_verify = verify_peer: nobody is asked for a certificate"
+        raise SettingError(why, "ssl_options_fail_if_no_peer_cert", "ssl_options_verify")
+    elif settings.ssl_cert_login:
+        why = "needs ssl_options_verify = verify_peer: a certificate that nobody verifies proves nothing"
+        raise SettingError(why, "ssl_cert_login", "ssl_options_verify")
     if settings.uses_tls and not settings.ssl_options_certfile:
         raise SettingError("has amqps://, which needs ssl_options_certfile", "listen", "ssl_options_certfile")
 
@@ -434,6 +435,14 @@ def _check_cluster(settings: Settings) -> None:
         parse_cluster(settings.cluster)
         if not settings.data_dir:
             raise SettingError("needs a data_dir, one for each node", "cluster", "data_dir", "ephemeral")
+    certfile, cacertfile = "cluster_ssl_options_certfile", "cluster_ssl_options_cacertfile"
+    _check_needs(settings, certfile, cacertfile, "the authorities to verify other nodes by")
+    _check_needs(settings, cacertfile, certfile, "or links have no TLS")
+
+
+def _check_needs(settings: Settings, key: str, other: str, why: str) -> None:
+    if getattr(settings, key) and not getattr(settings, other):
+        raise SettingError(f"needs {other}, {why}", key, other)
 
 
 def _check_order(settings: Settings, lower: str, upper: str) -> None:

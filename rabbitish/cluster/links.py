@@ -11,7 +11,6 @@ A connection is read by a task of its own, or, while this node leads, together w
 from __future__ import annotations
 
 import math
-import os
 import select
 import socket
 import time
@@ -39,6 +38,7 @@ from rabbitish.cluster.protocol.greeting import Refused
 from rabbitish.cluster.protocol.replica import Replica
 from rabbitish.cluster.protocol.timing import Timing
 from rabbitish.cluster.relay import BROKEN, READ_BYTES, TakeRelay, greet
+from rabbitish.cluster.wire import LinkStream, Read, Secure, fileno_of, reader_of, secured_by, writer_of
 from rabbitish.store.record import JournalDamaged
 
 _GREETING_SECONDS = 2
@@ -74,7 +74,7 @@ async def _connect(address: tuple[str, int]) -> trio.SocketStream:
     raise refused
 
 
-def _notice_silence(stream: trio.SocketStream, timing: Timing) -> None:
+def _notice_silence(stream: LinkStream, timing: Timing) -> None:
     """Have the kernel give up on a host that says nothing any more; one that is only slow may take its time."""
     patience = 2 * timing.lag_ms
     stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -88,12 +88,11 @@ def _notice_silence(stream: trio.SocketStream, timing: Timing) -> None:
             stream.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
-async def _read_some(fd: int) -> bytes:
-    """What a socket has to say next, nothing at its end: with one turn of the event loop, trio's own way takes two."""
+async def _next(fd: int, read: Read) -> bytes:
     while True:
         await trio.lowlevel.wait_readable(fd)
-        with suppress(BlockingIOError):
-            return os.read(fd, READ_BYTES)
+        with suppress(BlockingIOError):  # not a whole record of TLS
+            return read(READ_BYTES)
 
 
 class Watched:
@@ -101,9 +100,10 @@ class Watched:
 
     publishes = ahead = False
 
-    def __init__(self, fd: int, hear: Callable[[bytes], object]) -> None:
+    def __init__(self, fd: int, read: Read, hear: Callable[[bytes], object]) -> None:
         """`hear` takes what is said; what it raises ends that."""
         self._fd = fd
+        self._read = read
         self._hear = hear
         self.over = trio.Event()
         """There is nothing more to hear here."""
@@ -115,7 +115,7 @@ class Watched:
     def on_ready(self, events: int) -> None:
         """It can be read, or has failed."""
         try:
-            data = os.read(self._fd, READ_BYTES)
+            data = self._read(READ_BYTES)
             if data and not self.over.is_set():
                 self._hear(data)
                 return
@@ -145,25 +145,24 @@ class _Connection:
         self.watched: Watched | None = None
         self._outgoing, self._queue = trio.open_memory_channel[bytes](_MOST_FRAMES)
         self._unsent = 0  # how many are in there, or were and are being sent
-        self._fd: int | None = None  # of the stream's socket, while `write` runs
+        self._send_now: Callable[[bytes], int] | None = None  # while `write` runs
         self.scope = trio.CancelScope()
 
     def send(self, frame: Frame) -> None:
         """At once if the kernel takes it: whoever waits for a confirm waits for no turn of a task's."""
         data = encode_frame(frame)
         try:
-            if self._fd is not None and not self._unsent:
+            if self._send_now is not None and not self._unsent:
                 with suppress(BlockingIOError):
-                    data = data[os.write(self._fd, data) :]
+                    data = data[self._send_now(data) :]
             if data:
                 self._outgoing.send_nowait(data)
                 self._unsent += 1
         except (OSError, trio.WouldBlock, trio.BrokenResourceError, trio.ClosedResourceError):
             self.scope.cancel()
 
-    async def write(self, stream: trio.abc.Stream) -> None:
-        if isinstance(stream, trio.SocketStream):
-            self._fd = stream.socket.fileno()
+    async def write(self, stream: LinkStream) -> None:
+        self._send_now = writer_of(stream)
         try:
             async for data in self._queue:
                 parts = [data]
@@ -175,7 +174,7 @@ class _Connection:
                 await stream.send_all(b"".join(parts))
                 self._unsent -= len(parts)
         finally:
-            self._fd = None
+            self._send_now = None
 
 
 class Links:
@@ -191,8 +190,10 @@ class Links:
         address_of: Callable[[str], tuple[str, int] | None],
         take_relay: TakeRelay | None,
         note: Callable[[str, dict[str, object]], None],
+        secure: Secure | None = None,
     ) -> None:
         self._secret = secret
+        self._secure = secure
         self._timing = timing
         self._address_of = address_of
         self._take_relay = take_relay
@@ -253,12 +254,15 @@ class Links:
     async def _talk(self, connection: _Connection, stream: trio.SocketStream, *, dials: bool) -> None:
         """Until the connection ends."""
         try:
-            async with stream, trio.open_nursery() as nursery:
+            async with stream:
                 with trio.fail_after(_GREETING_SECONDS):
-                    rest = await greet(stream, self._secret, dials=dials)
-                nursery.start_soon(connection.write, stream)
-                await self._read(connection, stream, rest, dials=dials)
-                nursery.cancel_scope.cancel()
+                    wire, proved = await secured_by(self._secure, stream, self._secret, dials=dials)
+                async with wire, trio.open_nursery() as nursery:
+                    with trio.fail_after(_GREETING_SECONDS):
+                        rest = await greet(wire, proved, dials=dials)
+                    nursery.start_soon(connection.write, wire)
+                    await self._read(connection, wire, rest, dials=dials)
+                    nursery.cancel_scope.cancel()
         except* (Refused, LinkError) as refused:
             self._note("link_refused", {"peer": connection.peer, "reason": str(refused.exceptions[0])})
         except* BROKEN:
@@ -271,8 +275,8 @@ class Links:
                 self._to_leader = None
                 self.replica.disconnected(connection.peer, now_ms())
 
-    async def _read(self, connection: _Connection, stream: trio.SocketStream, data: bytes, *, dials: bool) -> None:
-        fd = stream.socket.fileno()
+    async def _read(self, connection: _Connection, stream: LinkStream, data: bytes, *, dials: bool) -> None:
+        fd, read = fileno_of(stream), reader_of(stream)
         if dials:
             _notice_silence(stream, self._timing)
         with trio.CancelScope() as patience:  # with who was let in, and does not say what for
@@ -289,27 +293,29 @@ class Links:
                     if not dials:
                         _notice_silence(stream, self._timing)  # not for a client, who may be as slow as he likes
                 if self._watcher is not None and connection.peer and not dials:
-                    await self._be_watched(connection, fd, self._watcher)
+                    await self._be_watched(connection, fd, read, self._watcher)
                 if dials and connection.spoken and self.lingers():
-                    self._linger(connection, fd)
-                data = await _read_some(fd)
-                if not data:
+                    self._linger(connection, fd, read)
+                if not (data := await _next(fd, read)):
                     return
 
-    def _linger(self, connection: _Connection, fd: int) -> None:
+    def _linger(self, connection: _Connection, fd: int, read: Read) -> None:
         """Hear the leader without giving the event loop up, for a slice of time."""
         poller = select.poll()
         poller.register(fd, select.POLLIN)
         until = time.perf_counter() + _SLICE_SECONDS
         while not self.replica.syncing and time.perf_counter() < until and poller.poll(_LINGER_MS):
-            data = os.read(fd, READ_BYTES)
+            try:
+                data = read(READ_BYTES)
+            except BlockingIOError:  # not a whole record of TLS
+                continue
             if not data:  # whoever reads next sees that too
                 return
             self._hear(connection, data, dials=True)
 
-    async def _be_watched(self, connection: _Connection, fd: int, watcher: Watcher) -> None:
+    async def _be_watched(self, connection: _Connection, fd: int, read: Read, watcher: Watcher) -> None:
         """Until another is to read, or there is nothing more to hear. LinkError: what was heard makes no sense."""
-        watched = connection.watched = Watched(fd, partial(self._hear, connection, dials=False))
+        watched = connection.watched = Watched(fd, read, partial(self._hear, connection, dials=False))
         watcher.watch(watched, 0, EVENT_READ)
         try:
             await watched.over.wait()

@@ -21,6 +21,7 @@ from rabbitish.cluster.protocol.replica import Replica
 from rabbitish.cluster.protocol.state import node_of, replica_id
 from rabbitish.cluster.protocol.timing import Timing
 from rabbitish.cluster.relay import TakeRelay
+from rabbitish.cluster.wire import Secure
 from rabbitish.store.record import Type
 
 _FAREWELL_SECONDS = 1  # for etcd to take note that we go
@@ -59,6 +60,7 @@ class Member:
         timing: Timing,
         note: Note = lambda event, details: None,
         take_relay: TakeRelay | None = None,
+        secure: Secure | None = None,
     ) -> None:
         self.node = node
         self._storage = storage
@@ -70,7 +72,7 @@ class Member:
         self._names = names
         self._timing = timing
         self._note = note
-        self._links = Links(secret, timing, self.address_of, take_relay, note)
+        self._links = Links(secret, timing, self.address_of, take_relay, note, secure)
         self._gate = ConfirmGate()
         self._waiting: dict[_Wait, None] = {}
         self._stopped = trio.Event()

@@ -24,6 +24,7 @@ from rabbitish.cluster.protocol.frames import (
     encode_frame,
 )
 from rabbitish.cluster.protocol.greeting import NONCE_BYTES, Greeting, Refused
+from rabbitish.cluster.wire import LinkStream, Secure, secured_by
 
 READ_BYTES = 256 * 1024
 BROKEN = (OSError, trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError)
@@ -58,20 +59,22 @@ async def greet(stream: trio.abc.Stream, secret: bytes, *, dials: bool) -> bytes
     return greeting.rest
 
 
-async def open_relay(address: tuple[str, int], secret: bytes, relay: Relay) -> trio.SocketStream:
+async def open_relay(address: tuple[str, int], secret: bytes, relay: Relay, secure: Secure | None = None) -> LinkStream:
     """Bring a client to the node at an address; what is sent over the stream from now on is the client's.
 
     RelayFailed: that node is not there, or does not take it.
     """
-    stream: trio.SocketStream | None = None
+    stream: LinkStream | None = None
     try:
         with trio.fail_after(_DIAL_SECONDS):
-            stream = await trio.open_tcp_stream(*address)
-            await greet(stream, secret, dials=True)
+            stream = dialled = await trio.open_tcp_stream(*address)
+            stream, proved = await secured_by(secure, dialled, secret, dials=True)
+            await greet(stream, proved, dials=True)
             await stream.send_all(encode_frame(relay))
             answer = await _answer(stream)
         if answer.verdict is Verdict.TAKEN:
-            unlimit(stream)
+            if isinstance(stream, trio.SocketStream):
+                unlimit(stream)
             taken, stream = stream, None
             return taken
         raise RelayFailed(answer.reason, final=answer.verdict is Verdict.REFUSED)
@@ -82,10 +85,10 @@ async def open_relay(address: tuple[str, int], secret: bytes, relay: Relay) -> t
         ) from error
     finally:
         if stream is not None:
-            stream.socket.close()
+            await trio.aclose_forcefully(stream)
 
 
-async def _answer(stream: trio.SocketStream) -> RelayAnswer:
+async def _answer(stream: LinkStream) -> RelayAnswer:
     """The answer and not a byte more: what follows is for the client."""
     head = await _exactly(stream, HEAD.size)
     size, _ = HEAD.unpack(head)
@@ -97,7 +100,7 @@ async def _answer(stream: trio.SocketStream) -> RelayAnswer:
     return frame
 
 
-async def _exactly(stream: trio.SocketStream, size: int) -> bytes:
+async def _exactly(stream: LinkStream, size: int) -> bytes:
     data = b""
     while len(data) < size:
         piece = await stream.receive_some(size - len(data))

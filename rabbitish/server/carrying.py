@@ -109,7 +109,7 @@ class Carrier:
 
     # ---- with a leader
 
-    async def exchange(self, leader: trio.SocketStream) -> None:
+    async def exchange(self, leader: trio.abc.HalfCloseableStream) -> None:
         """Pass on what both say, until the leader is gone and the session goes on or is stranded, or it is over."""
         self._hearing, self._listening = _Wait(), _Wait()
         async with leader, trio.open_nursery() as nursery:
@@ -131,7 +131,7 @@ class Carrier:
             except BROKEN:
                 pass
 
-    async def _hear(self, leader: trio.SocketStream, over: trio.CancelScope) -> None:
+    async def _hear(self, leader: trio.abc.HalfCloseableStream, over: trio.CancelScope) -> None:
         """From the client to the leader."""
         gateway, client, wait = self.gateway, self._client, self._hearing
         try:
@@ -173,7 +173,7 @@ class Carrier:
             return
         self.gateway.heartbeat_for_leader()
 
-    async def _listen(self, leader: trio.SocketStream) -> None:
+    async def _listen(self, leader: trio.abc.HalfCloseableStream) -> None:
         """From the leader to the client, until either is gone."""
         gateway, wait = self.gateway, self._listening
         while True:

@@ -59,9 +59,10 @@ def read_context(settings: Settings) -> ssl.SSLContext:
     context.options |= ssl.OP_NO_TICKET
     context.num_tickets = 0
     _choose_ciphers(context, settings.ssl_options_ciphers)
-    _load_own(context, settings)
+    own = settings.ssl_options_certfile, settings.ssl_options_keyfile, settings.ssl_options_password
+    load_own(context, *own, "ssl_options_password")
     if settings.ssl_options_verify == "verify_peer":
-        _load_authorities(context, settings.ssl_options_cacertfile)
+        load_authorities(context, settings.ssl_options_cacertfile)
         required = settings.ssl_options_fail_if_no_peer_cert
         context.verify_mode = ssl.CERT_REQUIRED if required else ssl.CERT_OPTIONAL
     return context
@@ -80,9 +81,11 @@ def _choose_ciphers(context: ssl.SSLContext, names: tuple[str, ...]) -> None:
     context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE
 
 
-def _load_own(context: ssl.SSLContext, settings: Settings) -> None:
-    certfile = settings.ssl_options_certfile
-    keyfile = settings.ssl_options_keyfile or certfile
+def load_own(context: ssl.SSLContext, certfile: str, keyfile: str, secret: str, setting: str) -> None:
+    """Our certificate and its key (empty: in the same file), which is opened by what a setting says. CertificateError:
+    see there.
+    """
+    keyfile = keyfile or certfile
     _check(certfile, _CERTIFICATE, "certificate")
     _check(keyfile, _PRIVATE_KEY, "private key")
     asked: list[bool] = []
@@ -90,7 +93,7 @@ def _load_own(context: ssl.SSLContext, settings: Settings) -> None:
     def password() -> str:
         """Always there: without one OpenSSL would ask for it on the terminal, and wait."""
         asked.append(True)
-        return settings.ssl_options_password
+        return secret
 
     try:
         context.load_cert_chain(certfile, keyfile, password)
@@ -98,11 +101,12 @@ def _load_own(context: ssl.SSLContext, settings: Settings) -> None:
         if isinstance(error, ssl.SSLError) and error.reason == "KEY_VALUES_MISMATCH":
             raise CertificateError(f"the key in {keyfile} does not belong to the certificate in {certfile}") from error
         if asked:
-            raise CertificateError(f"ssl_options_password does not open the key in {keyfile}") from error
+            raise CertificateError(f"{setting} does not open the key in {keyfile}") from error
         raise CertificateError(f"cannot use {certfile} with the key in {keyfile}: {error}") from error
 
 
-def _load_authorities(context: ssl.SSLContext, path: str) -> None:
+def load_authorities(context: ssl.SSLContext, path: str) -> None:
+    """Whom peers' certificates must come from. CertificateError: see there."""
     _check(path, _CERTIFICATE, "certificate")
     try:
         context.load_verify_locations(path)

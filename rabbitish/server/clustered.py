@@ -23,6 +23,7 @@ from rabbitish.cluster.protocol.frames import Relay
 from rabbitish.cluster.protocol.state import node_of
 from rabbitish.cluster.protocol.timing import Timing
 from rabbitish.cluster.relay import open_relay
+from rabbitish.cluster.wire import LinkStream
 from rabbitish.config import Settings
 from rabbitish.server import hopeless
 from rabbitish.server.certificates import Certificates
@@ -34,6 +35,7 @@ from rabbitish.server.definitions import load_definitions
 from rabbitish.server.front import Front, Leader
 from rabbitish.server.joining import join, open_records
 from rabbitish.server.keeper import JournalError
+from rabbitish.server.link_tls import LinkTls
 from rabbitish.server.listener import ListenError, Opened, close_all, open_listeners
 from rabbitish.server.log import Log, get_log
 from rabbitish.server.node import Node, open_disk
@@ -63,6 +65,7 @@ class Clustered:
         self.part: Part
         self._secret = b""
         self._certificates = Certificates(settings) if settings.uses_tls else None
+        self._link_tls = LinkTls(settings) if settings.secures_links else None
         self.front = Front(settings, self._bring, log, self._certificates)
         self._disk: RealDisk
         self._log_disk: RealDisk  # the same folder, for whoever reads it at the same time
@@ -111,8 +114,8 @@ class Clustered:
             nursery.cancel_scope.cancel()
         return bool(self._secret)
 
-    async def _bring(self, address: tuple[str, int], relay: Relay) -> trio.SocketStream:
-        return await open_relay(address, self._secret, relay)
+    async def _bring(self, address: tuple[str, int], relay: Relay) -> LinkStream:
+        return await open_relay(address, self._secret, relay, self._link_tls)
 
     async def _take_part(self, listeners: list[Opened], ready: Callable[[list[str]], None]) -> str:
         """Until `stopping`; why it ended, if it had to."""
@@ -129,6 +132,7 @@ class Clustered:
             timing,
             self._note,
             take_relay=self.front.relayed,
+            secure=self._link_tls,
         )
         self.part.watch(self._changed, alone=lambda: not self.front.relays)
         async with trio.open_nursery() as nursery:
@@ -168,9 +172,11 @@ class Clustered:
         return self.part.halted
 
     async def reload(self) -> None:
-        """Read the files of `ssl_options` again, for when it leads too."""
+        """Read the files of `ssl_options` again, for when it leads too, and those of the links."""
         if self._certificates is not None:
             await self._certificates.reload(self.log)
+        if self._link_tls is not None:
+            await self._link_tls.reload(self.log)
 
     def _note(self, event: str, details: dict[str, object]) -> None:
         said = self.log.error if event == "alarm" else self.log.info

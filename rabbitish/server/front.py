@@ -19,16 +19,18 @@ import trio
 
 from rabbitish.cluster.protocol.frames import Relay, Verdict
 from rabbitish.cluster.relay import RelayFailed, answer_relay, take_socket
+from rabbitish.cluster.wire import LinkStream
 from rabbitish.config import Settings
 from rabbitish.errors import ConnectionFailure
 from rabbitish.gateway.passport import decode_passport
 from rabbitish.server.carrying import Carrier
 from rabbitish.server.certificates import Certificates
+from rabbitish.server.link_tls import SecureLink
 from rabbitish.server.listener import Opened, SocketPeer, accept, close_all, has_room
 from rabbitish.server.log import Log, get_log
 from rabbitish.server.passing import carry
 from rabbitish.server.secured import Secured, decode_secured
-from rabbitish.server.tls import TlsSocket
+from rabbitish.server.tls import AnySocket, TlsSocket
 from rabbitish.server.tls_door import Handshakes
 from rabbitish.server.tls_stream import TlsStream
 from rabbitish.session.resuming import admit
@@ -43,7 +45,7 @@ _HOLD_SECONDS = 1
 # Who was let in for less than this was not really.
 _STEADY_SECONDS = 1
 
-Dial = Callable[[tuple[str, int], Relay], Awaitable[trio.SocketStream]]
+Dial = Callable[[tuple[str, int], Relay], Awaitable[LinkStream]]
 """How a client is brought to the node at an address: open_relay, but for the secret."""
 
 
@@ -74,7 +76,8 @@ class Front:
         self._dial = dial
         self._log = log or get_log()
         self._handshakes: Handshakes | None = None  # which are done here where this node does not lead
-        if certificates is not None and settings.gateway_tls == "carry":
+        carries = settings.gateway_tls == "carry" or (settings.gateway_tls == "auto" and settings.secures_links)
+        if certificates is not None and carries:
             self._handshakes = Handshakes(certificates, settings.handshake_timeout_ms)
         self._changed = trio.Event()
         self._scopes: dict[trio.CancelScope, Node | Leader | None] = {}
@@ -146,7 +149,7 @@ class Front:
 
     async def _receive(self, scheme: str, sock: socket.socket) -> None:
         """Bring a client to whoever leads, if that is known soon."""
-        kept: socket.socket | TlsSocket | None = sock
+        kept: AnySocket | None = sock
         try:
             relay = Relay(sock.getpeername()[:2], sock.getsockname()[:2], scheme)
             if scheme == "amqps" and self._handshakes is not None:
@@ -197,7 +200,7 @@ class Front:
                 await carry(client, found)
         return None
 
-    async def _reach(self, relay: Relay, deadline: float) -> tuple[trio.SocketStream | None, Node | Leader]:
+    async def _reach(self, relay: Relay, deadline: float) -> tuple[LinkStream | None, Node | Leader]:
         """The way to who leads, and who that is; no way to the node that serves here. RelayFailed: nobody, in time."""
         reason = "nobody leads"
         with trio.CancelScope(deadline=deadline):
@@ -220,7 +223,7 @@ class Front:
     # ---- from leader to leader
 
     async def _carry_on(
-        self, client: trio.SocketStream | TlsStream, relay: Relay, stream: trio.SocketStream, where: Node | Leader
+        self, client: trio.SocketStream | TlsStream, relay: Relay, stream: LinkStream, where: Node | Leader
     ) -> None:
         """Until the connection is over, whoever leads."""
         secured = decode_secured(relay.secured)
@@ -260,12 +263,12 @@ class Front:
 
     async def _reach_again(
         self, carrier: Carrier, relay: Relay, deadline: float, pause: float
-    ) -> tuple[trio.SocketStream, Node | Leader] | None:
+    ) -> tuple[LinkStream, Node | Leader] | None:
         """The way of an open session to the next leader, after a pause if it was turned out by the last.
 
         None: the client is gone. RelayFailed: there is none.
         """
-        reached: tuple[trio.SocketStream, Node | Leader] | None = None
+        reached: tuple[LinkStream, Node | Leader] | None = None
         failure: RelayFailed | None = None
         async with trio.open_nursery() as nursery:
 
@@ -291,7 +294,7 @@ class Front:
             return None
         return reached
 
-    async def _reach_anew(self, relay: Relay, deadline: float) -> tuple[trio.SocketStream, Node | Leader]:
+    async def _reach_anew(self, relay: Relay, deadline: float) -> tuple[LinkStream, Node | Leader]:
         stream, where = await self._reach(relay, deadline)
         if stream is not None:
             return stream, where
@@ -339,12 +342,16 @@ class Front:
         if self.node is not node:
             return
         if passport is not None:
-            node.go_on(take_socket(stream), peer, passport, carried=True)
+            node.go_on(_taken(stream), peer, passport, carried=True)
         else:
-            _let_in(node, "amqp" if relay.secured else relay.scheme, take_socket(stream), peer)
+            _let_in(node, "amqp" if relay.secured else relay.scheme, _taken(stream), peer)
 
 
-def _let_in(node: Node, scheme: str, sock: socket.socket, peer: SocketPeer | None = None) -> None:
+def _taken(stream: trio.abc.Stream) -> AnySocket:
+    return stream.take() if isinstance(stream, SecureLink) else take_socket(stream)
+
+
+def _let_in(node: Node, scheme: str, sock: AnySocket, peer: SocketPeer | None = None) -> None:
     if scheme == "amqps":
         assert node.tls is not None
         node.tls.welcome(node.nursery, sock, peer)
@@ -354,7 +361,7 @@ def _let_in(node: Node, scheme: str, sock: socket.socket, peer: SocketPeer | Non
 
 def _begin(node: Node, tls: TlsSocket, relay: Relay, seconds: float) -> None:
     """Have a client be served whose handshake was done so long ago, before this node led."""
-    peer = node.let_in(tls.raw, _peer(relay))
+    peer = node.let_in(tls, _peer(relay))
     if peer is not None:
         node.begin(tls, peer, node.now() - round(seconds * 1000))
 

@@ -11,7 +11,7 @@ import ipaddress
 import resource
 import socket
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import trio
 
@@ -31,6 +31,12 @@ _RESERVED_FILES = 64
 
 class ListenError(Exception):
     """A listening socket could not be opened; the message says which and why, for people."""
+
+
+class HasFileno(Protocol):
+    """A socket, or something like it."""
+
+    def fileno(self) -> int: ...
 
 
 class Opened(NamedTuple):
@@ -133,7 +139,7 @@ async def accept(listener: socket.socket, welcome: Callable[[socket.socket], Non
         welcome(sock)
 
 
-def has_room(sock: socket.socket, connections: int, settings: Settings, log: Log) -> bool:
+def has_room(sock: HasFileno, connections: int, settings: Settings, log: Log) -> bool:
     """Whether there may be one more than so many connections; where not, the log says why."""
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     if connections >= settings.max_connections:

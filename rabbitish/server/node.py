@@ -36,6 +36,7 @@ from rabbitish.server.process import as_process
 from rabbitish.server.reactor import Reactor
 from rabbitish.server.registrar import Registrar
 from rabbitish.server.rosters import RosterFile, RosterRecord, Rosters
+from rabbitish.server.tls import AnySocket, TlsSocket
 from rabbitish.server.tls_door import TlsDoor
 from rabbitish.session.connection import Session
 from rabbitish.session.hub import Hub
@@ -186,7 +187,7 @@ class Node:
         if self.keeper is not None and self.keeper.put_off:
             self.pump(self.now())
 
-    def welcome(self, sock: socket.socket, peer: SocketPeer | None = None, *, carried: bool = False) -> None:
+    def welcome(self, sock: AnySocket, peer: SocketPeer | None = None, *, carried: bool = False) -> None:
         """Start a session on an accepted socket; `peer` is who it is if it is brought, `carried` if by another node."""
         peer = self.let_in(sock, peer)
         if peer is not None:
@@ -199,7 +200,7 @@ class Node:
             return Session(self.hub, peer, log, began)
         return Session(self.hub, peer, log.bind(tls=secured.version), began, peer_certificate_name=secured.login)
 
-    def go_on(self, sock: socket.socket, peer: SocketPeer, passport: Passport, *, carried: bool) -> None:
+    def go_on(self, sock: AnySocket, peer: SocketPeer, passport: Passport, *, carried: bool) -> None:
         """The same with a session that is open already, as a node of the cluster says."""
         if self.let_in(sock, peer) is None:
             return
@@ -213,13 +214,14 @@ class Node:
             return
         self._begin(sock, session).carried = carried
 
-    def let_in(self, sock: socket.socket, peer: SocketPeer | None = None) -> SocketPeer | None:
+    def let_in(self, sock: AnySocket, peer: SocketPeer | None = None) -> SocketPeer | None:
         """Who is there; None, and the socket closed, when there is no room for it."""
         try:
             if has_room(sock, len(self.links) + (self.tls.shaking if self.tls else 0), self.settings, self.log):
-                if self.settings.tcp_nodelay and sock.family != socket.AF_UNIX:
-                    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                return peer or SocketPeer.of(sock)
+                raw = sock.raw if isinstance(sock, TlsSocket) else sock
+                if self.settings.tcp_nodelay and raw.family != socket.AF_UNIX:
+                    raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                return peer or SocketPeer.of(raw)
         except OSError:  # gone already
             pass
         sock.close()

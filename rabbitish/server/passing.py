@@ -10,7 +10,7 @@ from rabbitish.cluster.relay import BROKEN, READ_BYTES, unlimit
 _LINGER_SECONDS = 5
 
 
-async def carry(client: trio.SocketStream, leader: trio.SocketStream) -> None:
+async def carry(client: trio.SocketStream, leader: trio.abc.HalfCloseableStream) -> None:
     """Pass on what both say until either is gone, or the leader had its last word and the client time for its own."""
     async with client, leader, trio.open_nursery() as nursery:
         unlimit(client)
@@ -23,7 +23,7 @@ async def carry(client: trio.SocketStream, leader: trio.SocketStream) -> None:
 
 
 async def _pass_on(
-    source: trio.SocketStream, target: trio.SocketStream, nursery: trio.Nursery, said_all: trio.Event
+    source: trio.abc.ReceiveStream, target: trio.abc.HalfCloseableStream, nursery: trio.Nursery, said_all: trio.Event
 ) -> None:
     """Until the source has said all."""
     try:

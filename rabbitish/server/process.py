@@ -31,7 +31,7 @@ async def as_process(
                 return
             nursery.start_soon(reload)
 
-    heeded = (signal.SIGTERM, signal.SIGINT, *([signal.SIGHUP] if settings.uses_tls else []))
+    heeded = (signal.SIGTERM, signal.SIGINT, *([signal.SIGHUP] if settings.uses_tls or settings.secures_links else []))
     with trio.open_signal_receiver(*heeded) as signals:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(heed_signals)

@@ -35,21 +35,15 @@ class Secured(NamedTuple):
     def of(cls, tls: TlsSocket, settings: Settings, log: Log) -> Secured:
         """Of a connection whose handshake is done; the name is what the settings say."""
         login = "" if settings.ssl_cert_login else None
-        certificate: Mapping[str, Any] = {}
+        about = ("", "", "")
         try:
             certificate = tls.certificate or {}
             if login is not None:
                 login = peer_name(certificate, settings)
+            about = distinguished_name(certificate), distinguished_name(certificate, "issuer"), _validity(certificate)
         except (ssl.SSLError, ValueError) as error:  # text that is none
             log.warning("no name can be read from the client's certificate", error=error)
-        return cls(
-            tls.version,
-            tls.cipher,
-            login,
-            distinguished_name(certificate),
-            distinguished_name(certificate, "issuer"),
-            _validity(certificate),
-        )
+        return cls(tls.version, tls.cipher, login, *about)
 
     def encode(self) -> bytes:
         """As bytes, for `decode_secured`."""

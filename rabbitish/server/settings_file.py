@@ -25,7 +25,7 @@ from rabbitish.config import DEFAULTS, Setting, Settings, kind_of
 
 ENV_PREFIX = "RABBITISH_"
 CONFIG_VARIABLE = "RABBITISH_CONFIG"
-SECRETS = frozenset({"default_pass", "ssl_options_password"})
+SECRETS = frozenset({"default_pass", "ssl_options_password", "cluster_ssl_options_password"})
 OTHER_WAYS = "name another folder with --data-dir, or keep nothing with --ephemeral"
 """What to do about a data directory that cannot be used."""
 
@@ -36,7 +36,7 @@ _UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 _WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 _TOML_PLACE = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
 # Tables whose keys are settings by their joined names, since RabbitMQ has them so.
-_TABLES = ("ssl_options",)
+_TABLES = ("ssl_options", "cluster_ssl_options")
 _KEY_LINE = re.compile(r"\s*[\"']?([A-Za-z0-9_.-]+)[\"']?\s*=")
 
 

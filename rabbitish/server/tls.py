@@ -19,6 +19,8 @@ from typing import Any, TypeAlias
 import trio
 
 Bytes: TypeAlias = bytes | memoryview
+AnySocket: TypeAlias = "socket.socket | TlsSocket"
+"""A non-blocking one; a client's TLS may be passed on within the TLS of a link."""
 
 # What OpenSSL makes into a record at most, and gives back at a time.
 _RECORD_BYTES = 16 * 1024
@@ -47,9 +49,7 @@ class TlsSocket:
 
     __slots__ = ("_ahead", "_incoming", "_left", "_outgoing", "_over", "_sock", "_tls", "_unsent")
 
-    def __init__(
-        self, sock: socket.socket, tls: ssl.SSLObject, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO
-    ) -> None:
+    def __init__(self, sock: AnySocket, tls: ssl.SSLObject, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO) -> None:
         self._sock = sock
         self._tls = tls
         self._incoming = incoming
@@ -61,8 +61,13 @@ class TlsSocket:
 
     @property
     def raw(self) -> socket.socket:
-        """What is below."""
-        return self._sock
+        """The socket below."""
+        sock = self._sock
+        return sock.raw if isinstance(sock, TlsSocket) else sock
+
+    def peer_der(self) -> bytes:
+        """The peer's certificate as it was sent; empty: there is none."""
+        return self._tls.getpeercert(binary_form=True) or b""
 
     @property
     def version(self) -> str:
@@ -175,6 +180,10 @@ class TlsSocket:
         with contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_WR)
 
+    def shutdown(self, how: int) -> None:
+        """As of a socket: no close_notify is sent, and the peer's end is still heard."""
+        self._sock.shutdown(how)
+
     def close(self) -> None:
         """Close the socket, with close_notify where everything before it went out."""
         self._say_goodbye()
@@ -188,14 +197,14 @@ class TlsSocket:
                 self._flush()
 
 
-def _sent(sock: socket.socket, data: memoryview) -> int:
+def _sent(sock: AnySocket, data: memoryview) -> int:
     try:
         return sock.send(data)
     except BlockingIOError:
         return 0
 
 
-async def shake_hands(sock: socket.socket, context: ssl.SSLContext, turn: trio.Lock) -> TlsSocket:
+async def shake_hands(sock: AnySocket, context: ssl.SSLContext, turn: trio.Lock) -> TlsSocket:
     """Be the server of a TLS handshake; the socket stays the caller's until it has the result. TlsFailure: it failed.
 
     A step of it takes the processor for a millisecond or so. `turn` is held for each: when a thousand clients come back
@@ -231,14 +240,41 @@ async def shake_hands(sock: socket.socket, context: ssl.SSLContext, turn: trio.L
             return TlsSocket(sock, tls, incoming, outgoing)
 
 
-def _reason(error: ssl.SSLError) -> str:
+async def open_hands(sock: socket.socket, context: ssl.SSLContext) -> TlsSocket:
+    """Be the client of a TLS handshake; otherwise as `shake_hands`."""
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = context.wrap_bio(incoming, outgoing)
+    silent = True
+    while True:
+        failure, done = None, False
+        try:
+            tls.do_handshake()
+            done = True
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLError as error:
+            failure = error
+        with contextlib.suppress(OSError):
+            await _send_all(sock, memoryview(outgoing.read()))
+        if failure is not None:
+            raise TlsFailure(_reason(failure, "server"), alerted=True) from failure
+        if done:
+            return TlsSocket(sock, tls, incoming, outgoing)
+        data = await _receive(sock, _RECORD_BYTES)
+        if not data:
+            raise TlsFailure("the peer hung up", silent=silent)
+        silent = False
+        incoming.write(data)
+
+
+def _reason(error: ssl.SSLError, whose: str = "client") -> str:
     """OpenSSL's reason in plain words: "unsupported protocol", "certificate has expired"."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"the client's certificate: {error.verify_message}"
+        return f"the {whose}'s certificate: {error.verify_message}"
     return (error.reason or str(error)).lower().replace("_", " ")
 
 
-async def _receive(sock: socket.socket, size: int) -> bytes:
+async def _receive(sock: AnySocket, size: int) -> bytes:
     """What comes next; nothing when the peer is gone."""
     while True:
         await trio.lowlevel.wait_readable(sock)
@@ -250,7 +286,7 @@ async def _receive(sock: socket.socket, size: int) -> bytes:
             return b""
 
 
-async def _send_all(sock: socket.socket, data: memoryview) -> None:
+async def _send_all(sock: AnySocket, data: memoryview) -> None:
     while data:
         count = _sent(sock, data)
         data = data[count:]
@@ -258,7 +294,7 @@ async def _send_all(sock: socket.socket, data: memoryview) -> None:
             await trio.lowlevel.wait_writable(sock)
 
 
-async def linger(sock: socket.socket) -> None:
+async def linger(sock: AnySocket) -> None:
     """Let the peer read our alert: a socket that is closed with something unread resets the connection instead."""
     with contextlib.suppress(OSError):
         sock.shutdown(socket.SHUT_WR)

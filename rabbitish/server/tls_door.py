@@ -6,7 +6,6 @@ turns on the processor. A handshake that fails costs a line in the log and that 
 
 from __future__ import annotations
 
-import socket
 from typing import TYPE_CHECKING
 
 import trio
@@ -15,7 +14,7 @@ from rabbitish.server.certificates import Certificates
 from rabbitish.server.listener import SocketPeer
 from rabbitish.server.log import Log, get_log
 from rabbitish.server.secured import Secured
-from rabbitish.server.tls import TlsFailure, TlsSocket, linger, shake_hands
+from rabbitish.server.tls import AnySocket, TlsFailure, TlsSocket, linger, shake_hands
 
 if TYPE_CHECKING:
     from rabbitish.server.node import Node
@@ -29,7 +28,7 @@ class Handshakes:
         self._limit_ms = limit_ms
         self._turn = trio.Lock()
 
-    async def shake(self, sock: socket.socket, log: Log) -> TlsSocket | None:
+    async def shake(self, sock: AnySocket, log: Log) -> TlsSocket | None:
         """Shake hands, in the time there is for that; None, and the socket closed, when it fails."""
         tls = None
         try:
@@ -60,14 +59,14 @@ class TlsDoor:
         self._handshakes = Handshakes(certificates, node.settings.handshake_timeout_ms)
         self._log = get_log()
 
-    def welcome(self, nursery: trio.Nursery, sock: socket.socket, peer: SocketPeer | None = None) -> None:
+    def welcome(self, nursery: trio.Nursery, sock: AnySocket, peer: SocketPeer | None = None) -> None:
         """Start the handshake on an accepted socket; it ends with `nursery` at the latest. `peer`: see Node."""
         peer = self._node.let_in(sock, peer)
         if peer is not None:
             self.shaking += 1
             nursery.start_soon(self._receive, sock, peer)
 
-    async def _receive(self, sock: socket.socket, peer: SocketPeer) -> None:
+    async def _receive(self, sock: AnySocket, peer: SocketPeer) -> None:
         """Shake hands, in the time that TLS and AMQP have together, and start the session."""
         log, began = self._log.bind(connection=peer.name), self._node.now()
         try:

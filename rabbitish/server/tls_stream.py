@@ -23,18 +23,23 @@ class TlsStream(trio.abc.HalfCloseableStream):
             tls.raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as trio does
         self._tls = tls
         self._closed = False
+        self._rest = b""  # deciphered, and more than was asked for
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """What has come; empty at the end. After `send_eof` it is as it came, for who only waits for the end."""
         await trio.lowlevel.checkpoint_if_cancelled()
-        while True:
+        most = max_bytes or READ_BYTES
+        data, self._rest = self._rest, b""
+        while not data:
             try:
-                data = self._tls.recv(max_bytes or READ_BYTES)
+                data = self._tls.recv(most)
+                break
             except BlockingIOError:
                 await trio.lowlevel.wait_readable(self._tls)
-            else:
-                await trio.lowlevel.cancel_shielded_checkpoint()
-                return data
+        if len(data) > most:
+            data, self._rest = data[:most], data[most:]
+        await trio.lowlevel.cancel_shielded_checkpoint()
+        return data
 
     async def send_some(self, data: Bytes) -> int:
         """Send the beginning of what is not nothing; how much. If it is broken off, this is to be sent first again."""

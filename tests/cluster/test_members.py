@@ -28,8 +28,12 @@ from rabbitish.cluster.protocol.disk_log import DiskLog
 from rabbitish.cluster.protocol.disk_open import open_log
 from rabbitish.cluster.protocol.replica import NotLeading, Role
 from rabbitish.cluster.protocol.timing import Timing
+from rabbitish.cluster.wire import Secure
+from rabbitish.config import Settings
+from rabbitish.server.link_tls import LinkTls
 from rabbitish.store.files import File, RealDisk
 from rabbitish.store.record import Type, decode_all
+from tests.server.tls import pki
 
 from .etcd_server import PATIENCE_SECONDS, EtcdCluster, served
 
@@ -136,7 +140,17 @@ class Place:
         disk = BrittleDisk(self.folder, self.brittle)
         self.log = open_log(disk, lambda: self.storage, segment_bytes=20_000)
         etcd = Etcd(trial.server.endpoints)
-        member = Member(self.name, self.log.storage, JOURNAL, self.log, etcd, trial.names, trial.secret, TIMING)
+        member = Member(
+            self.name,
+            self.log.storage,
+            JOURNAL,
+            self.log,
+            etcd,
+            trial.names,
+            trial.secret,
+            TIMING,
+            secure=trial.secure,
+        )
 
         def ready() -> None:
             self.member = member
@@ -177,6 +191,7 @@ class Trial:
         self.folder = folder
         self.names = Names(f"test-{secrets.token_hex(4)}")
         self.secret = b""
+        self.secure: Secure | None = None
         self.confirmed: set[bytes] = set()
         self.longest = 0.0
         self.nursery: trio.Nursery
@@ -249,12 +264,18 @@ class Trial:
 
 
 def play(
-    server: EtcdCluster, folder: Path, scene: Callable[[Trial], Awaitable[None]], *, relays: bool = False
+    server: EtcdCluster,
+    folder: Path,
+    scene: Callable[[Trial], Awaitable[None]],
+    *,
+    relays: bool = False,
+    secure: Secure | None = None,
 ) -> Trial:
     """Three members, and a client that publishes while the scene goes on."""
 
     async def main() -> Trial:
         trial = Trial(server, folder)
+        trial.secure = secure
         await trial.found()
         async with trio.open_nursery() as trial.nursery:
             for place in trial.places:
@@ -282,8 +303,14 @@ async def confirms_go_on(trial: Trial) -> None:
     await trial.until(lambda: len(trial.confirmed) > before + 50)
 
 
-@pytest.mark.parametrize("how", [Place.stop, Place.kill], ids=["stopped", "killed"])
-def test_another_takes_over(server: EtcdCluster, tmp_path: Path, how: Callable[[Place], Awaitable[None]]) -> None:
+@pytest.mark.parametrize(
+    ("how", "secure"),
+    [(Place.stop, False), (Place.kill, False), (Place.kill, True)],
+    ids=["stopped", "killed", "killed with TLS on the links"],
+)
+def test_another_takes_over(
+    server: EtcdCluster, tmp_path: Path, how: Callable[[Place], Awaitable[None]], secure: bool
+) -> None:
     async def scene(trial: Trial) -> None:
         old = trial.leader()
         assert old is not None
@@ -292,7 +319,8 @@ def test_another_takes_over(server: EtcdCluster, tmp_path: Path, how: Callable[[
         assert trial.leader() not in (old, None)
         await old.start()
 
-    trial = play(server, tmp_path, scene)
+    tls = LinkTls(Settings(**pki().links())) if secure else None  # type: ignore[arg-type]
+    trial = play(server, tmp_path, scene, secure=tls)
     print(
         f"leader {how.__name__}: nothing confirmed for {trial.longest * 1000:.0f} ms; {len(trial.confirmed)} confirmed"
     )

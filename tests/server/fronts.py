@@ -15,6 +15,7 @@ from rabbitish.cluster.relay import open_relay
 from rabbitish.config import Settings
 from rabbitish.server.certificates import Certificates
 from rabbitish.server.front import Front, Leader
+from rabbitish.server.link_tls import LinkTls
 from rabbitish.server.listener import open_listeners
 from rabbitish.server.node import Node
 from tests.server.support import Client
@@ -30,9 +31,13 @@ class FrontNode:
         self.settings = Settings(**values)  # type: ignore[arg-type]
         self.name = name
         self.certificates = Certificates(self.settings) if self.settings.uses_tls else None
+        self.secure = LinkTls(self.settings) if self.settings.secures_links else None
         self.front = Front(
-            self.settings, lambda address, relay: open_relay(address, secret, relay), certificates=self.certificates
+            self.settings,
+            lambda address, relay: open_relay(address, secret, relay, self.secure),
+            certificates=self.certificates,
         )
+        self.noted: list[tuple[str, dict[str, object]]] = []
         self.ports: list[int] = []
         self.asked = 0
         self.links: tuple[str, int] = ("", 0)
@@ -58,8 +63,11 @@ class FrontNode:
         self.asked += 1
         await self.front.relayed(stream, relay)
 
+    def _note(self, event: str, details: dict[str, object]) -> None:
+        self.noted.append((event, details))
+
     async def run(self, task_status: trio.TaskStatus[None]) -> None:
-        shared = Links(self._secret, Timing(), lambda replica: None, self._relayed, lambda event, details: None)
+        shared = Links(self._secret, Timing(), lambda replica: None, self._relayed, self._note, self.secure)
         (links,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
         self.links = links.socket.getsockname()[:2]
         listeners = open_listeners(self.settings)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 import pytest
@@ -11,6 +11,7 @@ import trio.testing
 
 from rabbitish.cluster.protocol.frames import Relay
 from rabbitish.cluster.relay import RelayFailed, open_relay
+from rabbitish.cluster.wire import LinkStream, Secure
 from rabbitish.gateway.passport import Passport
 from rabbitish.server import listings
 from rabbitish.server.node import Node
@@ -38,9 +39,12 @@ class Three:
 
 
 @asynccontextmanager
-async def three(old_settings: dict[str, object] | None = None, **settings: object) -> AsyncIterator[Three]:
-    """A block with them. Settings are of `b`."""
-    a, b, c = FrontNode("a"), FrontNode("b", **settings), FrontNode("c")
+async def three(
+    old_settings: dict[str, object] | None = None, links: Mapping[str, object] | None = None, **settings: object
+) -> AsyncIterator[Three]:
+    """A block with them. Settings are of `b`, those of links of all."""
+    links = links or {}
+    a, b, c = FrontNode("a", **links), FrontNode("b", **{**links, **settings}), FrontNode("c", **links)
     async with broker(**(old_settings or {})) as old, broker() as new, fronts(a, b, c):
         declare(old.node, "q")
         leads(a, old.node, b)
@@ -247,8 +251,8 @@ def test_a_leader_that_is_followed_by_another_while_it_takes_the_session_is_left
             async def change_again() -> None:
                 nodes.b.front.follow(nodes.a.leader(epoch=3))
 
-            async def dial(address: tuple[str, int], secret: bytes, relay: Relay) -> trio.SocketStream:
-                stream = await open_relay(address, secret, relay)
+            async def dial(address: tuple[str, int], secret: bytes, relay: Relay, secure: Secure | None) -> LinkStream:
+                stream = await open_relay(address, secret, relay, secure)
                 if address == nodes.c.links:
                     nursery.start_soon(change_again)  # before who has dialed is the next to run
                 return stream

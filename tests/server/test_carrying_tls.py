@@ -174,7 +174,7 @@ def test_a_certificate_is_a_login_at_each_leader(at_home: bool, tmp_path: Path) 
             for row in (before, after):
                 assert (row["user"], row["auth_mechanism"]) == ("me", "EXTERNAL")
                 assert str(row["peer_cert_subject"]).startswith("CN=me,")
-                assert "trustme" in str(row["peer_cert_issuer"])
+                assert "Testing CA" in str(row["peer_cert_issuer"])
                 assert str(row["peer_cert_validity"]).count("Z") == 2
             name = before["name"]
         told = [json.loads(line) for line in audit.read_text().splitlines()]

@@ -61,6 +61,11 @@ class Pki:
         asks = {"ssl_options_verify": "verify_peer", "ssl_options_cacertfile": self.cacertfile}
         return self.settings(**asks, ssl_options_fail_if_no_peer_cert=required, **more)
 
+    def links(self, cert: trustme.LeafCert | None = None) -> dict[str, object]:
+        """Of a node whose links have TLS."""
+        certfile = self.file(cert or self.me, "link.pem" if cert is None else "other link.pem")
+        return {"cluster_ssl_options_certfile": certfile, "cluster_ssl_options_cacertfile": self.cacertfile}
+
     def client(self, cert: trustme.LeafCert | None = None) -> ssl.SSLContext:
         """The context of a client that trusts our authority, with a certificate of its own or without."""
         context = ssl.create_default_context()

@@ -4,7 +4,7 @@
     dialler: proof 32
 
 A proof is an HMAC-SHA256 of both nonces under the secret, with the prover's side in it, so that none can be sent back
-to where it came from. It shows who is there; it does not hide or protect what follows, which TLS does. A node of
+to where it came from. It shows who is there; it does not hide or protect what follows, which TLS below does. A node of
 another version is refused, and both versions are named.
 """
 
