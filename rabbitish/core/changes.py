@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rabbitish.core.message import Message
     from rabbitish.core.paging import Page
     from rabbitish.core.queue import Queue
+    from rabbitish.core.sendings import Range, Sendings
 
 
 class Reason(StrEnum):
@@ -40,6 +41,9 @@ class Recorder(Protocol):
 
     declared: int
     """The number of the last change to vhosts, exchanges, queues or bindings."""
+
+    sendings: Sendings
+    """Which publishes of carried sessions it was told of, which the sessions tell themselves."""
 
     @property
     def oldest(self) -> int:
@@ -77,6 +81,9 @@ class Recorder(Protocol):
 
         They have one priority, and expire or not. `alike`: all that is before their bodies is the same to the byte.
         """
+
+    def sent(self, session: bytes, channel: int, ranges: Sequence[Range]) -> None:
+        """These publishes of a carried session were told of, in each queue that they went to; see sendings."""
 
     def removed(self, queue: Queue, messages: Sequence[Message], reason: Reason) -> None:
         """Messages with numbers left a queue."""

@@ -2,7 +2,9 @@
 
 What is under way is here in the order in which it was said: requests without an answer, and publishes without a
 confirm. Two pairs of numbers are kept apart, those that the client counts with and those of the leader that it has by
-now: confirms are of publishes that this leader was sent, delivery tags begin at 1 with each leader.
+now: confirms are of publishes that this leader was sent, delivery tags begin at 1 with each leader. A leader that is
+told by channel.open which channel of the session it is, and what the client knows of its publishes, does not publish
+again what its journal has of them.
 """
 
 from __future__ import annotations
@@ -88,11 +90,13 @@ class Channel:
         "previous",
         "published",
         "requests",
+        "stream",
         "tag_offset",
     )
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, stream: int = 0) -> None:
         self.number = number
+        self.stream = stream  # which channel of the session it is, and no other before or after; 0: it is ours
         self.opened = False
         self.closing = False  # the leader has closed it, and the client has not agreed yet
         self.orphan = False  # so has a leader that is gone: the one there is knows nothing of it
@@ -148,6 +152,11 @@ class Channel:
         """Whether the client wants it closed, and no leader has said that it is."""
         return any(type(request.method) is methods.ChannelClose for request in (*self.requests, *self.log))
 
+    @property
+    def open(self) -> methods.ChannelOpen:
+        """What opens it at a leader."""
+        return methods.ChannelOpen(f"{self.stream}:{self.published - len(self.kept)}")
+
     # ---- another leader
 
     def leave(self) -> None:
@@ -166,7 +175,7 @@ class Channel:
         yield from (Request(method, quiet=True, restores=True) for method in self._steps())
 
     def _steps(self) -> Iterator[Method]:
-        yield methods.ChannelOpen()
+        yield self.open
         if self.confirming:
             yield methods.ConfirmSelect()
         prefetch = 0

@@ -55,7 +55,7 @@ class Greeting:
         capabilities = self._start.client_properties.get("capabilities")
         return isinstance(capabilities, dict) and capabilities.get(of) is True
 
-    def passport(self, names: frozenset[str]) -> bytes:
+    def passport(self, names: frozenset[str], mark: bytes) -> bytes:
         """For the next leader. ValueError: there can be none, and why."""
         if self._user is None or self._twice:
             raise ValueError("it is not known here who the client is")
@@ -69,6 +69,7 @@ class Greeting:
             tune.frame_max,
             tune.heartbeat,
             names,
+            mark,
         ).encode()
 
 

@@ -30,6 +30,8 @@ class Passport(NamedTuple):
     """Seconds."""
     names: frozenset[str] = frozenset()
     """Names made up by an earlier leader, which the session may declare again."""
+    mark: bytes = b""
+    """What the session is known by, to every leader."""
 
     def encode(self) -> bytes:
         """As bytes, for `decode_passport`."""
@@ -47,6 +49,7 @@ _TYPES: Mapping[str, type] = {
     "frame_max": int,
     "heartbeat": int,
     "names": list,
+    "mark": bytes,
 }
 
 

@@ -4,9 +4,10 @@
 
     detach()   the leader is gone             attach()   another one has let the session in, by `passport`
 
-Until the first change nothing is altered on its way (but nowait: a request without an answer could not be known to have
-arrived). After it numbers are the client's on one side and the new leader's on the other. What the leader says is
-believed, as it is a node of the same version; what the client says that cannot be understood is left to the leader.
+Until the first change nothing is altered on its way (but nowait, since a request without an answer could not be known
+to have arrived, and channel.open, which says more; see channel.py). After it numbers are the client's on one side and
+the new leader's on the other. What the leader says is believed, as it is a node of the same version; what the client
+says that cannot be understood is left to the leader.
 """
 
 from __future__ import annotations
@@ -21,16 +22,10 @@ from rabbitish.gateway.channel import Channel, Request
 from rabbitish.gateway.cutting import METHOD_AT, Cutter, key_of
 from rabbitish.gateway.greeting import Greeting
 from rabbitish.gateway.restoring import Restoring
+from rabbitish.gateway.streams import Streams
 from rabbitish.gateway.topology import Topology
 from rabbitish.wire import methods
-from rabbitish.wire.frames import (
-    FRAME_MIN_SIZE,
-    HEAD,
-    HEARTBEAT,
-    PROTOCOL_HEADER,
-    Opening,
-    classify_opening,
-)
+from rabbitish.wire.frames import FRAME_MIN_SIZE, HEAD
 from rabbitish.wire.method import Method, decode_method
 
 _PUBLISH = key_of(methods.BasicPublish)
@@ -48,8 +43,6 @@ _TAG_AT = METHOD_AT + 4
 _CONFIRM = Struct(">QB")
 _SWALLOWED = b""
 _NONSENSE = "the client has said what cannot be understood"
-# Who is not logged in has no content to send.
-_UNFINISHED_BEFORE_OPEN = 4096
 
 
 class LeaderFault(Exception):
@@ -62,15 +55,23 @@ def method_in(data: bytes, start: int) -> Method:
     return decode_method(data[start + METHOD_AT : start + METHOD_AT + size])
 
 
-class Gateway:
+class Gateway(Streams):
     """See the module. `most` is how many bytes of publishes are kept that are not confirmed.
 
-    `unfinished` is how many of contents that are not whole; 0: as many. `certificate_name`: Session's.
+    `unfinished` is how many of contents that are not whole; 0: as many. `certificate_name`: Session's. `mark` is what
+    leaders know the session by.
     """
 
     def __init__(
-        self, *, most: int, unfinished: int = 0, frame_min: int = FRAME_MIN_SIZE, certificate_name: str | None = None
+        self,
+        *,
+        most: int,
+        unfinished: int = 0,
+        frame_min: int = FRAME_MIN_SIZE,
+        certificate_name: str | None = None,
+        mark: bytes = b"",
     ) -> None:
+        super().__init__(frame_min)
         self.channels: dict[int, Channel] = {}
         self.topology = Topology()
         self.greeting = Greeting(certificate_name)
@@ -82,41 +83,25 @@ class Gateway:
         """Why the session cannot be opened anew, if it cannot."""
         self.kept_bytes = 0
         self._most = most
-        self._header = b""
-        self._begun = False
+        self._mark = mark
+        self._streams = 0  # channels that the client has opened
         self._raw = False  # see _lose_track
         self._blocked = False  # the client was told so
-        self._for_leader: list[bytes] = []
-        self._for_client: list[bytes] = []
         self._zero = Channel(0)
         self._moved = False  # whether there has been a change of leader
         self._closing = False  # the client wants to close
         self._restoring = Restoring(self)
         self._unfinished = unfinished or most
-        self._client = Cutter(self._of_client, limit=frame_min, most=_UNFINISHED_BEFORE_OPEN)
-        self._leader = Cutter(self._of_leader)
 
-    # ---- bytes
-
-    def from_client(self, data: bytes) -> None:
-        """The client has said something."""
-        if not self._begun:
-            self._header += data
-            opening = classify_opening(self._header)
-            if opening is Opening.INCOMPLETE:
-                return
-            data, self._header, self._begun = self._header, b"", True
-            if opening is Opening.ACCEPTED:
-                self._for_leader.append(data[: len(PROTOCOL_HEADER)])
-                data = data[len(PROTOCOL_HEADER) :]
-            else:
-                self._client.lost = True
-        self._for_leader += self._client.feed(data)
-        if self._client.lost and not self._raw:
-            self._lose_track()
+    @property
+    def hears_client(self) -> bool:
+        """Whether the client is to be heard for the time being."""
+        return not self._restoring.at_work and self.kept_bytes < self._most
 
     def _lose_track(self) -> None:
         """Nobody knows any more what answers what: bytes pass as they are, where numbers are the same on both sides."""
+        if self._raw:
+            return
         self._raw = True
         self.why_not = self.why_not or _NONSENSE
         if self._moved:
@@ -125,48 +110,6 @@ class Gateway:
         else:
             self._for_leader.append(self._client.let_go())
             self._for_client.append(self._leader.let_go())
-
-    def from_leader(self, data: bytes) -> None:
-        """The leader has. LeaderFault: something impossible."""
-        before, self._for_client = self._for_client, []
-        pieces = self._leader.feed(data)
-        self._for_client = [*before, *pieces, *self._for_client]  # what is ours to say follows from what it said
-
-    def take_for_leader(self) -> bytes:
-        """What is to be sent to the leader by now."""
-        parts, self._for_leader = self._for_leader, []
-        return parts[0] if len(parts) == 1 else b"".join(parts)
-
-    def take_for_client(self) -> bytes:
-        """What is to be sent to the client by now."""
-        parts, self._for_client = self._for_client, []
-        return parts[0] if len(parts) == 1 else b"".join(parts)
-
-    @property
-    def waits_for_client(self) -> bool:
-        """Whether there is something to be sent to the client."""
-        return bool(self._for_client)
-
-    @property
-    def hears_client(self) -> bool:
-        """Whether the client is to be heard for the time being."""
-        return not self._restoring.at_work and self.kept_bytes < self._most
-
-    def say_to_leader(self, channel: int, method: Method) -> None:
-        """Send the leader a method."""
-        self._for_leader.append(method.frame(channel))
-
-    def say_to_client(self, channel: int, method: Method) -> None:
-        """Send the client a method."""
-        self._for_client.append(method.frame(channel))
-
-    def heartbeat_for_client(self) -> None:
-        """Show the client that somebody is there."""
-        self._for_client.append(HEARTBEAT)
-
-    def heartbeat_for_leader(self) -> None:
-        """Show the leader that the client is, as far as is known."""
-        self._for_leader.append(HEARTBEAT)
 
     # ---- another leader
 
@@ -177,7 +120,7 @@ class Gateway:
 
     def passport(self) -> bytes:
         """For another leader. ValueError: there is none, and why."""
-        return self.greeting.passport(self.topology.names)
+        return self.greeting.passport(self.topology.names, self._mark)
 
     def detach(self) -> None:
         """The leader is gone."""
@@ -289,6 +232,7 @@ class Gateway:
             if not isinstance(method, methods.ChannelOpen):
                 return None
             channel = self._opened(number, channel)
+            method = channel.open
         if channel.closing:
             return self._while_closing(channel, method)
         if not method.replies:
@@ -301,13 +245,15 @@ class Gateway:
         if quiet:
             method = replace(cast("Any", method), nowait=False)
         request = Request(method, after=channel.published, quiet=quiet)
-        said = channel.resolved(method).frame(number) if quiet or self._moved else None
+        changed = quiet or self._moved or isinstance(method, methods.ChannelOpen)
+        said = channel.resolved(method).frame(number) if changed else None
         channel.requests.append(request)
         return said
 
     def _opened(self, number: int, previous: Channel | None) -> Channel:
         """The client opens a channel, maybe before it has heard that the last one of that number is closed."""
-        channel = self.channels[number] = Channel(number)
+        self._streams += 1
+        channel = self.channels[number] = Channel(number, self._streams)
         channel.previous = previous
         if previous is not None and previous.previous is not None:  # which nobody does who means well
             self._client.lost = True

@@ -67,13 +67,18 @@ class Carrier:
     """One client."""
 
     def __init__(
-        self, client: trio.SocketStream | TlsStream, settings: Settings, certificate_name: str | None = None
+        self,
+        client: trio.SocketStream | TlsStream,
+        settings: Settings,
+        certificate_name: str | None = None,
+        mark: bytes = b"",
     ) -> None:
         self.gateway = Gateway(
             most=settings.gateway_kept_bytes,
             unfinished=settings.partial_content_bytes + settings.max_message_bytes,
             frame_min=settings.frame_min_bytes,
             certificate_name=certificate_name,
+            mark=mark,
         )
         self.gone = False
         """The client has hung up, or cannot be reached."""

@@ -9,6 +9,7 @@ node. While nobody leads a new client waits for as long as most of them wait for
 from __future__ import annotations
 
 import math
+import secrets
 import socket
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import trio
 
-from rabbitish.cluster.protocol.frames import Relay, Verdict
+from rabbitish.cluster.protocol.frames import MARK_BYTES, Relay, Verdict
 from rabbitish.cluster.relay import RelayFailed, answer_relay, take_socket
 from rabbitish.cluster.wire import LinkStream
 from rabbitish.config import Settings
@@ -158,12 +159,14 @@ class Front:
                 kept = tls = await self._handshakes.shake(sock, log)
                 if tls is None:
                     return
-                relay = relay._replace(secured=Secured.of(tls, self._settings, log).encode())
+                relay = relay._replace(secured=Secured.of(tls, self._settings, log).encode(), mark=_new_mark())
                 node = await self._bring(TlsStream(tls), relay)
                 if node is not None:
                     kept = None
                     _begin(node, tls, relay, trio.current_time() - began)
             else:
+                if scheme == "amqp":
+                    relay = relay._replace(mark=_new_mark())
                 node = await self._bring(sock, relay)
                 if node is not None:
                     kept = None
@@ -227,7 +230,7 @@ class Front:
     ) -> None:
         """Until the connection is over, whoever leads."""
         secured = decode_secured(relay.secured)
-        carrier = Carrier(client, self._settings, secured.login if secured is not None else None)
+        carrier = Carrier(client, self._settings, secured.login if secured is not None else None, relay.mark)
         since, deadline = -math.inf, 0.0
         while True:
             with self._while_it_leads(where):
@@ -344,19 +347,23 @@ class Front:
         if passport is not None:
             node.go_on(_taken(stream), peer, passport, carried=True)
         else:
-            _let_in(node, "amqp" if relay.secured else relay.scheme, _taken(stream), peer)
+            _let_in(node, "amqp" if relay.secured else relay.scheme, _taken(stream), peer, relay.mark)
 
 
 def _taken(stream: trio.abc.Stream) -> AnySocket:
     return stream.take() if isinstance(stream, SecureLink) else take_socket(stream)
 
 
-def _let_in(node: Node, scheme: str, sock: AnySocket, peer: SocketPeer | None = None) -> None:
+def _new_mark() -> bytes:
+    return secrets.token_bytes(MARK_BYTES)
+
+
+def _let_in(node: Node, scheme: str, sock: AnySocket, peer: SocketPeer | None = None, mark: bytes = b"") -> None:
     if scheme == "amqps":
         assert node.tls is not None
         node.tls.welcome(node.nursery, sock, peer)
     else:
-        node.welcome(sock, peer, carried=peer is not None)
+        node.welcome(sock, peer, carried=peer is not None, mark=mark)
 
 
 def _begin(node: Node, tls: TlsSocket, relay: Relay, seconds: float) -> None:

@@ -38,6 +38,7 @@ from rabbitish.server.registrar import Registrar
 from rabbitish.server.rosters import RosterFile, RosterRecord, Rosters
 from rabbitish.server.tls import AnySocket, TlsSocket
 from rabbitish.server.tls_door import TlsDoor
+from rabbitish.session.carried import bring
 from rabbitish.session.connection import Session
 from rabbitish.session.hub import Hub
 from rabbitish.session.resuming import Passport, resume
@@ -187,11 +188,19 @@ class Node:
         if self.keeper is not None and self.keeper.put_off:
             self.pump(self.now())
 
-    def welcome(self, sock: AnySocket, peer: SocketPeer | None = None, *, carried: bool = False) -> None:
-        """Start a session on an accepted socket; `peer` is who it is if it is brought, `carried` if by another node."""
+    def welcome(
+        self, sock: AnySocket, peer: SocketPeer | None = None, *, carried: bool = False, mark: bytes = b""
+    ) -> None:
+        """Start a session on an accepted socket; `peer` is who it is if it is brought, `carried` if by another node.
+
+        `mark` is what it is known by, if others may go on with it.
+        """
         peer = self.let_in(sock, peer)
         if peer is not None:
-            self._begin(sock, self._session(peer)).carried = carried
+            session = self._session(peer)
+            if mark:
+                bring(session, mark)
+            self._begin(sock, session).carried = carried
 
     def _session(self, peer: SocketPeer, began: int | None = None) -> Session:
         secured, log = peer.secured, self.log.bind(connection=peer.name)

@@ -17,6 +17,7 @@ from rabbitish.core.message import Message
 from rabbitish.core.queue import HANDFUL_MESSAGES
 from rabbitish.errors import ChannelError, ConnectionFailure, ReplyCode
 from rabbitish.session.assembly import Assembler, Command
+from rabbitish.session.carried import Stream
 from rabbitish.session.confirms import Confirms
 from rabbitish.session.consumer import ChannelConsumer
 from rabbitish.session.publish import publish
@@ -81,9 +82,11 @@ class Channel:
         "last_queue",
         "number",
         "opened",
+        "opened_as",
         "plain",
         "reply_consumer",
         "session",
+        "stream",
         "tracer",
         "transaction",
         "unacked",
@@ -94,6 +97,7 @@ class Channel:
         self.number = number
         self.opened = False
         self.closing = False
+        self.opened_as = ""  # channel.open's argument; see carried.py
         self.last_queue = ""  # what an empty queue name means: the queue last declared here
         # consuming
         self.consumers: dict[str, ChannelConsumer] = {}
@@ -106,6 +110,7 @@ class Channel:
         # publishing
         self.confirms: Confirms | None = None
         self.transaction: Transaction | None = None
+        self.stream: Stream | None = None  # from confirm.select or tx.select on, if the session is carried
         self.tracer: Tracer | None = None
         # open, no content arriving, no transaction, nobody watches or traces publishes: they may take the fast lane
         self.plain = False
@@ -122,6 +127,8 @@ class Channel:
             self._while_closing(command.method)
         elif command.arguments[:4] == _BASIC_PUBLISH and self.opened:
             self.plain = self.transaction is None and self.tracer is None and self.session.hub.on_publish is None
+            if self.stream is not None and self.stream.known is not None:
+                self.plain = False
             self._publish(command)
         else:
             self._handle(command.method)
@@ -349,6 +356,8 @@ class Channel:
 
     def flush_confirms(self) -> None:
         """Answer what was published in this batch."""
+        if self.stream is not None:
+            self.stream.tell()
         confirms, hub = self.confirms, self.session.hub
         if confirms is not None:
             frames = confirms.flush(hub.safe)
@@ -374,7 +383,7 @@ def open_channel(channel: Channel, method: methods.ChannelOpen) -> None:
     """channel.open."""
     if channel.opened:
         raise ConnectionFailure(ReplyCode.CHANNEL_ERROR, "second 'channel.open' seen")
-    channel.opened = True
+    channel.opened, channel.opened_as = True, method.out_of_band
     channel.plain = channel.session.hub.on_publish is None
     channel.heed_tracing()
     channel.send(methods.ChannelOpenOk())

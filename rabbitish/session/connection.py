@@ -18,7 +18,7 @@ from rabbitish.core.access.records import User
 from rabbitish.core.message import Traits
 from rabbitish.core.vhost import Vhost
 from rabbitish.errors import AMQPError, ChannelError, ConnectionFailure, ReplyCode
-from rabbitish.session import basic, handshake, modes, topology  # noqa: F401  (they fill the table of methods)
+from rabbitish.session import basic, carried, handshake, modes, topology  # noqa: F401  (they fill the table of methods)
 from rabbitish.session.channel import Channel
 from rabbitish.session.channel0 import RUNNING, decode_on_0, unexpected
 from rabbitish.session.fastlane import Template, take_fast, take_only_ack
@@ -79,6 +79,7 @@ class Session:
         self.heartbeat_ms = 0
         self.heard = now
         self.channels: dict[int, Channel] = {}
+        self.mark = b""  # what its publishes are known by in the journal, if another node carries it
         self.restorable: frozenset[str] = frozenset()  # reserved names that may be declared; see resuming.py
         self._memory = RouteMemory(self.settings.route_cache_entries)
         self.routes, self.templates, self.shapes = self._memory.routes, self._memory.templates, self._memory.shapes
@@ -253,6 +254,7 @@ class Session:
         """A channel is closed on both sides; its number may be used again."""
         del self.channels[channel.number]
         self.hub.tally.count_channels(self.user.name, -1)
+        carried.close(channel)
 
     def receive_eof(self, now: int) -> None:
         """The peer is gone, or the server gave it up."""
@@ -448,6 +450,7 @@ class Session:
     def closed_by_peer(self) -> None:
         """connection.close came: let go, agree, and leave the hanging up to the peer for a while."""
         self._let_go()
+        carried.forget(self)
         self.send(methods.ConnectionCloseOk())
         self.state = "done"
         self.reading = True  # for its hanging up, though an alarm held it back
@@ -484,6 +487,7 @@ class Session:
             self.login.abandoned = True
         self.patience.end()
         self.hub.sessions.discard(self)
+        carried.let_go(self)
         self.touch()
         self.outbox.end()
         self.template = self.kind = None  # which lead to queues, and they to their owners

@@ -233,6 +233,8 @@ def _hand_over(session: Session, kind: Kind, batch: list[Message], *, alike: boo
     if channel.confirms is not None:
         channel.confirms.published += len(batch)
         session.note_confirms(channel)
+        if channel.stream is not None:
+            channel.stream.number += len(batch)
     session.note_publish()
     targets = kind.route.targets
     assert targets
@@ -241,6 +243,8 @@ def _hand_over(session: Session, kind: Kind, batch: list[Message], *, alike: boo
         recorder.published(kind.durable, batch, session.now, alike=alike)
         if channel.confirms is not None:
             channel.confirms.safe_at = batch[-1].lsn
+            if channel.stream is not None and len(kind.durable) == len(targets):
+                channel.stream.stored(channel.stream.number, len(batch))
     size = len(batch) * batch[0].size if alike else sum([message.size for message in batch])
     for target in targets:
         target.enqueue_alike(batch, size, session.now)

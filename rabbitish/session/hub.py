@@ -75,6 +75,7 @@ class Hub:
         self.rehash: Callable[[Attempt], None] | None = None  # a right password has a hash that is not ours
         self.touched: list[Session] = []  # sessions that the server must look at
         self.sessions: set[Session] = set()
+        self.carried: dict[bytes, Session] = {}  # those that another node brings, by their marks
         self.partial_bytes = 0  # announced bodies that are still arriving
         self.durable = 0  # how far the journal is on disk
         self.safe = 0  # how far it is or needs not be, since what is behind that has been acknowledged: for confirms

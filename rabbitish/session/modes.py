@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from rabbitish.core.exchange import Target
 from rabbitish.errors import ChannelError, ReplyCode
+from rabbitish.session.carried import stream_of
 from rabbitish.session.channel import Channel, handles
 from rabbitish.session.confirms import Confirms
 from rabbitish.session.content import WireMessage
@@ -97,4 +98,5 @@ def confirm_select(channel: Channel, method: methods.ConfirmSelect) -> None:
         raise ChannelError(ReplyCode.PRECONDITION_FAILED, "cannot switch from tx to confirm mode")
     if channel.confirms is None:
         channel.confirms = Confirms(channel.number)
+        channel.stream = stream_of(channel)
     channel.reply(method.nowait, methods.ConfirmSelectOk())

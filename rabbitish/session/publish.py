@@ -32,6 +32,7 @@ from rabbitish.session.permissions import permit, permit_topic
 from rabbitish.wire import methods
 
 if TYPE_CHECKING:
+    from rabbitish.session.carried import Stream
     from rabbitish.session.channel import Channel
     from rabbitish.session.connection import Session
     from rabbitish.session.fastlane import Template
@@ -116,6 +117,9 @@ def find_route(session: Session, method: methods.BasicPublish) -> Route:
 
 def publish(channel: Channel, method: methods.BasicPublish, command: Command) -> None:
     """Publish a message. ChannelError, ConnectionFailure: it is refused."""
+    if channel.stream is not None and channel.stream.count():
+        _count_again(channel, channel.stream)
+        return
     session = channel.session
     raw, size = command.properties, command.size
     if size > session.settings.max_message_bytes:
@@ -192,8 +196,20 @@ def count_publish(channel: Channel) -> None:
     channel.session.note_publish()
 
 
-def hand_over(channel: Channel, message: WireMessage, targets: list[Target], *, mandatory: bool) -> bool:
-    """Put a message into its queues; an unroutable one goes back if it is mandatory. False: a queue refused it."""
+def _count_again(channel: Channel, stream: Stream) -> None:
+    """Number a publish that the journal has, and confirm it when it is safe there."""
+    count_publish(channel)
+    if channel.confirms is not None:
+        channel.confirms.safe_at = max(channel.confirms.safe_at, stream.safe_at)
+
+
+def hand_over(
+    channel: Channel, message: WireMessage, targets: list[Target], *, mandatory: bool, number: int = 0
+) -> bool:
+    """Put a message into its queues; an unroutable one goes back if it is mandatory. False: a queue refused it.
+
+    `number` is the publish's if it is not the last one.
+    """
     if mandatory and not any(target.holds for target in targets):
         give_back(channel, message)
     now = channel.session.now
@@ -205,6 +221,9 @@ def hand_over(channel: Channel, message: WireMessage, targets: list[Target], *, 
         accepted = target.enqueue(message, now) and accepted
     if not accepted and channel.confirms is not None:
         channel.confirms.refuse()
+    stream = channel.stream
+    if stream is not None and accepted and message.lsn and all(target.durable for target in targets):
+        stream.stored(number or stream.number)
     return accepted
 
 

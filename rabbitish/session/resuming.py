@@ -11,6 +11,7 @@ from typing import Protocol
 from rabbitish.core.access.records import User
 from rabbitish.core.vhost import Vhost
 from rabbitish.errors import ConnectionFailure, ReplyCode
+from rabbitish.session.carried import bring, leave
 from rabbitish.session.connection import Session
 from rabbitish.session.hub import Hub, Peer
 from rabbitish.values import Table
@@ -37,9 +38,17 @@ class Passport(Protocol):
     def names(self) -> frozenset[str]:
         """Names made up by another leader that it may declare again."""
 
+    @property
+    def mark(self) -> bytes:
+        """What its publishes are known by; empty: they are not."""
+
 
 def admit(hub: Hub, peer: Peer, passport: Passport) -> tuple[User, Vhost]:
-    """Whose session it is and where. ConnectionFailure: it cannot go on here, and why."""
+    """Whose session it is and where. ConnectionFailure: it cannot go on here, and why.
+
+    If it is here already, over a connection that its node has lost, that ends.
+    """
+    leave(hub, passport.mark)
     name = hub.settings.anonymous_user if passport.mechanism == "ANONYMOUS" else passport.user
     user = hub.access.named(name, loopback=peer.loopback)
     if user is None:
@@ -64,5 +73,7 @@ def resume(session: Session, passport: Passport) -> None:
     session.frame_max = session.parser.limit = passport.frame_max
     session.heartbeat_ms = passport.heartbeat * 1000
     session.restorable = passport.names
+    if passport.mark:
+        bring(session, passport.mark)
     session.hub.audit("session resumed", user=session.user.name, vhost=vhost.name, connection=session.peer.name)
     session.enter(vhost)

@@ -12,6 +12,7 @@ from struct import Struct
 from typing import NamedTuple, Protocol, TypeAlias
 
 from rabbitish.core.message import Address, Message, Stamp, Traits
+from rabbitish.core.sendings import Range
 from rabbitish.values import Table
 
 _U32 = Struct(">I")
@@ -23,6 +24,8 @@ _RANGE_BYTES = 12
 _OF_ONE_RANGE = Struct(">IBQI")
 _RETURNED = Struct(">IQI")
 RETURNED_BYTES = _RETURNED.size
+_SENT = Struct(">16sI")  # session, channel; ranges follow
+_SENT_RANGE = Struct(">QQ")
 
 
 class Codec(Protocol):
@@ -263,3 +266,14 @@ def decode_returned(body: bytes) -> tuple[int, int, int]:
     """The other way."""
     queue, lsn, returns = _RETURNED.unpack(body)
     return queue, lsn, returns
+
+
+def encode_sent(session: bytes, channel: int, ranges: Iterable[Range]) -> bytes:
+    """SENT: these publishes of a channel of a carried session are in the journal, by the session's own numbers."""
+    return _SENT.pack(session, channel) + b"".join([_SENT_RANGE.pack(*each) for each in ranges])
+
+
+def decode_sent(body: bytes) -> tuple[bytes, int, list[Range]]:
+    """The other way."""
+    session, channel = _SENT.unpack_from(body)
+    return session, channel, list(_SENT_RANGE.iter_unpack(body[_SENT.size :]))

@@ -1,7 +1,7 @@
 """What is declared: the records that tell of virtual hosts, exchanges, queues and bindings, added up.
 
 Snapshots begin each segment of a journal; one that the end of the journal cuts short does not count. A checkpoint keeps
-the records of one snapshot alone.
+the records of one snapshot alone. What carried sessions have sent is told in the same way, and so is here too.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from rabbitish.store.bodies import Bound, Codec, DeclaredExchange, DeclaredQueue, Named
+from rabbitish.core.sendings import Numbers
+from rabbitish.store.bodies import Bound, Codec, DeclaredExchange, DeclaredQueue, Named, decode_sent
 from rabbitish.store.record import Type
 
 
@@ -20,6 +21,8 @@ class Declared(NamedTuple):
     exchanges: dict[tuple[str, str], DeclaredExchange]
     queues: dict[int, DeclaredQueue]
     bindings: dict[bytes, Bound]
+    sent: dict[tuple[bytes, int], Numbers]
+    """By session and channel."""
     access: bytes = b""
     """The document of users, permissions and policies, where the journal keeps it."""
 
@@ -29,7 +32,7 @@ class Declarations:
 
     def __init__(self, codec: Codec) -> None:
         self._codec = codec
-        self.declared = Declared({}, {}, {}, {})
+        self.declared = Declared({}, {}, {}, {}, {})
         # What was declared before the snapshot that is being read, which may turn out to have no end.
         self._before: Declared | None = None
         # Snapshots mostly tell what the one before told.
@@ -50,6 +53,7 @@ class Declarations:
             Type.BOUND: self._bound,
             Type.UNBOUND: self._unbound,
             Type.ACCESS: self._access,
+            Type.SENT: self._sent,
         }
 
     def take(self, kind: Type, body: bytes) -> None:
@@ -66,7 +70,7 @@ class Declarations:
     def _snapshot(self, body: bytes) -> None:
         if self._before is None:
             self._before = self.declared
-        self.declared = Declared({}, {}, {}, {})
+        self.declared = Declared({}, {}, {}, {}, {})
 
     def _snapshot_end(self, body: bytes) -> None:
         self._before = None
@@ -131,3 +135,9 @@ class Declarations:
 
     def _access(self, body: bytes) -> None:
         self.declared = self.declared._replace(access=body)
+
+    def _sent(self, body: bytes) -> None:
+        session, channel, ranges = decode_sent(body)
+        numbers = self.declared.sent.setdefault((session, channel), Numbers())
+        for first, last in ranges:
+            numbers.add(first, last)

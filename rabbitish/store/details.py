@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import NamedTuple, Protocol, TypeAlias, TypeVar
 
 from rabbitish.core.message import Message
+from rabbitish.core.sendings import Range
 from rabbitish.errors import AMQPError
 from rabbitish.store.bodies import (
     REASONS,
@@ -23,8 +24,10 @@ from rabbitish.store.bodies import (
     Ranges,
     decode_of_queue,
     decode_returned,
+    decode_sent,
     encode_of_queue,
     encode_returned,
+    encode_sent,
 )
 from rabbitish.store.mixed import MIXED_HEAD, Mixed
 from rabbitish.store.reader import Publish, PublishReader
@@ -69,8 +72,16 @@ class Returned(NamedTuple):
     returns: int
 
 
+class Sent(NamedTuple):
+    """SENT."""
+
+    session: bytes
+    channel: int
+    ranges: list[Range]
+
+
 Details: TypeAlias = (
-    Mark | Named | DeclaredExchange | DeclaredQueue | Gone | Bound | Publish | OfQueue | Returned | None
+    Mark | Named | DeclaredExchange | DeclaredQueue | Gone | Bound | Publish | OfQueue | Returned | Sent | None
 )
 """What a record says beside its type; None: nothing."""
 
@@ -108,6 +119,7 @@ class Decoder:
             Type.REMOVE: self._remove,
             Type.DELIVERED: self._delivered,
             Type.RETURNED: self._returned,
+            Type.SENT: self._sent,
         }
 
     def details(self, data: bytes, record: Record) -> Details:
@@ -200,6 +212,10 @@ class Decoder:
     def _returned(self, body: bytes) -> Returned:
         returned = Returned(*decode_returned(body))
         return _same(returned, body, encode_returned(*returned))
+
+    def _sent(self, body: bytes) -> Sent:
+        sent = Sent(*decode_sent(body))
+        return _same(sent, body, encode_sent(*sent))
 
 
 def unreadable(record: Record, error: Exception) -> Damage:

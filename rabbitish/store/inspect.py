@@ -10,7 +10,18 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from rabbitish.store.bodies import Bound, DeclaredExchange, DeclaredQueue, Named
-from rabbitish.store.details import UNREADABLE, Decoder, Details, Gone, Looker, Mark, OfQueue, Returned, unreadable
+from rabbitish.store.details import (
+    UNREADABLE,
+    Decoder,
+    Details,
+    Gone,
+    Looker,
+    Mark,
+    OfQueue,
+    Returned,
+    Sent,
+    unreadable,
+)
 from rabbitish.store.files import Disk
 from rabbitish.store.reader import Publish
 from rabbitish.store.record import SEGMENT_HEAD_BYTES, Damage, Record, Type, decode_all, segment_name
@@ -198,6 +209,9 @@ def describe(details: Details, names: Names) -> dict[str, object]:
         return {**about, "ranges": [list(pair) for pair in zip(ranges[::2], ranges[1::2], strict=True)]}
     if isinstance(details, Returned):
         return {"queue": names[details.queue], "message": details.message, "returns": details.returns}
+    if isinstance(details, Sent):
+        publishes = [list(each) for each in details.ranges]
+        return {"session": details.session.hex(), "channel": details.channel, "publishes": publishes}
     return _describe_declaration(details, names)
 
 

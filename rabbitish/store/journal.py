@@ -151,9 +151,12 @@ class Journal:
         self.durable_lsn = lsn
         self.needed = Needed(lsn, self.last_lsn)
 
-    def append(self, kind: Type, *body: bytes) -> int:
-        """Append a record; its number. It is on disk once `durable_lsn` has reached that."""
-        self._make_room()
+    def append(self, kind: Type, *body: bytes, behind_all: bool = True) -> int:
+        """Append a record; its number. It is on disk once `durable_lsn` has reached that.
+
+        Not `behind_all`: it has nothing to do with what has gathered.
+        """
+        self._make_room(behind_all=behind_all)
         self._filled += self._append(kind, body, 1)
         return self.last_lsn
 

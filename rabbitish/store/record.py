@@ -51,6 +51,7 @@ class Type(IntEnum):
     RETURNED = 22
     DELIVERED = 23
     PUBLISH_MIXED = 24  # as PUBLISH, but each message with a content and a body of its own size; see mixed.py
+    SENT = 25  # which publishes of a session that another node carries are here; behind them
 
 
 PUBLISHES = (Type.PUBLISH, Type.PUBLISH_MIXED)

@@ -14,6 +14,7 @@ from rabbitish.core.exchange import Binding, Destination, Exchange
 from rabbitish.core.message import Address, Message
 from rabbitish.core.paging import Page
 from rabbitish.core.queue import Queue
+from rabbitish.core.sendings import Range, Sendings
 from rabbitish.store.bodies import (
     REASONS,
     Bound,
@@ -23,6 +24,7 @@ from rabbitish.store.bodies import (
     Named,
     Route,
     encode_returned,
+    encode_sent,
 )
 from rabbitish.store.journal import LARGE_BYTES, Journal
 from rabbitish.store.mixed import Mixed
@@ -73,6 +75,7 @@ class JournalRecorder:
         self._routes: dict[tuple[Address, int, tuple[Queue, ...]], tuple[tuple[int, ...], bytes]] = {}
         self._next_number = used + 1
         self.declared = 0  # see Recorder
+        self.sendings = Sendings()  # see Recorder
         self.access = b""  # the document of users and permissions, where the journal keeps it
 
     def attach(self, journal: Journal) -> None:
@@ -171,7 +174,7 @@ class JournalRecorder:
         ).encode(self._codec)
 
     def snapshot(self, sink: Sink) -> None:
-        """Tell everything that is declared, at the beginning of a segment or in a checkpoint."""
+        """Tell everything that is declared, at the beginning of a segment or in a checkpoint, and who sent what."""
         append = sink.append_snapshot
         if self.access:
             append(Type.ACCESS, self.access)
@@ -187,6 +190,8 @@ class JournalRecorder:
                 for binding in exchange.bindings():
                     if exchange.durable and self._stands(vhost, binding.destination):
                         append(Type.BOUND, self._binding(vhost.name, binding))
+        for session, channel, numbers in self.sendings.all():
+            append(Type.SENT, encode_sent(session, channel, numbers.ranges))
 
     def _stands(self, vhost: Declared, destination: Destination) -> bool:
         """Whether it is durable and there: what is being deleted loses its bindings only after that was recorded."""
@@ -222,6 +227,12 @@ class JournalRecorder:
                 self._routes.clear()
             self._routes[key] = known
         return known
+
+    def sent(self, session: bytes, channel: int, ranges: Sequence[Range]) -> None:
+        """See Recorder."""
+        for first, last in ranges:
+            self.sendings.add(session, channel, first, last)
+        self._journal.append(Type.SENT, encode_sent(session, channel, ranges), behind_all=False)
 
     def removed(self, queue: Queue, messages: Sequence[Message], reason: Reason) -> None:
         """See Recorder."""

@@ -18,6 +18,7 @@ from typing import NamedTuple
 from rabbitish.core.broker import Broker
 from rabbitish.core.exchange import Exchange
 from rabbitish.core.queue import Queue
+from rabbitish.core.sendings import Sendings
 from rabbitish.core.vhost import Vhost
 from rabbitish.store.bodies import Bound, Codec
 from rabbitish.store.checkpoint import Checkpoint, find_checkpoint, forget_checkpoint
@@ -99,6 +100,7 @@ def recover(
     if govern is not None:
         recorder.access = source.declared.access
         govern(recorder.access)
+    recorder.sendings = Sendings(lambda: max(now, broker.now), source.declared.sent)
     queues = _declare(source.declared, broker, recorder, now)
     for number, queue in queues.items():
         _fill(queue, number, source, reader)

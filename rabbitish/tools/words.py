@@ -113,6 +113,9 @@ def in_words(kind: Type, about: Mapping[str, Any]) -> str:
         return f"{counted(about['messages'], 'message')} of {queue_name(about['queue'])}{reason}: {ranges}"
     if kind is Type.RETURNED:
         return f"message {about['message']} to {queue_name(about['queue'])}, {counted(about['returns'], 'time')} by now"
+    if kind is Type.SENT:
+        numbers = some((f"{first}-{last}" if last > first else f"{first}" for first, last in about["publishes"]), 8)
+        return f"publishes {numbers} of channel {about['channel']} of session {about['session']}"
     if kind in (Type.BOUND, Type.UNBOUND):
         return binding(about) + _arguments(about)
     if "queue" in about:

@@ -43,6 +43,7 @@ FRAMES: list[Frame | Relaying] = [
     Reject(8),
     Relay(("10.0.0.7", 50_412), ("fe80::1%eth0", 5671), "amqps"),
     Relay(("10.0.0.7", 50_412), ("::1", 5671), "amqps", b"\0session", b"\xffsecured"),
+    Relay(("10.0.0.7", 50_412), ("10.0.0.8", 5672), "amqp", b"session", b"", bytes(range(16))),
     RelayAnswer(Verdict.NOT_LEADER, "nobody does"),
 ]
 STREAM = b"".join(map(encode_frame, FRAMES))

@@ -6,24 +6,31 @@ between gateway and leader, both ways, for `up` and `down`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from operator import itemgetter
+
 from rabbitish.gateway.passport import decode_passport
 from rabbitish.gateway.session import Gateway
+from rabbitish.session.carried import bring
 from rabbitish.session.connection import Session
 from rabbitish.session.resuming import resume
 from rabbitish.wire import methods
 from tests.session.client import Client
-from tests.session.harness import Log, Peer, World
+from tests.session.harness import Journal, Log, Peer, World
 
 PEER = Peer("carried", True, "127.0.0.1")
+MARK = b"carried session."
 
 
 class Carried(Client):
     """See the module."""
 
-    def __init__(self, world: World, *, most: int = 1 << 26) -> None:
+    def __init__(self, world: World, *, most: int = 1 << 26, mark: bytes = MARK) -> None:
         super().__init__(world, self._new_session(world))
         world.clients[self.session] = self
-        self.gateway = Gateway(most=most, frame_min=world.settings.frame_min_bytes)
+        self.gateway = Gateway(most=most, frame_min=world.settings.frame_min_bytes, mark=mark)
+        bring(self.session, mark)
         self.slow = False
         self.attached = True
         self.sent_up = bytearray()  # all that this leader was sent
@@ -97,7 +104,7 @@ class Carried(Client):
         self.attached = False
         self.gateway.detach()
         self._tell()
-        self.world.clients.pop(self.session)
+        self.world.clients.pop(self.session, None)
 
     def go_on(self, world: World) -> None:
         """Another one takes the session over. ConnectionFailure: it does not."""
@@ -126,8 +133,11 @@ def carried(world: World, *channels: int, **handshake: object) -> Carried:
     return client
 
 
-def successor(old: World, *, journal: bool = False, up_to: int | None = None) -> World:
-    """The next leader: what is durable in `old`, whose clients are gone. `up_to`: so far its journal got."""
+def successor(old: World, *, journal: bool = False, up_to: int | None = None, synced: bool = True) -> World:
+    """The next leader: what is durable in `old`, whose clients are gone. `up_to`: so far its journal got.
+
+    Not `synced`: it is not known yet whether all replicas have what was not safe before.
+    """
     new = World()
     for session in list(old.hub.sessions):
         session.receive_eof(old.now)
@@ -138,6 +148,7 @@ def successor(old: World, *, journal: bool = False, up_to: int | None = None) ->
     if journal:
         new.keep_journal()
     helper = new.client()
+    told: list[tuple[int, Callable[[], None]]] = []
     for vhost in old.broker.vhosts.values():
         for exchange in vhost.exchanges.values():
             if exchange.durable and not exchange.name.startswith("amq.") and exchange.name:
@@ -161,17 +172,31 @@ def successor(old: World, *, journal: bool = False, up_to: int | None = None) ->
                     now=new.now,
                 )
                 for message in queue:
-                    if up_to is None or getattr(message, "lsn", 0) <= up_to:
-                        body = b"".join(_bodies(message.content))  # type: ignore[attr-defined]
-                        helper.publish(queue.name, body, delivery_mode=2)
+                    body = b"".join(bodies_in(message.content))  # type: ignore[attr-defined]
+                    if message.lsn or not journal:
+                        told.append((message.lsn, partial(helper.publish, queue.name, body, delivery_mode=2)))
+    if journal:
+        told += [(at, partial(_recorder(new).sent, *sent)) for at, *sent in _recorder(old).sends]
+    safe = 0
+    for at, tell in sorted(told, key=itemgetter(0)):
+        if up_to is None or at <= up_to:
+            tell()
+            if journal and at <= old.hub.durable:
+                safe = _recorder(new).position
     new.settle()
     if journal:
-        new.synced()
+        new.synced(None if synced else safe)
     helper.hang_up()
     return new
 
 
-def _bodies(content: bytes) -> list[bytes]:
+def _recorder(world: World) -> Journal:
+    recorder = world.broker.recorder
+    assert isinstance(recorder, Journal)
+    return recorder
+
+
+def bodies_in(content: bytes) -> list[bytes]:
     """The bodies in content frames."""
     pieces, at = [], 0
     while at < len(content):

@@ -22,6 +22,7 @@ from rabbitish.core.access.roster import Roster
 from rabbitish.core.broker import Broker
 from rabbitish.core.message import Message
 from rabbitish.core.queue import Queue
+from rabbitish.core.sendings import Range, Sendings
 from rabbitish.session.connection import Session
 from rabbitish.session.hub import Hub
 from tests.thorough import THOROUGH
@@ -93,11 +94,19 @@ class Journal:
         self.position = 0
         self.declared = 0
         self.oldest = 0
+        self.sendings = Sendings()
+        self.sends: list[tuple[int, bytes, int, Sequence[Range]]] = []  # with the position of each
 
     def published(self, queues: Sequence[Queue], messages: Sequence[Message], now: int, *, alike: bool = True) -> None:
         for message in messages:
             self.position += 1
             message.lsn = self.position
+
+    def sent(self, session: bytes, channel: int, ranges: Sequence[Range]) -> None:
+        self.position += 1
+        self.sends.append((self.position, session, channel, tuple(ranges)))
+        for first, last in ranges:
+            self.sendings.add(session, channel, first, last)
 
     def _told(self, *change: object) -> None:
         self.position += 1
@@ -177,7 +186,8 @@ class World:
 
     def keep_journal(self) -> Journal:
         """From now on what must survive waits for `synced`."""
-        journal = self.vhost.recorder = Journal()
+        journal = Journal()
+        self.broker.record(journal)
         return journal
 
     def synced(self, up_to: int | None = None) -> None:

@@ -28,6 +28,7 @@ class Papers(NamedTuple):
     frame_max: int = 8192
     heartbeat: int = 10
     names: frozenset[str] = frozenset({MADE_UP})
+    mark: bytes = b""
 
 
 def resumed(world: World, papers: Papers) -> Client:

@@ -25,6 +25,7 @@ from rabbitish.cluster.protocol.log import EpochStart
 
 MAX_RECORDS_BYTES = 1 << 20  # about as many bytes of records go into a frame, or one record
 MAX_FRAME_BYTES = (1 << 31) - 1  # as long as a record may be
+MARK_BYTES = 16
 
 
 class LinkError(Exception):
@@ -122,6 +123,8 @@ class Relay(NamedTuple):
     """The session, if it began at an earlier leader, as the client's node vouches for it; not understood here."""
     secured: bytes = b""
     """How the client is secured, where its node has shaken hands with it and brings AMQP; not understood here."""
+    mark: bytes = b""
+    """What the session is to be known by at every leader, if others may go on with it; 16 bytes that none has had."""
 
 
 class Verdict(IntEnum):
@@ -185,6 +188,7 @@ def _unpack_hello(body: bytes) -> Hello:
 
 def _pack_relay(frame: Relay) -> bytes:
     raw = {key: b64encode(getattr(frame, key)).decode() for key in ("session", "secured")}
+    raw["mark"] = frame.mark.hex()
     return json.dumps({**frame._asdict(), **raw}).encode()
 
 
@@ -197,7 +201,10 @@ def _unpack_relay(body: bytes) -> Relay:
             raise LinkError(f"a port that is none: {port!r}")
         ends.append((host, port))
     session, secured = (b64decode(found[key], validate=True) for key in ("session", "secured"))
-    return Relay(ends[0], ends[1], str(found["scheme"]), session, secured)
+    mark = bytes.fromhex(found["mark"])
+    if len(mark) not in (0, MARK_BYTES):
+        raise LinkError(f"a mark of {len(mark)} bytes")
+    return Relay(ends[0], ends[1], str(found["scheme"]), session, secured, mark)
 
 
 def _pack_answer(frame: RelayAnswer) -> bytes:

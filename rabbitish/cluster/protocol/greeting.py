@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hmac
 
-VERSION = 3  # 2: RELAY has a session; 3: and says how the client is secured
+VERSION = 3  # 2: RELAY has a session; 3: and says how the client is secured, and a mark
 NONCE_BYTES = 16
 _MAGIC = b"RABBLINK"
 _HEAD_BYTES = len(_MAGIC) + 2 + NONCE_BYTES

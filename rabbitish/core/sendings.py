@@ -1,0 +1,146 @@
+"""Which publishes of sessions that nodes of a cluster carry are in the journal, and so need not be sent again.
+
+A node sends again what was not confirmed when it brings a session to another leader. It numbers the publishes of each
+channel from 1, whoever leads; the leader has here which of them its journal has. What is not known here may be there
+all the same, and then comes twice; what is known is there, or was until a consumer was done with it.
+
+So nothing need be kept for ever: what is known of a session is forgotten when it ends, or some time after it has gone
+without a word, and the oldest of everything where there is too much of it.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+Range = tuple[int, int]
+"""The first and the last of them."""
+
+_MOST_RANGES = 256
+_MOST_CHANNELS = 4096  # of a session
+_CLOSED_CHANNELS = 16  # of a session: their node may not have heard yet that they are
+_MOST_GONE = 10_000
+# No node looks longer for another leader (gateway_patience_s).
+_GONE_MS = 3_600_000
+
+
+class Numbers:
+    """Numbers of publishes, as ranges in ascending order between which there is something missing."""
+
+    __slots__ = ("ranges",)
+
+    def __init__(self, ranges: Iterable[Range] = ()) -> None:
+        self.ranges: list[Range] = []
+        for first, last in ranges:
+            self.add(first, last)
+
+    def __contains__(self, number: int) -> bool:
+        at = bisect_right(self.ranges, number, key=_first) - 1
+        return at >= 0 and number <= self.ranges[at][1]
+
+    @property
+    def last(self) -> int:
+        """The highest; 0: there is none."""
+        return self.ranges[-1][1] if self.ranges else 0
+
+    def add(self, first: int, last: int) -> None:
+        """These too."""
+        ranges = self.ranges
+        begin = bisect_left(ranges, first - 1, key=_last)
+        end = bisect_right(ranges, last + 1, key=_first)
+        if begin < end:
+            first, last = min(first, ranges[begin][0]), max(last, ranges[end - 1][1])
+        ranges[begin:end] = [(first, last)]
+        if len(ranges) > _MOST_RANGES:
+            del ranges[0]
+
+    def above(self, number: int) -> Numbers:
+        """Those that are higher."""
+        return Numbers((max(first, number + 1), last) for first, last in self.ranges if last > number)
+
+
+def _first(each: Range) -> int:
+    return each[0]
+
+
+def _last(each: Range) -> int:
+    return each[1]
+
+
+Found = Mapping[tuple[bytes, int], Numbers]
+"""What a journal knew, by session and channel."""
+
+
+class Sendings:
+    """See the module. `clock` is the broker's, in wall milliseconds."""
+
+    def __init__(self, clock: Callable[[], int] = lambda: 0, found: Found | None = None) -> None:
+        """`found`: of sessions that were another leader's."""
+        self._clock = clock
+        self._of: dict[bytes, dict[int, Numbers]] = {}
+        self._closed: dict[bytes, list[int]] = {}
+        self._gone: dict[bytes, int] = {}  # those that are not here, and since when
+        for (session, channel), numbers in (found or {}).items():
+            self._of.setdefault(session, {})[channel] = numbers
+        for session in self._of:
+            self.went(session)
+
+    def add(self, session: bytes, channel: int, first: int, last: int) -> None:
+        """The journal has these."""
+        channels = self._of.setdefault(session, {})
+        numbers = channels.get(channel)
+        if numbers is None:
+            numbers = channels[channel] = Numbers()
+            if len(channels) > _MOST_CHANNELS:
+                del channels[next(iter(channels))]
+        numbers.add(first, last)
+
+    def of(self, session: bytes, channel: int, above: int) -> Numbers:
+        """Those of a channel with higher numbers that the journal has; the others will not come again."""
+        channels = self._of.get(session, {})
+        known = channels.get(channel)
+        if known is None:
+            return Numbers()
+        channels[channel] = known.above(above)
+        return known.above(above)
+
+    def closed(self, session: bytes, channel: int) -> None:
+        """A channel will have no more of them."""
+        channels = self._of.get(session, {})
+        if channel in channels:
+            closed = self._closed.setdefault(session, [])
+            closed.append(channel)
+            if len(closed) > _CLOSED_CHANNELS:
+                channels.pop(closed.pop(0), None)
+
+    # ---- sessions
+
+    def came(self, session: bytes) -> None:
+        """A session is here."""
+        self._gone.pop(session, None)
+
+    def went(self, session: bytes) -> None:
+        """It is gone, and may come back."""
+        if session in self._of:
+            self._gone[session] = self._clock()
+            self._forget_some()
+
+    def ended(self, session: bytes) -> None:
+        """It is over."""
+        self._of.pop(session, None)
+        self._closed.pop(session, None)
+        self._gone.pop(session, None)
+
+    def _forget_some(self) -> None:
+        gone, before = self._gone, self._clock() - _GONE_MS
+        for session, since in list(gone.items()):  # in this order
+            if since >= before and len(gone) <= _MOST_GONE:
+                break
+            self.ended(session)
+
+    def all(self) -> Iterator[tuple[bytes, int, Numbers]]:
+        """What is known, by session and channel."""
+        self._forget_some()
+        for session, channels in self._of.items():
+            for channel, numbers in channels.items():
+                yield session, channel, numbers
