@@ -1,10 +1,10 @@
 """One channel of a client, as far as it is needed to open it anew at another leader.
 
 What is under way is here in the order in which it was said: requests without an answer, and publishes without a
-confirm. Two pairs of numbers are kept apart, those that the client counts with and those of the leader that it has by
-now: confirms are of publishes that this leader was sent, delivery tags begin at 1 with each leader. A leader that is
-told by channel.open which channel of the session it is, and what the client knows of its publishes, does not publish
-again what its journal has of them.
+confirm, or of the open transaction. Two pairs of numbers are kept apart, those that the client counts with and those of
+the leader that it has by now: confirms are of publishes that this leader was sent, delivery tags begin at 1 with each
+leader. A leader that is told by channel.open which channel of the session it is, and up to which publish the client
+knows what became of them, does not publish again what its journal has.
 """
 
 from __future__ import annotations
@@ -32,6 +32,10 @@ class Consumer(NamedTuple):
     def ends_with_leader(self) -> bool:
         """Whether it wants to be told of a change of leader instead of being carried over it."""
         return self.consume.arguments.get(_ON_FAILOVER) is True
+
+
+Mode = methods.ConfirmSelect | methods.TxSelect
+"""What a channel has been put into, in the words that do so: its publishes are kept."""
 
 
 class Request:
@@ -76,13 +80,13 @@ class Channel:
         "agreed",
         "closing",
         "confirm_offset",
-        "confirming",
         "consumers",
         "global_prefetch",
         "kept",
         "last_queue",
         "last_tag",
         "log",
+        "mode",
         "number",
         "opened",
         "orphan",
@@ -107,9 +111,9 @@ class Channel:
         self.requests = Requests()
         self.log: list[Request] = []  # those that were without one when the leader went
         # publishing
-        self.confirming = False
-        self.published = 0  # in confirm mode, by the client's count
-        self.kept: deque[bytes] = deque()  # the last of them, which are not confirmed
+        self.mode: Mode | None = None
+        self.published = 0  # in that mode, by the client's count
+        self.kept: deque[bytes] = deque()  # the last of them, which are not confirmed, or not committed
         self.confirm_offset = 0  # the client's number of a publish is so much above the leader's
         # consuming
         self.consumers: dict[str, Consumer] = {}
@@ -124,13 +128,18 @@ class Channel:
     def confirmed(self, tag: int, *, multiple: bool) -> tuple[int, int]:
         """The leader has answered publishes; the client's number for it, and bytes that need not be kept any more."""
         number = tag + self.confirm_offset
-        first = self.published - len(self.kept) + 1
-        count = number - first + 1 if multiple else int(number == first)
+        if multiple or number == self.published - len(self.kept) + 1:
+            return number, self.done_with(number)
+        return number, 0
+
+    def done_with(self, number: int) -> int:
+        """Publishes up to this one need not be kept any more; their bytes."""
+        count = number - (self.published - len(self.kept))
         freed = 0
         kept = self.kept
         for _ in range(min(count, len(kept))):
             freed += len(kept.popleft())
-        return number, freed
+        return freed
 
     # ---- names
 
@@ -176,8 +185,8 @@ class Channel:
 
     def _steps(self) -> Iterator[Method]:
         yield self.open
-        if self.confirming:
-            yield methods.ConfirmSelect()
+        if self.mode is not None:
+            yield self.mode
         prefetch = 0
         for consumer in self.consumers.values():
             if consumer.prefetch != prefetch:

@@ -56,7 +56,7 @@ def method_in(data: bytes, start: int) -> Method:
 
 
 class Gateway(Streams):
-    """See the module. `most` is how many bytes of publishes are kept that are not confirmed.
+    """See the module. `most` is how many bytes of publishes are kept that are not confirmed, or are not committed.
 
     `unfinished` is how many of contents that are not whole; 0: as many. `certificate_name`: Session's. `mark` is what
     leaders know the session by.
@@ -82,6 +82,9 @@ class Gateway(Streams):
         self.why_not = ""
         """Why the session cannot be opened anew, if it cannot."""
         self.kept_bytes = 0
+        """Of publishes without a confirm."""
+        self.open_bytes = 0
+        """Of publishes in open transactions, which do not hold the client up: it might never come to commit them."""
         self._most = most
         self._mark = mark
         self._streams = 0  # channels that the client has opened
@@ -184,10 +187,12 @@ class Gateway(Streams):
         if key == _PUBLISH:
             channel = self.channels.get(number)
             if channel is not None:
-                if channel.confirming:
+                if channel.mode is not None:
                     channel.published += 1
                     channel.kept.append(data[start:end])
-                    self.kept_bytes += end - start
+                    self._keep(channel, end - start)
+                    if self.open_bytes > self._most:
+                        self._give_up_on(channel)
                 elif channel.orphan:
                     return _SWALLOWED
             return None
@@ -202,6 +207,19 @@ class Gateway(Streams):
             self.why_not = _NONSENSE
             return None
         return self._on_0(method) if number == 0 else self._on_channel(number, method)
+
+    def _give_up_on(self, channel: Channel) -> None:
+        """Open transactions are too large, and must be heard to their ends all the same."""
+        self.why_not = self.why_not or "it has a transaction that is too large"
+        self._keep(channel, -channel.done_with(channel.published))
+        channel.mode = None
+
+    def _keep(self, channel: Channel, size: int) -> None:
+        """So many bytes more of a channel are kept."""
+        if type(channel.mode) is methods.TxSelect:
+            self.open_bytes += size
+        else:
+            self.kept_bytes += size
 
     def _settles(self, channel: Channel, data: bytes, start: int, end: int) -> bytes | None:
         """An ack, nack or reject; of what another leader delivered it says nothing to this one."""
@@ -237,10 +255,8 @@ class Gateway(Streams):
             return self._while_closing(channel, method)
         if not method.replies:
             return None
-        if isinstance(method, methods.TxSelect):
-            self.why_not = "it has transactions"
-        elif isinstance(method, methods.ConfirmSelect):
-            channel.confirming = True
+        if isinstance(method, methods.TxSelect | methods.ConfirmSelect):
+            channel.mode = channel.mode or type(method)()
         quiet = getattr(method, "nowait", False)
         if quiet:
             method = replace(cast("Any", method), nowait=False)
@@ -318,7 +334,7 @@ class Gateway(Streams):
         at = start + _TAG_AT
         tag, flags = _CONFIRM.unpack_from(data, at)
         number, freed = channel.confirmed(tag, multiple=bool(flags & 1))
-        self.kept_bytes -= freed
+        self._keep(channel, -freed)
         return data[start:at] + _TAG.pack(number) + data[at + _TAG.size : end] if number != tag else None
 
     def _on_0_by_leader(self, method: Method) -> bytes | None:
@@ -349,9 +365,8 @@ class Gateway(Streams):
 
     def _empty(self, channel: Channel) -> None:
         """It holds nothing any more."""
-        self.kept_bytes -= sum(map(len, channel.kept))
-        channel.kept.clear()
-        channel.confirming = False
+        self._keep(channel, -channel.done_with(channel.published))
+        channel.mode = None
         channel.requests.clear()
         channel.log.clear()
         for tag in list(channel.consumers):
@@ -376,6 +391,8 @@ class Gateway(Streams):
             note(channel, self.topology, method, answer)
             if self.topology.too_much:
                 self.why_not = "it has declared too much"
+        elif isinstance(method, methods.TxCommit | methods.TxRollback):
+            self._keep(channel, -channel.done_with(request.after))
         elif isinstance(method, methods.BasicCancel):
             self._cancelled(channel, method.consumer_tag)
         elif isinstance(method, methods.ChannelClose) and (channel.agreed or not channel.closing):

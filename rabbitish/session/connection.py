@@ -347,7 +347,10 @@ class Session:
         recorder = self.vhost.recorder
         if recorder is None:
             return
-        until = recorder.position if recorder.position > before else recorder.declared if durable else 0
+        self.hold_until(recorder.position if recorder.position > before else recorder.declared if durable else 0)
+
+    def hold_until(self, until: int) -> None:
+        """The journal must be on disk up to here before the peer hears any more."""
         if until > self.hub.durable:
             self.outbox.held_until = max(self.outbox.held_until, until)
             self.hub.wanted = max(self.hub.wanted, until)

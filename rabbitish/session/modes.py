@@ -20,10 +20,12 @@ from rabbitish.wire import methods
 class Transaction:
     """What a transactional channel has done since its last commit or rollback."""
 
-    __slots__ = ("_settlements", "publishes")
+    __slots__ = ("_settlements", "publishes", "safe_at")
 
     def __init__(self) -> None:
-        self.publishes: list[tuple[bool, WireMessage, list[Target]]] = []
+        # each with whether it is mandatory, and its number if those are counted
+        self.publishes: list[tuple[bool, WireMessage, list[Target], int]] = []
+        self.safe_at = 0  # of those that the journal had already
         # what was acknowledged (None) or rejected (whether to requeue), in the order the peer said so
         self._settlements: list[tuple[bool | None, list[Run]]] = []
 
@@ -44,8 +46,10 @@ class Transaction:
         publishes, settlements = self.publishes, self._settlements
         self.publishes, self._settlements = [], []
         complete = True
-        for mandatory, message, targets in publishes:
-            complete = hand_over(channel, message, targets, mandatory=mandatory) and complete
+        for mandatory, message, targets, number in publishes:
+            complete = hand_over(channel, message, targets, mandatory=mandatory, number=number) and complete
+        if channel.stream is not None:
+            channel.stream.tell()
         for requeue, taken in settlements:
             if requeue is None:
                 channel.ack_at_once(taken)
@@ -73,6 +77,7 @@ def tx_select(channel: Channel, method: methods.TxSelect) -> None:
         raise ChannelError(ReplyCode.PRECONDITION_FAILED, "cannot switch from confirm to tx mode")
     if channel.transaction is None:
         channel.transaction = Transaction()
+        channel.stream = stream_of(channel)
         channel.plain = False
     channel.send(methods.TxSelectOk())
 
@@ -80,7 +85,9 @@ def tx_select(channel: Channel, method: methods.TxSelect) -> None:
 @handles(methods.TxCommit)
 def tx_commit(channel: Channel, method: methods.TxCommit) -> None:
     """tx.commit."""
-    _transaction(channel).commit(channel)
+    transaction = _transaction(channel)
+    transaction.commit(channel)
+    channel.session.hold_until(transaction.safe_at)
     channel.send(methods.TxCommitOk())
 
 

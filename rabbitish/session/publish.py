@@ -140,7 +140,8 @@ def publish(channel: Channel, method: methods.BasicPublish, command: Command) ->
         channel.tracer.published(channel, message, targets)
     count_publish(channel)
     if channel.transaction is not None:
-        channel.transaction.publishes.append((route.mandatory, message, targets))
+        number = channel.stream.number if channel.stream is not None else 0
+        channel.transaction.publishes.append((route.mandatory, message, targets, number))
     else:
         hand_over(channel, message, targets, mandatory=route.mandatory)
 
@@ -197,10 +198,12 @@ def count_publish(channel: Channel) -> None:
 
 
 def _count_again(channel: Channel, stream: Stream) -> None:
-    """Number a publish that the journal has, and confirm it when it is safe there."""
+    """Number a publish that the journal has, and confirm it, or its transaction, when it is safe there."""
     count_publish(channel)
     if channel.confirms is not None:
         channel.confirms.safe_at = max(channel.confirms.safe_at, stream.safe_at)
+    elif channel.transaction is not None:
+        channel.transaction.safe_at = stream.safe_at
 
 
 def hand_over(

@@ -100,11 +100,22 @@ def test_who_was_blocked_is_told_that_it_is_over() -> None:
     client.expect(methods.ConnectionUnblocked(), channel=0)
 
 
-def test_a_transaction_cannot_go_on() -> None:
-    client = carried(World())
+def test_a_transaction_that_is_too_large_is_heard_to_its_end_and_cannot_go_on() -> None:
+    client = Carried(World(), most=10_000)
+    client.handshake()
+    client.open(1)
     client.ask(methods.TxSelect())
+    client.declare("q")
+    client.publish("q", b"x" * 9_000)
+    assert client.gateway.resumable
+    client.publish("q", b"x" * 1_000, b"y")
+    assert client.gateway.open_bytes == 0
     assert not client.gateway.resumable
-    assert client.gateway.why_not == "it has transactions"
+    assert client.gateway.why_not == "it has a transaction that is too large"
+    client.publish("q", *[b"z" * 9_000] * 3)
+    assert client.ask(methods.TxCommit()) == methods.TxCommitOk()
+    assert client.gateway.kept_bytes == client.gateway.open_bytes == 0
+    assert client.world.queue("q").ready == 6
 
 
 @pytest.mark.parametrize("header", [PROTOCOL_HEADER, LEGACY_PROTOCOL_HEADER])

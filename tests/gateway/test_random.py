@@ -44,14 +44,16 @@ class Life:
         helper.hang_up()
         self.client = Carried(self.world, most=200_000)
         self.client.handshake(frame_max=FRAME_MAX)
-        self.numbers = {1: 0, 2: 0}
-        self.open = {1: {}, 2: {}}  # type: ignore[var-annotated]
+        self.numbers = {1: 0, 2: 0, 3: 0}
+        self.open = {1: {}, 2: {}, 3: {}}  # type: ignore[var-annotated]
         self.tags: dict[int, list[int]] = {1: [], 2: []}
         self.last_tag = {1: 0, 2: 0}
         self.sent: set[bytes] = set()
         self.confirmed: set[bytes] = set()
         self.received: set[bytes] = set()
-        self.bodies: dict[int, dict[int, bytes]] = {1: {}, 2: {}}  # of all publishes, by channel and number
+        self.bodies: dict[int, dict[int, bytes]] = {1: {}, 2: {}, 3: {}}  # of all publishes, by channel and number
+        self.ends: list[tuple[bool, int]] = []  # of transactions, not answered yet: whether to commit; up to where
+        self.rolled_back: set[bytes] = set()
         self.transient: set[bytes] = set()  # which end with their leader
         self.there: set[bytes] = set()  # of which the journal said at the last change of leader that it has them
         self.consumers: dict[tuple[int, str], bool] = {}
@@ -60,6 +62,8 @@ class Life:
             self.client.open(channel)
             self.client.ask(methods.ConfirmSelect(), channel)
             self.client.ask(methods.BasicQos(prefetch_count=5), channel)
+        self.client.open(3)
+        self.client.ask(methods.TxSelect(), 3)
         self.own = self.client.declare("", exclusive=True, channel=2)  # which ends with each leader, and is there again
         self.client.ask(methods.QueueBind(exchange="amq.topic", routing_key="own"), 2)
         self.client.consume(self.own, "own", channel=2, no_ack=True)
@@ -88,7 +92,12 @@ class Life:
 
     def step(self) -> None:
         act = self.random.choice(
-            [self.publish] * 6 + [self.flow] * 8 + [self.settle] * 4 + [self.manage] * 2 + [self.sync] * 2 + [self.move]
+            [self.publish] * 6
+            + [self.flow] * 8
+            + [self.settle] * 4
+            + [self.manage] * 2
+            + [self.sync] * 2
+            + [self.move, self.transact]
         )
         act()
         self.hear()
@@ -109,6 +118,29 @@ class Life:
             self.number(1, OWN)
             data.append(publication("own", OWN, exchange="amq.topic", channel=1))
         self.say(b"".join(data))
+
+    def transact(self) -> None:
+        """Publish in a transaction, and maybe end it."""
+        data = []
+        for _ in range(self.random.randrange(4)):
+            body = f"{len(self.sent)} tx".encode()
+            self.sent.add(body)
+            self.number(3, body)
+            data.append(publication(self.random.choice(QUEUES), body, channel=3, delivery_mode=2))
+        if self.random.random() < 0.7:
+            data.append(self.end(commits=self.random.random() < 0.7))
+        self.say(b"".join(data))
+
+    def end(self, *, commits: bool) -> bytes:
+        self.ends.append((commits, self.numbers[3]))
+        return (methods.TxCommit() if commits else methods.TxRollback()).frame(3)
+
+    def ended(self, *, commits: bool) -> None:
+        """The leader says so."""
+        expected, last = self.ends.pop(0)
+        assert commits is expected
+        bodies = {self.open[3].pop(number) for number in sorted(self.open[3]) if number <= last}
+        (self.confirmed if commits else self.rolled_back).update(bodies)
 
     def number(self, channel: int, body: bytes) -> None:
         self.numbers[channel] += 1
@@ -199,6 +231,8 @@ class Life:
             self.last_tag[channel] = method.delivery_tag
             self.tags[channel].append(method.delivery_tag)
             self.received.add(said.body)
+        elif isinstance(method, methods.TxCommitOk | methods.TxRollbackOk):
+            self.ended(commits=isinstance(method, methods.TxCommitOk))
         else:
             assert not isinstance(method, methods.ChannelClose | methods.ConnectionClose), method
             assert not isinstance(method, methods.BasicCancel | methods.ChannelOpenOk | methods.ChannelCloseOk), method
@@ -208,7 +242,7 @@ class Life:
     def finish(self) -> None:
         client = self.client
         client.slow = False
-        client.raw(self.pending)
+        client.raw(self.pending + self.end(commits=True))
         for _ in range(100):
             client.up(len(client.waiting_up))
             client.down(len(client.waiting_down))
@@ -219,15 +253,15 @@ class Life:
                     client.send(methods.BasicAck(tag), channel=channel)
                 tags.clear()
         assert not any(self.open.values()), "never confirmed"
-        assert client.gateway.kept_bytes == 0
+        assert client.gateway.kept_bytes == client.gateway.open_bytes == 0
         assert self.world.exceptions == []
         taker = self.world.client()
         for queue in QUEUES:
             if self.world.queue(queue).ready:
                 self.received.update(taker.drain(queue))
             assert self.world.queue(queue).unacked == 0
-        assert self.confirmed - {OWN} == self.sent
-        assert self.sent - self.transient <= self.received <= self.sent
+        assert self.confirmed - {OWN} == self.sent - self.rolled_back
+        assert self.sent - self.transient - self.rolled_back <= self.received <= self.sent - self.rolled_back
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))

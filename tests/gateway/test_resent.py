@@ -91,6 +91,7 @@ def test_what_ended_with_the_leader_is_published_again() -> None:
     client.raw(publication("", b"both", exchange="amq.fanout", delivery_mode=2))
     client.raw(persistent(b"nobody's", "nowhere"))
     client.raw(persistent(b"kept too"))
+    client.raw(publication("", b"twin", exchange="amq.fanout", delivery_mode=2))
     assert told(world) == [(1, [(1, 1)]), (1, [(6, 6)])]
     new = successor(world, journal=True)
     new.vhost.bind("amq.fanout", new.queue("q"), "", {})
@@ -99,9 +100,9 @@ def test_what_ended_with_the_leader_is_published_again() -> None:
     new.synced()
     client.answers()
     assert client.gateway.kept_bytes == 0
-    assert new.queue(own).ready == 2  # "own" and "both"
+    assert new.queue(own).ready == 3  # "own", "both" and "twin"
     # What is missing in one queue is twice in the other.
-    assert drained(new, "q") == [b"kept", b"both", b"kept too", b"transient", b"both"]
+    assert drained(new, "q") == [b"kept", b"both", b"kept too", b"twin", b"transient", b"both", b"twin"]
 
 
 def test_a_publish_that_was_refused_is_refused_again() -> None:

@@ -341,16 +341,36 @@ def test_a_session_of_a_user_who_is_gone_is_closed() -> None:
     converse(conversation)
 
 
+@pytest.mark.parametrize("at_home", [False, True])
+def test_a_transaction_goes_on_at_the_next_leader(at_home: bool) -> None:
+    async def conversation() -> None:
+        async with three() as nodes:
+            client = await nodes.b.connect()
+            await client.ask(methods.TxSelect(), methods.TxSelectOk)
+            await client.publish("q", b"1")
+            await client.ask(methods.QueueDeclare(queue="q", passive=True), methods.QueueDeclareOk)
+            nodes.change(at_home)
+            await client.publish("q", b"2")
+            await client.ask(methods.TxCommit(), methods.TxCommitOk)
+            assert nodes.new.node.broker.vhosts["/"].queues["q"].ready == 2
+
+    converse(conversation)
+
+
 async def in_transactions(nodes: Three) -> Client:
+    """A client whose session cannot go on, since what it has published is more than is kept."""
     client = await nodes.b.connect()
     await client.ask(methods.TxSelect(), methods.TxSelectOk)
+    await client.publish("q", b"x" * 40_000)
+    await client.publish("q", b"x" * 40_000)
+    await client.ask(methods.QueueDeclare(queue="q", passive=True), methods.QueueDeclareOk)
     return client
 
 
 @pytest.mark.parametrize("dies", [False, True])
-def test_a_transaction_ends_with_its_leader_and_in_words(dies: bool) -> None:
+def test_a_transaction_that_is_too_large_ends_with_its_leader_and_in_words(dies: bool) -> None:
     async def conversation() -> None:
-        async with three() as nodes:
+        async with three(gateway_kept_bytes=65_536) as nodes:
             client = await in_transactions(nodes)
             if dies:
                 await hang_up(nodes.old.node)
@@ -360,7 +380,7 @@ def test_a_transaction_ends_with_its_leader_and_in_words(dies: bool) -> None:
             assert (close.reply_code, close.reply_text) == (
                 320,
                 "CONNECTION_FORCED - the leader is gone, and no other can go on with this connection: "
-                "it has transactions",
+                "it has a transaction that is too large",
             )
             await client.send(methods.ConnectionCloseOk(), 0)
             assert await client.ended()
@@ -370,7 +390,7 @@ def test_a_transaction_ends_with_its_leader_and_in_words(dies: bool) -> None:
 
 def test_a_transaction_that_the_leader_ends_in_order_ends_in_its_words() -> None:
     async def conversation() -> None:
-        async with three() as nodes:
+        async with three(gateway_kept_bytes=65_536) as nodes:
             client = await in_transactions(nodes)
             await client.send(methods.QueueDeclare(queue="q", passive=True), 5)  # which is not open
             assert (await client.expect(methods.ConnectionClose)).reply_code == 504
@@ -382,7 +402,7 @@ def test_a_transaction_that_the_leader_ends_in_order_ends_in_its_words() -> None
 
 def test_a_transaction_whose_client_is_closing_it_needs_no_leader_for_that() -> None:
     async def conversation() -> None:
-        async with three() as nodes:
+        async with three(gateway_kept_bytes=65_536) as nodes:
             client = await in_transactions(nodes)
             (link,) = nodes.old.node.links.values()
             link.session.busy = True  # it hears nothing
