@@ -61,6 +61,7 @@ class EtcdMember:
         self, program: str, folder: Path, name: str, client: str, peer: str, cluster: str, inside: Inside = nullcontext
     ) -> None:
         self._inside = inside
+        self.port = int(client.rpartition(":")[2])
         self._log = folder / f"{name}.log"
         self._command = [
             program,
