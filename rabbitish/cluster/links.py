@@ -114,9 +114,11 @@ class Watched:
 
     def on_ready(self, events: int) -> None:
         """It can be read, or has failed."""
+        if self.over.is_set():  # what there is to read is another's
+            return
         try:
             data = self._read(READ_BYTES)
-            if data and not self.over.is_set():
+            if data:
                 self._hear(data)
                 return
         except BlockingIOError:

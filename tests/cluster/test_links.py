@@ -32,7 +32,7 @@ def hear_all(watched: Watched) -> None:
 def test_what_is_said_is_heard_until_the_peer_hangs_up(pair: tuple[socket.socket, socket.socket]) -> None:
     ours, theirs = pair
     heard: list[bytes] = []
-    watched = Watched(ours.fileno(), heard.append)
+    watched = Watched(ours.fileno(), ours.recv, heard.append)
     theirs.send(b"one")
     hear_all(watched)
     assert heard == [b"one"] and not watched.over.is_set()
@@ -45,13 +45,23 @@ def test_what_is_said_is_heard_until_the_peer_hangs_up(pair: tuple[socket.socket
     assert ours.recv(1) == b""  # whoever reads next sees it too
 
 
+def test_once_another_is_to_read_nothing_is_taken_away(pair: tuple[socket.socket, socket.socket]) -> None:
+    ours, theirs = pair
+    heard: list[bytes] = []
+    watched = Watched(ours.fileno(), ours.recv, heard.append)
+    theirs.send(b"one")
+    watched.over.set()
+    watched.on_ready(READ)
+    assert heard == [] and ours.recv(9) == b"one"
+
+
 def test_what_makes_no_sense_ends_it_and_is_said(pair: tuple[socket.socket, socket.socket]) -> None:
     ours, theirs = pair
 
     def hear(data: bytes) -> None:
         raise LinkError("a frame of type 99")
 
-    watched = Watched(ours.fileno(), hear)
+    watched = Watched(ours.fileno(), ours.recv, hear)
     theirs.send(b"nonsense")
     hear_all(watched)
     assert watched.over.is_set() and isinstance(watched.failure, LinkError)

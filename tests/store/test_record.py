@@ -151,6 +151,7 @@ def test_numbers_of_types_stay() -> None:
         "RETURNED": 22,
         "DELIVERED": 23,
         "PUBLISH_MIXED": 24,
+        "SENT": 25,
     }
     assert b"".join(encode(1, 2, Type.REMOVE, b"x")).hex() == "00000001f5435367000000000000000100000002150078"
 
