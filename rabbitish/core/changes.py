@@ -88,7 +88,7 @@ class Recorder(Protocol):
     def removed(self, queue: Queue, messages: Sequence[Message], reason: Reason) -> None:
         """Messages with numbers left a queue."""
 
-    def page_removed(self, queue: Queue, page: Page, reason: Reason) -> None:
+    def pages_removed(self, queue: Queue, pages: Sequence[Page], reason: Reason) -> None:
         """Messages with numbers left a queue that were not in memory."""
 
     def delivered(self, queue: Queue, messages: Sequence[Message]) -> None:

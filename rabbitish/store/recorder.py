@@ -6,6 +6,7 @@ here waits: a record is in the journal's buffer when a call returns, and on disk
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
@@ -244,11 +245,13 @@ class JournalRecorder:
             for message in messages:
                 journal.done_with(message.lsn)
 
-    def page_removed(self, queue: Queue, page: Page, reason: Reason) -> None:
+    def pages_removed(self, queue: Queue, pages: Sequence[Page], reason: Reason) -> None:
         """See Recorder."""
-        number = self._numbers[queue]
-        self._journal.segments.removed(number, page.ranges, page.bytes + WEIGHT_BYTES * page.count)
-        self._journal.append_ranges(Type.REMOVE, number, _REASON_NUMBERS[reason], page.ranges)
+        number, segments, gone = self._numbers[queue], self._journal.segments, array("Q")
+        for page in pages:
+            segments.removed(number, page.ranges, page.bytes + WEIGHT_BYTES * page.count)
+            gone.extend(page.ranges)
+        self._journal.append_ranges(Type.REMOVE, number, _REASON_NUMBERS[reason], gone)
 
     def delivered(self, queue: Queue, messages: Sequence[Message]) -> None:
         """See Recorder."""

@@ -139,8 +139,17 @@ class Segments:
             self.of(ranges[0]).remove(queue, ranges[0], ranges[1], weight)
             return
         each = weight // sum(ranges[1::2])
+        segment, end = self.all[0], 0  # the one that has what is before the second
         for first, count in zip(ranges[::2], ranges[1::2], strict=True):
-            self.of(first).remove(queue, first, count, each * count)
+            if not segment.head.first_lsn <= first < end:
+                segment, end = self._span_of(first)
+            segment.remove(queue, first, count, each * count)
+
+    def _span_of(self, lsn: int) -> tuple[Segment, int]:
+        """The segment that has a record, and where the next one begins."""
+        index = bisect_right(self._first_lsns, lsn)
+        end = self._first_lsns[index] if index < len(self._first_lsns) else 1 << 63
+        return self.all[index - 1], end
 
     def left(self, queue: int, ranges: Ranges, sizes: Sequence[int]) -> None:
         """Messages have left a queue whose bodies had these sizes. No range reaches over the beginning of a segment."""

@@ -115,14 +115,15 @@ class Ledger:
         for message in messages:
             self._leave(queue, message.lsn, reason)
 
-    def page_removed(self, queue: Queue, page: Page, reason: Reason) -> None:
+    def pages_removed(self, queue: Queue, pages: Sequence[Page], reason: Reason) -> None:
         """See Recorder."""
-        ranges = page.ranges
-        assert len(ranges) >= 2 and sum(ranges[1::2]) == page.count
-        for first, count in zip(ranges[::2], ranges[1::2], strict=True):
-            for lsn in range(first, first + count):
-                assert lsn not in self.out[queue]
-                self._leave(queue, lsn, reason)
+        for page in pages:
+            ranges = page.ranges
+            assert len(ranges) >= 2 and sum(ranges[1::2]) == page.count
+            for first, count in zip(ranges[::2], ranges[1::2], strict=True):
+                for lsn in range(first, first + count):
+                    assert lsn not in self.out[queue]
+                    self._leave(queue, lsn, reason)
 
     def _leave(self, queue: Queue, lsn: int, reason: Reason) -> None:
         assert isinstance(reason, Reason)

@@ -117,7 +117,7 @@ class Journal:
 
     vhost_added = vhost_removed = exchange_declared = exchange_deleted = queue_declared = queue_deleted = _declared
     queue_changed = bound = unbound = _declared
-    removed = page_removed = delivered = returned = _told
+    removed = pages_removed = delivered = returned = _told
 
 
 class World:
