@@ -68,6 +68,7 @@ class Condenser:
         self._left = 0  # what the log took when it was done the last time
         self._up_to = 0  # up to where it was read then
         self._due = 0.0  # when it is time to read all of it again
+        self._refused = False  # what was found the last time was of no use
         self._scope = trio.CancelScope()
         self._at_work = trio.Lock()
         self._paused = False
@@ -85,8 +86,9 @@ class Condenser:
 
     def _is_worth_it(self, up_to: int) -> bool:
         size, more = self._log.size, max(_LEAST_BYTES, _SEGMENTS * self._segment_bytes)
-        again = up_to > self._up_to and trio.current_time() >= self._due
-        return size > more and (again or size > 2 * self._left + more)
+        due = trio.current_time() >= self._due
+        grown = size > 2 * self._left + more and (due or not self._refused)
+        return size > more and (grown or (due and up_to > self._up_to))
 
     async def pause(self) -> None:
         """Be done with it, at once; do no more before `resume`."""
@@ -104,6 +106,8 @@ class Condenser:
         log, before, began = self._log, self._log.size, trio.current_time()
         async with self._at_work:
             with trio.CancelScope() as self._scope:
+                if self._paused:  # since it was looked
+                    return True
                 try:
                     found = await self._find(up_to)
                 except _Failed as failed:
@@ -112,12 +116,15 @@ class Condenser:
                         self._note("condensing_failed", {"reason": str(failed)})
                     return again
                 self._again = True
+                now = trio.current_time()
+                self._due = now + _TIMES_AS_LONG * (now - began)
                 if self._committed() is not None and log.condense(found):
                     self._flush()
-                    self._left = found.left + max(0, log.size - before)
-                    self._up_to, now = up_to, trio.current_time()
-                    self._due = now + _TIMES_AS_LONG * (now - began)
+                    self._left, self._up_to = found.left + max(0, log.size - before), up_to
+                    self._refused = False
                     self._note("condensed", {"before": before, "after": self._left, "up_to": up_to})
+                else:
+                    self._refused = True
         return True
 
     async def _find(self, up_to: int) -> Condensed:

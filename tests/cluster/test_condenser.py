@@ -140,6 +140,29 @@ def test_files_that_go_meanwhile_are_no_damage_and_it_tries_again_soon(tmp_path:
 
 
 @pytest.mark.usefixtures("quick")
+def test_what_is_of_no_use_is_not_looked_for_again_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder_of(made(1), tmp_path)
+    noted = Noted()
+    room = condenser(tmp_path, noted)
+    looked: list[int] = []
+
+    async def find(up_to: int) -> Condensed:
+        looked.append(up_to)
+        await trio.sleep(1)
+        return Condensed((), (), 0)
+
+    monkeypatch.setattr(room, "_find", find)
+    monkeypatch.setattr(room._log, "condense", lambda found: False)
+
+    async def main() -> None:
+        with trio.move_on_after(10):
+            await room.run()
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+    assert len(looked) == 1
+
+
+@pytest.mark.usefixtures("quick")
 def test_who_is_about_to_lead_has_it_end_first(tmp_path: Path) -> None:
     before = made(1)
     folder_of(before, tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from functools import cache
 from itertools import count
 from random import Random
@@ -212,6 +213,37 @@ def test_files_that_a_leader_dropped_and_left_do_not_outlive_a_snapshot() -> Non
     synced(log)
     assert "journal-000000000001.log" not in disk.names()
     assert opened(disk.killed()).last == source.last
+
+
+@pytest.mark.parametrize("seed", [2, 3, 5])
+def test_what_a_leader_wrote_anew_while_a_snapshot_was_read_is_known_before_anything_else_goes(seed: int) -> None:
+    """It did not lead any more when the snapshot ended, and makes room as a mirror; then it leads again."""
+    disk, leader = started()
+    traffic = Traffic(leader, seed)
+    client = leader.client(1)
+    client.declare("kept", durable=True)
+    traffic.steps(60)
+    leader.sync()
+    leader.compact()
+    snapshot = leader.log.snapshot()
+    leader.log._most_held = 1 << 40
+    for _ in range(4):
+        client.publish("kept", b"." * 50, delivery_mode=2)
+        traffic.steps(40)
+        leader.compact()
+    leader.sync()
+    log = leader.log
+    before = state_of_folder(disk)
+    found = condensed(disk, log.durable)
+    assert log._changes and not log.condense(found)  # somebody reads the snapshot still
+    del snapshot
+    gc.collect()
+    assert log.condense(found)
+    synced(log)
+    log.drop()
+    third = Mirror(log)
+    third.feed()
+    assert state_of_folder(disk) == state_of_folder(third.disk) == before
 
 
 def test_without_a_whole_snapshot_nothing_is_touched() -> None:

@@ -309,9 +309,12 @@ class DiskLog:
         """Make room: what is dead goes, what was written anew gets its name with the next ticket.
 
         It was found from records up to what is committed and on disk. False: it is of no use, the log has become
-        another one since.
+        another one since, or does not know of all files yet.
         """
-        if self._installing or self._condensing or any(self._find(each.olds) is None for each in condensed.rewritten):
+        self._change()  # what this node had written anew as a leader has its name on disk, and was found under it
+        if self._changes or self._installing or self._condensing:
+            return False
+        if any(self._find(each.olds) is None for each in condensed.rewritten):
             return False
         for each in condensed.rewritten:
             self._generation = max(self._generation, each.head.generation)
@@ -327,7 +330,7 @@ class DiskLog:
             if self._find(olds) is not None:  # and no snapshot has come in between
                 self._replace(olds, head, size)
         self._drop((*condensed.dead, *(old for each in condensed.rewritten for old in each.olds)))
-        gone, self._gone = self._gone, []
+        gone, self._gone = list(dict.fromkeys(self._gone)), []  # what this node dropped as a leader is dead as well
         for name in gone:
             self._disk.forget(name)
         self._do(lambda: self._writer.delete(gone))
