@@ -17,9 +17,10 @@ Range = tuple[int, int]
 """The first and the last of them."""
 
 _MOST_RANGES = 256
-_MOST_CHANNELS = 4096  # of a session
+_MOST_CHANNELS = 256  # of a session
 _CLOSED_CHANNELS = 16  # of a session: their node may not have heard yet that they are
 _MOST_GONE = 10_000
+_MOST_RANGES_GONE = 100_000  # of all of those
 # No node looks longer for another leader (gateway_patience_s).
 _GONE_MS = 3_600_000
 
@@ -67,7 +68,7 @@ def _last(each: Range) -> int:
     return each[1]
 
 
-Found = Mapping[tuple[bytes, int], Numbers]
+Found = Mapping[bytes, Mapping[int, Numbers]]
 """What a journal knew, by session and channel."""
 
 
@@ -79,10 +80,10 @@ class Sendings:
         self._clock = clock
         self._of: dict[bytes, dict[int, Numbers]] = {}
         self._closed: dict[bytes, list[int]] = {}
-        self._gone: dict[bytes, int] = {}  # those that are not here, and since when
-        for (session, channel), numbers in (found or {}).items():
-            self._of.setdefault(session, {})[channel] = numbers
-        for session in self._of:
+        self._gone: dict[bytes, tuple[int, int]] = {}  # those that are not here: since when, and with how many ranges
+        self._ranges_gone = 0
+        for session, channels in (found or {}).items():
+            self._of[session] = dict(channels)
             self.went(session)
 
     def add(self, session: bytes, channel: int, first: int, last: int) -> None:
@@ -99,6 +100,8 @@ class Sendings:
         """Those of a channel with higher numbers that the journal has; the others will not come again."""
         channels = self._of.get(session, {})
         known = channels.get(channel)
+        if channel in self._closed.get(session, ()):
+            self._closed[session].remove(channel)
         if known is None:
             return Numbers()
         channels[channel] = known.above(above)
@@ -117,24 +120,28 @@ class Sendings:
 
     def came(self, session: bytes) -> None:
         """A session is here."""
-        self._gone.pop(session, None)
+        if session in self._gone:
+            self._ranges_gone -= self._gone.pop(session)[1]
 
     def went(self, session: bytes) -> None:
         """It is gone, and may come back."""
-        if session in self._of:
-            self._gone[session] = self._clock()
+        if session in self._of and session not in self._gone:
+            ranges = sum(len(numbers.ranges) for numbers in self._of[session].values())
+            self._gone[session] = self._clock(), ranges
+            self._ranges_gone += ranges
             self._forget_some()
 
-    def ended(self, session: bytes) -> None:
-        """It is over."""
-        self._of.pop(session, None)
+    def ended(self, session: bytes) -> bool:
+        """It is over. Whether anything was known of it."""
+        self.came(session)
         self._closed.pop(session, None)
-        self._gone.pop(session, None)
+        return self._of.pop(session, None) is not None
 
     def _forget_some(self) -> None:
         gone, before = self._gone, self._clock() - _GONE_MS
-        for session, since in list(gone.items()):  # in this order
-            if since >= before and len(gone) <= _MOST_GONE:
+        while gone:
+            session = next(iter(gone))  # in this order
+            if gone[session][0] >= before and len(gone) <= _MOST_GONE and self._ranges_gone <= _MOST_RANGES_GONE:
                 break
             self.ended(session)
 

@@ -121,5 +121,6 @@ def let_go(session: Session) -> None:
 
 def forget(session: Session) -> None:
     """The client has closed it: nobody will bring it again."""
-    if session.mark and session.hub.broker.recorder is not None:
-        session.hub.broker.recorder.sendings.ended(session.mark)
+    recorder = session.hub.broker.recorder
+    if session.mark and recorder is not None and recorder.sendings.ended(session.mark):
+        recorder.sent(session.mark, 0, [])

@@ -269,7 +269,10 @@ def decode_returned(body: bytes) -> tuple[int, int, int]:
 
 
 def encode_sent(session: bytes, channel: int, ranges: Iterable[Range]) -> bytes:
-    """SENT: these publishes of a channel of a carried session are in the journal, by the session's own numbers."""
+    """SENT: these publishes of a channel of a carried session are in the journal, by the session's own numbers.
+
+    Of no channel (0), and none: the session is over.
+    """
     return _SENT.pack(session, channel) + b"".join([_SENT_RANGE.pack(*each) for each in ranges])
 
 

@@ -21,7 +21,7 @@ class Declared(NamedTuple):
     exchanges: dict[tuple[str, str], DeclaredExchange]
     queues: dict[int, DeclaredQueue]
     bindings: dict[bytes, Bound]
-    sent: dict[tuple[bytes, int], Numbers]
+    sent: dict[bytes, dict[int, Numbers]]
     """By session and channel."""
     access: bytes = b""
     """The document of users, permissions and policies, where the journal keeps it."""
@@ -138,6 +138,9 @@ class Declarations:
 
     def _sent(self, body: bytes) -> None:
         session, channel, ranges = decode_sent(body)
-        numbers = self.declared.sent.setdefault((session, channel), Numbers())
+        if not ranges:  # it is over
+            self.declared.sent.pop(session, None)
+            return
+        numbers = self.declared.sent.setdefault(session, {}).setdefault(channel, Numbers())
         for first, last in ranges:
             numbers.add(first, last)

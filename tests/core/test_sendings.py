@@ -54,7 +54,7 @@ def test_what_was_found_is_not_changed_by_what_comes() -> None:
 
 def test_a_session_is_forgotten_when_it_ends_or_an_hour_after_it_was_lost() -> None:
     now = 0
-    sendings = Sendings(lambda: now, {(b"old", 1): Numbers([(1, 5)])})
+    sendings = Sendings(lambda: now, {b"old": {1: Numbers([(1, 5)])}})
     for session in (b"ends", b"goes", b"stays", b"returns"):
         sendings.add(session, 1, 1, 1)
     sendings.ended(b"ends")
@@ -89,6 +89,36 @@ def test_channels_that_were_closed_are_forgotten_after_some_more() -> None:
 
 def test_of_too_many_channels_the_first_are_forgotten() -> None:
     sendings = Sendings()
-    for channel in range(1, 4_100):
+    for channel in range(1, 260):
         sendings.add(b"a", channel, 1, 1)
-    assert [channel for _, channel in known(sendings)] == [*range(4, 4_100)]
+    assert [channel for _, channel in known(sendings)] == [*range(4, 260)]
+
+
+def test_too_many_that_were_found_are_forgotten_too() -> None:
+    marks = [number.to_bytes(16, "big") for number in range(10_005)]
+    sendings = Sendings(found={mark: {1: Numbers([(1, 1)])} for mark in marks})
+    assert [session for session, _ in known(sendings)] == marks[5:]
+
+
+def test_of_those_that_know_much_fewer_are_kept() -> None:
+    sendings = Sendings()
+    for session in (b"a", b"b", b"c"):
+        for channel in range(200):
+            for number in range(1, 401, 2):
+                sendings.add(session, channel, number, number)
+        sendings.went(session)
+    assert {session for session, _ in known(sendings)} == {b"b", b"c"}
+    sendings.came(b"c")
+    sendings.add(b"d", 1, 1, 1)
+    sendings.went(b"d")
+    assert {session for session, _ in known(sendings)} == {b"b", b"c", b"d"}
+
+
+def test_a_channel_that_comes_back_is_not_one_of_those_that_were_closed() -> None:
+    sendings = Sendings()
+    for channel in range(1, 40):
+        sendings.add(b"a", channel, 1, 1)
+        sendings.closed(b"a", channel)
+        if channel == 1:
+            sendings.of(b"a", channel, 0)
+    assert (b"a", 1) in known(sendings)
