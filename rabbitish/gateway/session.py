@@ -226,8 +226,8 @@ class Gateway(Streams):
         if channel.orphan:
             return _SWALLOWED
         (tag,) = _TAG.unpack_from(data, start + _TAG_AT)
-        if not tag:
-            return None
+        if not tag:  # everything; but of what this leader delivered the client has seen nothing yet
+            return _SWALLOWED if channel.last_tag == channel.tag_offset else None
         if tag <= channel.tag_offset:
             return _SWALLOWED
         at = start + _TAG_AT

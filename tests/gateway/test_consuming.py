@@ -49,6 +49,26 @@ def test_an_ack_of_everything_passes_and_one_of_an_unknown_tag_is_an_error() -> 
     client.open()
 
 
+def test_an_ack_of_everything_is_of_nothing_as_long_as_the_client_has_seen_nothing() -> None:
+    """It was said of what the last leader had delivered; the next one may have something else out with it by now."""
+    world = World()
+    client = confirming(world)
+    client.consume("q", "t")
+    client.publish("q", b"1")
+    assert len(deliveries(client)) == 1
+    new = successor(world)
+    new.queue("q").purge()
+    client.move(new)
+    client.sent_up.clear()
+    client.send(methods.BasicAck(delivery_tag=0, multiple=True))
+    assert not client.sent_up
+    client.publish("q", b"2")
+    assert len(deliveries(client)) == 1
+    client.send(methods.BasicAck(delivery_tag=0, multiple=True))
+    new.settle()
+    assert new.queue("q").unacked == 0
+
+
 def test_a_delivery_that_was_cut_off_is_never_half_heard() -> None:
     world = World()
     client = confirming(world)
