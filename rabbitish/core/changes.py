@@ -24,6 +24,7 @@ class Reason(StrEnum):
 
     ACKNOWLEDGED = "acknowledged"
     TAKEN = "taken"  # by a consumer that does not acknowledge
+    COMMITTED = "committed"  # acknowledged in a transaction, which is not done before the disk has it
     EXPIRED = "expired"
     REJECTED = "rejected"
     MAXLEN = "maxlen"

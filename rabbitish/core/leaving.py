@@ -87,23 +87,23 @@ class Leaving(Holdings, ABC):
         self.unacked_bytes -= size
         self.bytes -= size
 
-    def acknowledge(self, messages: Sequence[Message]) -> None:
+    def acknowledge(self, messages: Sequence[Message], *, in_transaction: bool = False) -> None:
         """Consumers are done with these messages."""
-        self._acknowledged(messages)
+        self._acknowledged(messages, Reason.COMMITTED if in_transaction else Reason.ACKNOWLEDGED)
         self.mark()
 
     def take_acknowledged(self) -> None:
         """Do now what `acknowledge_soon` has put off."""
         if self.acknowledged:
             acknowledged, self.acknowledged = self.acknowledged, []
-            self._acknowledged(acknowledged)
+            self._acknowledged(acknowledged, Reason.ACKNOWLEDGED)
 
-    def _acknowledged(self, messages: Sequence[Message]) -> None:
+    def _acknowledged(self, messages: Sequence[Message], reason: Reason) -> None:
         self._let_out(messages)
         if self.away_bytes:
             self.forget_away(messages)
         if self.durable:
-            self.record_removed(messages, Reason.ACKNOWLEDGED)
+            self.record_removed(messages, reason)
 
     def acknowledge_soon(self, messages: Sequence[Message]) -> None:
         """A consumer is done with these messages: `acknowledge`, for all of a batch of input at once."""

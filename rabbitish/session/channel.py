@@ -244,7 +244,7 @@ class Channel:
 
     def _acked(self, queue: QueueHandle, consumer: ChannelConsumer | None, messages: list[Message]) -> None:
         self._release(consumer, len(messages))
-        queue.acknowledge(messages)
+        queue.acknowledge(messages, in_transaction=self.transaction is not None)
 
     def reject(self, taken: list[Run], *, requeue: bool) -> None:
         """The peer does not want these; if that takes long it is not heard before all is done."""

@@ -36,8 +36,8 @@ _PREDECLARED = "amq."
 # Routes whose bytes are remembered: publishers mostly repeat theirs.
 _ROUTES_KNOWN = 1024
 _REASON_NUMBERS = {reason: number for number, reason in enumerate(REASONS)}
-_REASON_NUMBERS[Reason.TAKEN] = _REASON_NUMBERS[Reason.ACKNOWLEDGED]
-_DONE_WITH = (Reason.ACKNOWLEDGED, Reason.TAKEN)
+_DONE_WITH = (Reason.ACKNOWLEDGED, Reason.TAKEN, Reason.COMMITTED)
+_REASON_NUMBERS.update((reason, _REASON_NUMBERS[Reason.ACKNOWLEDGED]) for reason in _DONE_WITH)
 
 
 def _mixed(messages: Sequence[Message], contents: Sequence[bytes]) -> Mixed | None:

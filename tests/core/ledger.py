@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _WAS_OUT = {
     Reason.ACKNOWLEDGED: True,
     Reason.TAKEN: False,
+    Reason.COMMITTED: True,
     Reason.EXPIRED: False,
     Reason.REJECTED: True,
     Reason.MAXLEN: False,

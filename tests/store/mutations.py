@@ -112,7 +112,7 @@ MUTATIONS = (
     Mutation(
         "drop the record of acknowledgements",
         "core/leaving.py",
-        "        if self.durable:\n            self.record_removed(messages, Reason.ACKNOWLEDGED)\n",
+        "        if self.durable:\n            self.record_removed(messages, reason)\n",
         "",
         "store/test_recovery.py",
     ),

@@ -216,6 +216,21 @@ def test_what_was_confirmed_so_comes_at_most_again_after_a_kill(story: Story) ->
     assert len(client.drain("q")) == 1
 
 
+def test_what_was_acknowledged_in_a_transaction_waits_for_that(story: Story) -> None:
+    """Its consumer hears that it is done when the disk has it, and not before."""
+    story.consumer.ask(methods.TxSelect())
+    story.consume()
+    story.publish()
+    story.consumer.answers()
+    story.consumer.send(methods.BasicAck(delivery_tag=1))
+    story.consumer.send(methods.TxCommit())
+    story.world.settle()
+    assert story.confirmed() == [] and story.consumer.answers() == []
+    story.world.sync()
+    story.publisher.expect(methods.BasicAck(delivery_tag=1))
+    story.consumer.expect(methods.TxCommitOk())
+
+
 # ---- at random
 
 
