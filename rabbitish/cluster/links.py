@@ -116,17 +116,19 @@ class Watched:
         """It can be read, or has failed."""
         if self.over.is_set():  # what there is to read is another's
             return
+        data = b""
         try:
             data = self._read(READ_BYTES)
-            if data:
-                self._hear(data)
-                return
         except BlockingIOError:
             return
         except OSError:
             pass  # whoever reads next hears of it
-        except Exception as error:  # noqa: BLE001 (it is the reading task's to say what comes of it)
-            self.failure = error
+        if data:
+            try:
+                self._hear(data)
+                return
+            except Exception as error:  # noqa: BLE001 (it is the reading task's to say what comes of it)
+                self.failure = error
         self.over.set()
 
 

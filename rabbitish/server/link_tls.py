@@ -113,18 +113,28 @@ class LinkTls:
                 )
 
 
+def _text(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="ascii", errors="replace")
+    except OSError:  # whoever loads it says so better
+        return ""
+
+
 def _read(settings: Settings) -> _Contexts:
     listens, dials = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     dials.check_hostname = False  # see the module
     listens.num_tickets = 0
     certfile = settings.cluster_ssl_options_certfile
+    shown = _text(certfile)
     for context in (listens, dials):
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         keyfile, secret = settings.cluster_ssl_options_keyfile, settings.cluster_ssl_options_password
         load_own(context, certfile, keyfile, secret, "cluster_ssl_options_password")
         load_authorities(context, settings.cluster_ssl_options_cacertfile)
         context.verify_mode = ssl.CERT_REQUIRED
-    first = _FIRST_CERTIFICATE.search(Path(certfile).read_text(encoding="ascii", errors="replace"))
+    if _text(certfile) != shown:
+        return _read(settings)  # it was replaced meanwhile: what is shown must be what the proof is bound to
+    first = _FIRST_CERTIFICATE.search(shown)
     if first is None:
         raise CertificateError(f"there is no certificate in PEM format in {certfile}")
     return _Contexts(listens, dials, ssl.PEM_cert_to_DER_cert(first.group()))

@@ -92,7 +92,7 @@ class Replicated:
 
     def kick(self, wanted: int) -> bool:
         """See Writer."""
-        self._wanted = wanted
+        self._wanted = max(self._wanted, wanted)
         journal = self._journal
         if journal is None or not journal.waiting:
             return False

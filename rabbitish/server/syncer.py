@@ -75,7 +75,7 @@ class Syncer:
 
         Called after every batch of input.
         """
-        self._hoped = wanted
+        self._hoped = max(self._hoped, wanted)
         if self._busy or self._error is not None or not (self._journal.waiting_now or wanted > self._asked):
             return False
         batches = self._journal.take(everything=False)
