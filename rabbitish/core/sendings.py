@@ -150,4 +150,5 @@ class Sendings:
         self._forget_some()
         for session, channels in self._of.items():
             for channel, numbers in channels.items():
-                yield session, channel, numbers
+                if numbers.ranges:
+                    yield session, channel, numbers

@@ -138,7 +138,7 @@ class Declarations:
 
     def _sent(self, body: bytes) -> None:
         session, channel, ranges = decode_sent(body)
-        if not ranges:  # it is over
+        if not (channel or ranges):  # it is over
             self.declared.sent.pop(session, None)
             return
         numbers = self.declared.sent.setdefault(session, {}).setdefault(channel, Numbers())

@@ -44,6 +44,14 @@ def test_what_was_confirmed_is_asked_for_no_more() -> None:
     assert sendings.of(b"a", 2, 0).ranges == sendings.of(b"b", 1, 0).ranges == []
 
 
+def test_of_what_was_confirmed_whole_there_is_nothing_to_tell() -> None:
+    sendings = Sendings()
+    sendings.add(b"a", 1, 1, 10)
+    sendings.add(b"a", 2, 1, 5)
+    assert sendings.of(b"a", 1, 10).ranges == []
+    assert known(sendings) == {(b"a", 2): [(1, 5)]}
+
+
 def test_what_was_found_is_not_changed_by_what_comes() -> None:
     sendings = Sendings()
     sendings.add(b"a", 1, 1, 3)

@@ -177,6 +177,20 @@ def test_it_is_forgotten_an_hour_after_the_session_was_lost() -> None:
     assert not known(again.again(again.stop(), checkpoints=True))
 
 
+def test_it_is_forgotten_in_the_journal_too_when_the_client_closes_the_session() -> None:
+    machine = Machine()
+    client = publishing(machine)
+    say(client, *BODIES[:3])
+    other = machine.recovered.recorder
+    other.sent(b"another of them.", 1, [(1, 5)])
+    other.sent(b"another of them.", 2, [])  # says nothing, of that channel or of others
+    client.slow = False
+    client.send(methods.ConnectionClose(), channel=0)
+    assert client.answers()[-1].method == methods.ConnectionCloseOk()
+    again = machine.again()
+    assert known(again) == [(b"another of them.", 1, [(1, 5)])]
+
+
 def test_a_look_into_the_journal() -> None:
     machine = Machine()
     client = publishing(machine)
