@@ -459,8 +459,8 @@ class Queue(Leaving):
             self.forget_away([message for message, _ in rest.returned()])
             if recorder is not None:
                 self.record_removed(rest.in_memory(), Reason.PURGED)
-            if recorder is not None and rest.pages:
-                recorder.pages_removed(self, [page for page in rest.pages if page.ranges], Reason.PURGED)
+                if rest.pages:
+                    recorder.pages_removed(self, [page for page in rest.pages if page.ranges], Reason.PURGED)
             for page in rest.pages:
                 page.let_go()
             if len(rest.fresh) + len(rest.last) > FREED_AT_ONCE:

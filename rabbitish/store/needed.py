@@ -8,7 +8,7 @@ recorded together, what of it has been acknowledged. Errs to one side alone: a m
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 # Where more than so many wait for the disk it is asked for all of them, and nobody looks at each.
@@ -72,39 +72,33 @@ class Needed:
 
     def handed_out(self, messages: Sequence[Numbered]) -> None:
         """A consumer of a queue was handed these."""
-        if not self._runs:
-            return
-        oldest, run = self._runs[0].first, None
-        for message in messages:
-            lsn = message.lsn
-            if lsn < oldest:
-                continue
-            if run is None or not run.first <= lsn <= run.last:
-                run = self._run_of(lsn)
-            if run is not None and run.queued:
-                run.queued -= 1
-                self._queued -= 1
+        if self._runs:
+            for run in self._runs_of(messages):
+                if run.queued:
+                    run.queued -= 1
+                    self._queued -= 1
 
     def acknowledged(self, messages: Sequence[Numbered]) -> None:
         """These have left a queue since consumers acknowledged them."""
-        if not self._runs:
-            return
-        oldest, run = self._runs[0].first, None
+        if self._runs:
+            for run in self._runs_of(messages):
+                run.left -= 1
+            self._advance()
+
+    def _runs_of(self, messages: Sequence[Numbered]) -> Iterator[_Run]:
+        """Of each message that is counted, its run. Mostly that is the last one's, or all of them are older."""
+        runs, lasts = self._runs, self._lasts
+        oldest, run = runs[0].first, runs[0]
         for message in messages:
             lsn = message.lsn
             if lsn < oldest:
                 continue
-            if run is None or not run.first <= lsn <= run.last:
-                run = self._run_of(lsn)
-            if run is not None:
-                run.left -= 1
-        self._advance()
-
-    def _run_of(self, lsn: int) -> _Run | None:
-        index = bisect_left(self._lasts, lsn)
-        if index < len(self._lasts) and self._runs[index].first <= lsn:
-            return self._runs[index]
-        return None
+            if not run.first <= lsn <= run.last:
+                index = bisect_left(lasts, lsn)
+                if index == len(lasts) or lsn < runs[index].first:
+                    continue
+                run = runs[index]
+            yield run
 
     def _advance(self) -> None:
         over = 0
