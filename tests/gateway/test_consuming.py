@@ -8,6 +8,16 @@ from tests.session.harness import World
 from .carried import Carried, carried, confirming, deliveries, successor
 
 
+def holding_one() -> tuple[Carried, World]:
+    """A client that was handed a message of `q` and has not acknowledged it, and who leads next."""
+    world = World()
+    client = confirming(world)
+    client.consume("q", "t")
+    client.publish("q", b"1")
+    assert len(deliveries(client)) == 1
+    return client, successor(world)
+
+
 def test_delivery_tags_go_on_and_acks_reach_who_delivered() -> None:
     world = World()
     client = confirming(world)
@@ -33,12 +43,7 @@ def test_delivery_tags_go_on_and_acks_reach_who_delivered() -> None:
 
 
 def test_an_ack_of_everything_passes_and_one_of_an_unknown_tag_is_an_error() -> None:
-    world = World()
-    client = confirming(world)
-    client.consume("q", "t")
-    client.publish("q", b"1")
-    assert len(deliveries(client)) == 1
-    new = successor(world)
+    client, new = holding_one()
     client.move(new)
     assert len(deliveries(client)) == 1
     client.send(methods.BasicAck(delivery_tag=0, multiple=True))
@@ -51,12 +56,7 @@ def test_an_ack_of_everything_passes_and_one_of_an_unknown_tag_is_an_error() -> 
 
 def test_an_ack_of_everything_is_of_nothing_as_long_as_the_client_has_seen_nothing() -> None:
     """It was said of what the last leader had delivered; the next one may have something else out with it by now."""
-    world = World()
-    client = confirming(world)
-    client.consume("q", "t")
-    client.publish("q", b"1")
-    assert len(deliveries(client)) == 1
-    new = successor(world)
+    client, new = holding_one()
     new.queue("q").purge()
     client.move(new)
     client.sent_up.clear()

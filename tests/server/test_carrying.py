@@ -136,6 +136,27 @@ def test_a_flood_goes_on_with_every_message() -> None:
     converse(conversation)
 
 
+async def consume_late(nodes: Three, client: Client) -> None:
+    """Have a client consume the 100,000 bytes a message of `q`, and read nothing before another leads: all is whole."""
+    old = nodes.old.node.broker.vhosts["/"].queues["q"]
+    await client.send(methods.BasicConsume(queue="q", consumer_tag="t"))
+    await until(lambda: old.unacked > 20)
+    await trio.testing.wait_all_tasks_blocked(0.05)
+    assert old.ready  # the rest waits for the client
+    nodes.change()
+    await until(lambda: len(nodes.new.node.links) == 1)
+    other = await nodes.new.connect()
+    await other.publish("q", b"y" * 10)
+    bodies: list[bytes] = []
+    while not bodies or bodies[-1] != b"y" * 10:
+        frame = await client.frame()
+        assert frame is not None
+        if frame[0] == FRAME_BODY:
+            bodies.append(bytes(frame[2]))
+    assert {bytes(body[:1]) for body in bodies} == {b"x", b"y"}
+    assert sum(map(len, bodies[:-1])) % 100_000 == 0
+
+
 def test_a_client_that_does_not_read_gets_everything_whole_when_it_does() -> None:
     async def conversation() -> None:
         async with three() as nodes:
@@ -143,23 +164,7 @@ def test_a_client_that_does_not_read_gets_everything_whole_when_it_does() -> Non
             await client.publish("q", b"x" * 100_000, count)
             while (await client.expect(methods.BasicAck)).delivery_tag < count:
                 pass
-            old = nodes.old.node.broker.vhosts["/"].queues["q"]
-            await client.send(methods.BasicConsume(queue="q", consumer_tag="t"))
-            await until(lambda: old.unacked > 20)
-            await trio.testing.wait_all_tasks_blocked(0.05)
-            assert old.ready  # the rest waits for the client
-            nodes.change()
-            await until(lambda: len(nodes.new.node.links) == 1)
-            other = await nodes.new.connect()
-            await other.publish("q", b"y" * 10)
-            bodies: list[bytes] = []
-            while not bodies or bodies[-1] != b"y" * 10:
-                frame = await client.frame()
-                assert frame is not None
-                if frame[0] == FRAME_BODY:
-                    bodies.append(bytes(frame[2]))
-            assert {bytes(body[:1]) for body in bodies} == {b"x", b"y"}
-            assert sum(map(len, bodies[:-1])) % 100_000 == 0
+            await consume_late(nodes, client)
 
     converse(conversation)
 

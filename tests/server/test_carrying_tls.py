@@ -21,7 +21,7 @@ from rabbitish.wire import methods
 from rabbitish.wire.frames import FRAME_BODY, FRAME_HEARTBEAT, PROTOCOL_HEADER
 from tests.server.fronts import SECRET, FrontNode, fronts, leads
 from tests.server.support import Client, broker, converse, until
-from tests.server.test_carrying import Three, hang_up, three
+from tests.server.test_carrying import Three, consume_late, hang_up, three
 from tests.server.test_tls import Lines, der
 from tests.server.tls import HOST, TLS_1_2, TLS_1_3, Pki, pki
 
@@ -128,22 +128,7 @@ def test_a_client_that_does_not_read_gets_everything_whole_when_it_does() -> Non
             await client.publish("q", b"x" * 100_000, count)
             old = nodes.old.node.broker.vhosts["/"].queues["q"]
             await until(lambda: old.ready == count)
-            await client.send(methods.BasicConsume(queue="q", consumer_tag="t"))
-            await until(lambda: old.unacked > 20)
-            await trio.testing.wait_all_tasks_blocked(0.05)
-            assert old.ready  # the rest waits for the client
-            nodes.change()
-            await until(lambda: len(nodes.new.node.links) == 1)
-            other = await nodes.new.connect()
-            await other.publish("q", b"y" * 10)
-            bodies: list[bytes] = []
-            while not bodies or bodies[-1] != b"y" * 10:
-                frame = await client.frame()
-                assert frame is not None
-                if frame[0] == FRAME_BODY:
-                    bodies.append(bytes(frame[2]))
-            assert {body[:1] for body in bodies} == {b"x", b"y"}
-            assert sum(map(len, bodies[:-1])) % 100_000 == 0
+            await consume_late(nodes, client)
 
     converse(conversation)
 
