@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import trio
 
+from rabbitish.server.pace import LITTLE_BYTES
 from rabbitish.server.prompt import Prompt
 from rabbitish.server.syncer import Syncer
 from rabbitish.session.content import WireCodec
@@ -34,7 +35,10 @@ if TYPE_CHECKING:
 # How often it is looked whether segments are sparse. Short enough that a flood does not run away from it.
 _COMPACTION_SECONDS = 0.25
 # So little is put off until it can be written together with what somebody waits for, or there is nothing else to do.
-_LITTLE_BYTES = 16 * 1024
+# With what is recorded next it is still little for the syncer.
+_PUT_OFF_BYTES = LITTLE_BYTES // 2
+# With more than this to be written the disk is at work anyway, and nobody waits for consumers instead.
+_MUCH_BYTES = 256 * 1024
 # When there was no room for a segment that is written anew, how long until that is tried again.
 _NO_ROOM_SECONDS = 10
 
@@ -84,7 +88,7 @@ class Keeper:
         self._node = node
         self._failed = failed
         self._log = node.log
-        self.put_off = False  # what nobody waits for is to be written in a moment
+        self.put_off = False  # something is to be written in a moment, or asked of the disk
         self._held: dict[Link, None] = {}  # with something to say that must not be heard before the journal is on disk
         self._further: trio.Event | None = None  # for who waits until the journal is on disk further than before
         self._codec = WireCodec(node.hub.properties)
@@ -160,16 +164,17 @@ class Keeper:
         """
         node, journal = self._node, self.journal
         told = self._tell_acknowledged()
-        wanted = self._wanted_on_disk(more=more)
+        wanted = self._wanted_on_disk(more=more or not node.reactor.quiet)
+        spared = wanted < node.hub.wanted > node.hub.safe  # for the moment
         waited_for = wanted > node.hub.durable or node.behind
-        if more and not waited_for and journal.pending_bytes <= _LITTLE_BYTES:
-            self.put_off = journal.waiting
+        if more and not waited_for and journal.pending_bytes <= _PUT_OFF_BYTES:
+            self.put_off = spared or journal.waiting
             return told
         if not more:
             journal.close_gathering()
         self._asked = max(self._asked, wanted)
         safe = self._syncer.kick(wanted)
-        self.put_off = more and journal.waiting
+        self.put_off = spared or (more and journal.waiting)
         if safe:
             self._tell(journal.durable_lsn)
         behind = journal.pending_bytes > node.settings.journal_backlog_bytes
@@ -195,12 +200,9 @@ class Keeper:
         if hub.wanted <= hub.safe:
             return hub.wanted_on_disk
         with_consumers = hub.wanted > max(self._asked, hub.wanted_on_disk) and journal.needed.with_consumers
-        if with_consumers and more and journal.pending_bytes <= _LITTLE_BYTES and prompt.worth_waiting():
+        if with_consumers and more and journal.pending_bytes <= _MUCH_BYTES and prompt.worth_waiting():
             return hub.wanted_on_disk
-        if more or self._node.reactor.quiet:
-            prompt.in_vain()
-        else:
-            prompt.cut_short()
+        prompt.in_vain()
         return hub.wanted
 
     async def caught_up(self) -> None:

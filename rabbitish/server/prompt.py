@@ -41,12 +41,8 @@ class Prompt:
             self._until = None
             self._distrust = _MOMENT_SECONDS
 
-    def cut_short(self) -> None:
-        """Nobody can wait any longer, and has not learned whether it would have been worth it."""
-        self._until = None
-
     def in_vain(self) -> None:
-        """It has not, and the disk is asked instead."""
+        """It has not been, and the disk is asked instead."""
         if self._until is not None:
             self._until = None
             self._trusted_from = self._clock() + self._distrust

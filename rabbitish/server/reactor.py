@@ -30,8 +30,9 @@ _LONG_SLICE_SECONDS = 0.01
 # peer on this machine for an answer.
 _LINGER_SECONDS = 0.001
 
-# So much longer than it took to hear them others go first before those that are ahead are heard again.
-_OTHERS_SHARE = 8
+# So much longer than it took to hear them others go first before those that are ahead are heard again: about as much as
+# a delivery and an acknowledgement of its own cost more than a publish, so that the queue does not grow.
+_OTHERS_SHARE = 20
 
 
 class _Waker:
@@ -72,8 +73,8 @@ class Reactor:
         self.linger(linger)
         self._poller = new_poller()
         self._over = False
-        self.quiet = False
-        """Whether the last slice of time ended since there were no events any more."""
+        self.quiet = True
+        """Whether the last slice of time ended since there were no events any more; if not, another follows."""
         self._ahead_from = 0.0  # when those that are ahead have their turn, though others are ready
         self._calls: deque[Callable[[], None]] = deque()
         self._woken, self._wake = socket.socketpair()
@@ -103,7 +104,10 @@ class Reactor:
         try:
             fileno = self._poller.fileno()
             while True:
-                await trio.lowlevel.wait_readable(fileno)
+                if self.quiet:
+                    await trio.lowlevel.wait_readable(fileno)
+                else:  # it is looked whether there is more, so that somebody notices when there is not
+                    await trio.lowlevel.checkpoint()
                 self._slice()
         finally:
             self.close()

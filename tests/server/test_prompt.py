@@ -45,7 +45,6 @@ def test_in_vain_it_is_tried_again_after_longer_and_longer(prompt: Prompt, clock
         while not prompt.worth_waiting():
             clock.now += 0.001
         waited.append(round(clock.now - began, 3))
-        prompt.cut_short()
     assert waited == [0.005, 0.01, 0.02, 0.04, 0.064, 0.064, 0.064]
 
 
@@ -63,8 +62,5 @@ def test_once_they_come_all_is_forgotten(prompt: Prompt, clock: Clock) -> None:
 
 
 def test_who_was_not_waited_for_was_not_waited_for_in_vain(prompt: Prompt, clock: Clock) -> None:
-    prompt.in_vain()
-    assert prompt.worth_waiting()
-    prompt.cut_short()
     prompt.in_vain()
     assert prompt.worth_waiting()

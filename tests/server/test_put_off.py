@@ -1,4 +1,4 @@
-"""Acknowledgements wait a moment for others, or for somebody whose confirm makes a write necessary anyway."""
+"""What waits a moment: acks for others, or for a confirm that needs a write anyway; confirms for consumers."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from collections.abc import Callable
 import pytest
 import trio
 
+from rabbitish.server import keeper as keeper_module
 from rabbitish.server import node
 from rabbitish.server.poller import READ
+from rabbitish.server.prompt import Prompt
 from rabbitish.wire import methods
 from rabbitish.wire.frames import content_frames
 from rabbitish.wire.properties import Properties
@@ -87,5 +89,44 @@ def test_acks_of_one_stretch_are_one_write(monkeypatch: pytest.MonkeyPatch, publ
             await until(lambda: disk.steps[-1] == SYNC)
             assert disk.steps[before:].count(WRITE) == 1 + publish  # who waits does not wait for acks
             await trio.lowlevel.checkpoint()
+
+    converse(conversation)
+
+
+@pytest.mark.parametrize("prompt", [True, False])
+def test_consumers_are_waited_for_until_there_is_nothing_more_to_hear(
+    monkeypatch: pytest.MonkeyPatch, prompt: bool
+) -> None:
+    """A slice of time that is over asks nothing of the disk: another follows, and sees whether somebody has spoken."""
+    disk = FakeDisk()
+    monkeypatch.setattr(node, "RealDisk", lambda path: disk)
+    monkeypatch.setattr(keeper_module, "Prompt", lambda: Prompt(lambda: 0.0))  # a moment that does not end
+
+    async def conversation() -> None:
+        async with broker(data_dir="fake") as running:
+            reactor, keeper = running.node.reactor, running.node.keeper
+            assert keeper is not None
+            publisher, consumer = await running.connect(), await running.connect()
+            await publisher.ask(methods.QueueDeclare(queue="q", durable=True), methods.QueueDeclareOk)
+            await publisher.ask(methods.ConfirmSelect(), methods.ConfirmSelectOk)
+            await consumer.ask(methods.BasicConsume(queue="q"), methods.BasicConsumeOk)
+            await keeper.caught_up()
+            await until(lambda: disk.steps[-1] == SYNC)
+            before, hub = disk.steps.count(SYNC), running.node.hub
+            monkeypatch.setattr(reactor, "_slice_seconds", 0.0)
+
+            say_now(publisher, confirmed("q"))
+            reactor._slice()  # over as soon as this was heard
+            assert not reactor.quiet and hub.safe < hub.wanted
+            assert disk.steps.count(SYNC) == before
+            if prompt:
+                say_now(consumer, methods.BasicAck(delivery_tag=1).frame(1))
+                reactor._slice()
+                assert hub.safe == hub.wanted and disk.steps.count(SYNC) == before
+            else:
+                reactor._slice()
+                assert reactor.quiet
+            await publisher.expect(methods.BasicAck)
+            assert prompt or disk.steps.count(SYNC) > before
 
     converse(conversation)

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
+import trio
+import trio.testing
 
 from rabbitish.server.poller import READ
 from rabbitish.server.reactor import Reactor
@@ -66,12 +68,12 @@ def stage() -> Iterator[Stage]:
 def test_who_is_ahead_comes_last_and_rarely_while_others_have_something_to_say(stage: Stage) -> None:
     publisher, consumer = Heard(stage, "publisher"), Heard(stage, "consumer")
     publisher.say(9)
-    consumer.say(12)
+    consumer.say(24)
     assert stage.slice() == "( consumer ( publisher"  # one turn each; the clock says that the slice is over
-    heard = [stage.slice() for _ in range(11)]
-    assert heard.count("( consumer ( publisher") == 1, "a ninth of the time"
-    assert heard.index("( consumer ( publisher") == 7
-    assert heard.count("( consumer") == 10
+    heard = [stage.slice() for _ in range(23)]
+    assert heard.count("( consumer ( publisher") == 1, "a twentieth of the time of others"
+    assert heard.index("( consumer ( publisher") == 19
+    assert heard.count("( consumer") == 22
 
 
 def test_who_is_ahead_is_heard_when_nobody_else_has_anything_to_say(stage: Stage) -> None:
@@ -101,3 +103,19 @@ def test_who_publishes_waits_until_it_is_heard(stage: Stage) -> None:
     publisher.say(1)
     stage.reactor.close()  # it ends, and the last connections with it
     assert not stage.reactor.publishers_wait()
+
+
+def test_after_a_slice_that_time_ended_it_looks_whether_there_is_more(stage: Stage) -> None:
+    publisher = Heard(stage, "publisher")
+
+    async def conversation() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stage.reactor.run)
+            await trio.testing.wait_all_tasks_blocked()
+            publisher.say(1)
+            await trio.testing.wait_all_tasks_blocked()  # nothing that can be read makes it look again
+            assert stage.order == ["(", "publisher"]
+            assert stage.reactor.quiet
+            nursery.cancel_scope.cancel()
+
+    trio.run(conversation)
