@@ -179,7 +179,9 @@ async def _resync(megabytes: int) -> dict[str, Any]:
 
 # ---- what mirrors cost
 
-_SYNC = "-s 256 -p -c 1 -b 1 -P 1 -a 1"
+_LONE = "-s 256 -p -c 1 -b 1"  # one at a time
+_SYNC = f"{_LONE} -P 1 -a 1"
+_STORED = f"{_LONE} -y 0"
 _WORK = "-s 1024 -p -c 500 -P 200 -a 50"
 _QUORUM = "--queue-type quorum"
 
@@ -190,8 +192,12 @@ async def _measured(port: int, options: str, seconds: float) -> dict[str, Any]:
 
 
 async def _cost(rounds: int, seconds: float) -> dict[str, Any]:
-    """One message at a time, and a work queue: a single node, a cluster's leader, and a mirror, in turn."""
+    """One message at a time, and a work queue: a single node, a cluster's leader, and a mirror, in turn.
+
+    With a consumer that acknowledges at once mirrors need not be waited for; `stored` has none.
+    """
     sync: dict[str, list[float]] = {"single": [], "leader": [], "mirror": []}
+    stored: dict[str, list[float]] = {"single": [], "leader": [], "mirror": []}
     work: dict[str, list[float]] = {"single": [], "leader": [], "mirror": []}
     with tempfile.TemporaryDirectory(prefix="rabbitish-figures-") as folder, ours() as single:
         async with cluster(Path(folder), settings=_SETTINGS) as nodes:
@@ -199,13 +205,15 @@ async def _cost(rounds: int, seconds: float) -> dict[str, Any]:
             mirror = next(name for name in nodes.names if name != leader)
             ports = {"single": single.port, "leader": nodes.nodes[leader].port, "mirror": nodes.nodes[mirror].port}
             for _ in range(rounds):
-                for where, port in ports.items():
-                    sync[where].append(1e6 / (await _measured(port, _SYNC, seconds))["confirm_rate"])
+                for options, found in ((_SYNC, sync), (_STORED, stored)):
+                    for where, port in ports.items():
+                        found[where].append(1e6 / (await _measured(port, options, seconds))["confirm_rate"])
                 for where, port in ports.items():
                     work[where].append((await _measured(port, _WORK, seconds))["consume_rate"])
             assert await nodes.leader() == leader, "the leader changed under load"
     return {
         "confirm_us": {where: round(statistics.median(each)) for where, each in sync.items()},
+        "stored_us": {where: round(statistics.median(each)) for where, each in stored.items()},
         "work_queue_rate": {where: round(statistics.median(each)) for where, each in work.items()},
     }
 

@@ -90,11 +90,14 @@ def _resync(found: dict[str, Any]) -> Iterator[str]:
 
 
 def _cost(found: dict[str, Any]) -> Iterator[str]:
-    micros, rates = found["confirm_us"], found["work_queue_rate"]
-    yield f"µs for a publish and its confirm, one at a time: a single node | {micros['single']:,} | -"
-    for where in ("leader", "mirror"):
-        ratio = micros[where] / micros["single"]
-        yield f"with two mirrors, at the {where} | {micros[where]:,} ({ratio:.1f}x) | 2x"
+    rates = found["work_queue_rate"]
+    for key, what in (("confirm_us", "acknowledged at once"), ("stored_us", "no consumers")):
+        if key in found:
+            micros = found[key]
+            yield f"µs for a publish and its confirm, one at a time, {what}: a single node | {micros['single']:,} | -"
+            for where in ("leader", "mirror"):
+                ratio = micros[where] / micros["single"]
+                yield f"with two mirrors, at the {where} | {micros[where]:,} ({ratio:.1f}x) | 2x"
     yield f"`work-queue`, messages a second: a single node | {rates['single']:,} | -"
     for where in ("leader", "mirror"):
         yield f"with two mirrors, at the {where} | {rates[where]:,} | -"
