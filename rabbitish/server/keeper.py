@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import trio
 
+from rabbitish.server.breath import Breath
 from rabbitish.server.pace import LITTLE_BYTES
 from rabbitish.server.prompt import Prompt
 from rabbitish.server.syncer import Syncer
@@ -39,6 +40,8 @@ _COMPACTION_SECONDS = 0.25
 _PUT_OFF_BYTES = LITTLE_BYTES // 2
 # With more than this to be written the disk is at work anyway, and nobody waits for consumers instead.
 _MUCH_BYTES = 256 * 1024
+# What the disk was asked for so long ago is on it in a moment, so nobody need be told twice.
+_SOON_SECONDS = 0.02
 # When there was no room for a segment that is written anew, how long until that is tried again.
 _NO_ROOM_SECONDS = 10
 
@@ -104,6 +107,7 @@ class Keeper:
             self._syncer = lead.begin(self.journal, self._durable)
         node.hub.durable = node.hub.safe = self.journal.durable_lsn
         self._asked = 0  # how far the disk has been asked to be
+        self._asked_at = 0.0  # when it was, by the performance counter
         self._prompt = Prompt()
 
     def _recover(self, disk: Disk) -> Recovered:
@@ -172,7 +176,8 @@ class Keeper:
             return told
         if not more:
             journal.close_gathering()
-        self._asked = max(self._asked, wanted)
+        if wanted > self._asked:
+            self._asked, self._asked_at = wanted, time.perf_counter()
         safe = self._syncer.kick(wanted)
         self.put_off = spared or (more and journal.waiting)
         if safe:
@@ -186,21 +191,27 @@ class Keeper:
         return safe or told
 
     def _tell_acknowledged(self) -> bool:
-        """Whether confirms go out for what everybody has acknowledged; none for what is being synced, which is soon."""
+        """Whether confirms go out for what everybody has acknowledged; none for what is synced soon."""
         hub, done = self._node.hub, self.journal.needed.done
-        if done <= hub.safe or not hub.safe < hub.wanted > self._asked:
+        if done <= hub.safe or hub.safe >= hub.wanted:
+            return False
+        if hub.wanted <= self._asked and time.perf_counter() < self._asked_at + _SOON_SECONDS:
             return False
         hub.now_safe(done)
-        self._prompt.came()
+        self._prompt.came(done)
         return True
 
     def _wanted_on_disk(self, *, more: bool) -> int:
         """How far the journal must be on disk for all who wait, unless consumers may spare it that in a moment."""
         hub, prompt, journal = self._node.hub, self._prompt, self.journal
         if hub.wanted <= hub.safe:
+            prompt.over()
             return hub.wanted_on_disk
-        with_consumers = hub.wanted > max(self._asked, hub.wanted_on_disk) and journal.needed.with_consumers
-        if with_consumers and more and journal.pending_bytes <= _MUCH_BYTES and prompt.worth_waiting():
+        if hub.wanted <= max(self._asked, hub.wanted_on_disk):
+            prompt.over()
+            return hub.wanted
+        worth = more and journal.needed.with_consumers and journal.pending_bytes <= _MUCH_BYTES
+        if worth and prompt.worth_waiting(hub.wanted):
             return hub.wanted_on_disk
         prompt.in_vain()
         return hub.wanted
@@ -241,7 +252,7 @@ class Keeper:
             free = compaction.bytes * 2
         if free < compaction.bytes * 2:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        compaction.write()
+        compaction.write(Breath())
 
     async def reached(self, lsn: int) -> None:
         """Wait until the journal is on disk up to `lsn`. JournalError: it was lost before."""

@@ -21,25 +21,33 @@ class Prompt:
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self._clock = clock
         self._until: float | None = None  # how long they are waited for, if they are
+        self._for = 0  # up to which number it is that they are
         self._trusted_from = 0.0
         self._distrust = _MOMENT_SECONDS
 
-    def worth_waiting(self) -> bool:
-        """Whether to wait now, or to go on waiting."""
+    def worth_waiting(self, wanted: int) -> bool:
+        """Whether to wait now, or to go on waiting. A moment is for all up to the number `wanted` when it begins."""
         now = self._clock()
         if self._until is None:
             if now < self._trusted_from:
                 return False
-            self._until = now + _MOMENT_SECONDS
+            self._until, self._for = now + _MOMENT_SECONDS, wanted
         elif now >= self._until:
             self.in_vain()
         return self._until is not None
 
-    def came(self) -> None:
-        """Something that was waited for has been acknowledged by all."""
-        if self._until is not None:
+    def came(self, done: int) -> None:
+        """Everything up to this number has been acknowledged by all. If it is all that was waited for they are trusted.
+
+        What comes one by one does not have the rest wait for ever.
+        """
+        if self._until is not None and done >= self._for:
             self._until = None
             self._distrust = _MOMENT_SECONDS
+
+    def over(self) -> None:
+        """Nobody waits any more, whatever for."""
+        self._until = None
 
     def in_vain(self) -> None:
         """It has not been, and the disk is asked instead."""

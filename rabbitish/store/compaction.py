@@ -13,7 +13,7 @@ yet.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Protocol
 
@@ -97,15 +97,15 @@ class Compaction:
 
     # ---- any thread
 
-    def write(self) -> None:
-        """Write the new segment under another name. OSError, JournalDamaged: it failed."""
+    def write(self, breathe: Callable[[], None] = lambda: None) -> None:
+        """Write the new segment under another name; calls `breathe` now and then. OSError, JournalDamaged: failed."""
         self.discard()
         file = self._disk.create(self.head.name + NEW_SUFFIX)
         try:
             pieces: list[bytes] = [encode_segment_head(self.head)]
             self._new.size = self._new.other_bytes = size = len(pieces[0])
-            self._find_returns()
-            for piece in self._pieces():
+            self._find_returns(breathe)
+            for piece in self._pieces(breathe):
                 pieces.append(piece)
                 size += len(piece)
                 self._new.size += len(piece)
@@ -128,11 +128,12 @@ class Compaction:
         """Give the new segment its name: from then on it counts, and those it stands for do not. OSError: it failed."""
         self._disk.rename(self.head.name + NEW_SUFFIX, self.head.name)
 
-    def _find_returns(self) -> None:
+    def _find_returns(self, breathe: Callable[[], None]) -> None:
         for segment in self._segments:
             data = self._disk.read(segment.head.name)
             offset = SEGMENT_HEAD_BYTES
             while offset + HEAD.size <= len(data):  # what is damaged is found when it is read for good
+                breathe()
                 size, _, number, _, kind, _ = HEAD.unpack_from(data, offset)
                 body = offset + HEAD.size
                 offset = body + size
@@ -140,11 +141,12 @@ class Compaction:
                     queue, lsn, _ = decode_returned(data[body:offset])
                     self._returned.setdefault(queue, {})[lsn] = number
 
-    def _pieces(self) -> Iterator[bytes]:
+    def _pieces(self, breathe: Callable[[], None]) -> Iterator[bytes]:
         for segment, books in zip(self._segments, self._books, strict=True):
             data = self._disk.read(segment.head.name)
             try:
                 for record in decode_all(data, SEGMENT_HEAD_BYTES):
+                    breathe()
                     if record.type in PUBLISHES:
                         yield from self._publish(data, record, books)
                         continue

@@ -378,7 +378,8 @@ class Journal:
         return list(self._there.values())
 
     def sparse(self) -> list[Segment]:
-        """Neighbouring segments that are worth being written anew as one."""
+        """Neighbouring segments that are worth being written anew as one; not those that only wait to be deleted."""
+        self.dies(self.segments.take_dead())
         return self.segments.sparse(self.segment_bytes, self.written_lsn)
 
     # ---- the writer's side

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -79,7 +79,7 @@ class Slow:
     def __init__(self) -> None:
         self.written = trio.Event()
 
-    def write(self) -> None:
+    def write(self, breathe: Callable[[], None]) -> None:
         trio.from_thread.run_sync(self.written.set)
 
     def install(self) -> None:

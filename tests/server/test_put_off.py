@@ -130,3 +130,36 @@ def test_consumers_are_waited_for_until_there_is_nothing_more_to_hear(
             assert prompt or disk.steps.count(SYNC) > before
 
     converse(conversation)
+
+
+@pytest.mark.parametrize("long_ago", [True, False])
+def test_an_acknowledgement_counts_when_the_disk_that_was_asked_does_not_answer(
+    monkeypatch: pytest.MonkeyPatch, long_ago: bool
+) -> None:
+    disk = FakeDisk()
+    monkeypatch.setattr(node, "RealDisk", lambda path: disk)
+
+    async def conversation() -> None:
+        async with broker(data_dir="fake") as running:
+            reactor, keeper, hub = running.node.reactor, running.node.keeper, running.node.hub
+            assert keeper is not None
+            client = await running.connect()
+            await client.ask(methods.QueueDeclare(queue="q", durable=True), methods.QueueDeclareOk)
+            await client.ask(methods.ConfirmSelect(), methods.ConfirmSelectOk)
+            await client.ask(methods.BasicConsume(queue="q"), methods.BasicConsumeOk)
+            await keeper.caught_up()
+            await until(lambda: disk.steps[-1] == SYNC)
+            monkeypatch.setattr(keeper, "_asked_at", 0.0)
+            monkeypatch.setattr(keeper_module, "_SOON_SECONDS", 0.0 if long_ago else 1e9)
+            with monkeypatch.context() as hanging:
+                hanging.setattr(keeper._syncer, "kick", lambda wanted: False)
+                say_now(client, confirmed("q"))
+                while not keeper._asked > hub.safe:
+                    reactor._slice()
+                say_now(client, methods.BasicAck(delivery_tag=1).frame(1))
+                reactor._slice()
+                assert (hub.safe == hub.wanted) is long_ago
+            await client.expect(methods.BasicDeliver)
+            await client.expect(methods.BasicAck)
+
+    converse(conversation)

@@ -410,3 +410,33 @@ def test_writing_anew_comes_to_an_end() -> None:
     assert sum(len(disk.read(name)) for name in disk.names()) <= 2 * live + 2 * 1000
     left = [lsn for one in journal.segments.all for lsn in one.lsns]
     assert left == sorted(left) and set(stay) <= set(left)
+
+
+def test_what_only_waits_to_be_deleted_is_not_written_anew() -> None:
+    """Its files go once that it is empty is on disk, which may be some time after it is."""
+    disk = FakeDisk()
+    journal = journal_on(disk, segment_bytes=1000)
+    lsns = [publish(journal, size=200) for _ in range(20)]
+    write(journal)
+    for lsn in lsns:
+        remove(journal, lsn, size=200)
+    batches = journal.take()
+    journal.write(batches)
+    journal.written(batches[-1].last_lsn, sum(batch.size for batch in batches))
+    assert not any(segment.counts for segment in journal.segments.all)
+    assert journal.sparse() == []
+    gone = journal.synced(journal.last_lsn)
+    assert len(gone) > 2
+
+
+def test_writing_anew_lets_others_have_their_turn_with_every_record() -> None:
+    disk = FakeDisk()
+    journal = journal_on(disk, segment_bytes=10_000)
+    lsns = [publish(journal, size=200) for _ in range(60)]
+    write(journal)
+    for lsn in lsns[::2]:
+        remove(journal, lsn, size=200)
+    write(journal)
+    breaths: list[int] = []
+    Compaction(journal, WireCodec(PropertyCache(10)), journal.segments.all[:1]).write(lambda: breaths.append(1))
+    assert len(breaths) >= 2 * len(journal.segments.all[0].lsns) > 50  # it is looked through twice
