@@ -1,8 +1,9 @@
-"""What a connection has declared that ends with a leader: queues and exchanges that are not durable, and bindings.
+"""What a connection has declared that may end with a leader: what is not durable or deletes itself, and bindings.
 
 Exclusive queues are among them, whatever their declare says. It is declared anew at the next leader, without messages,
-as those are lost like transient ones anywhere. What others have deleted meanwhile may so come back, which is what
-clients that recover by themselves do as well.
+as those are lost like transient ones anywhere; what is durable and deletes itself is there with them, unless a leader
+took the session for gone. What others have deleted meanwhile may so come back, which is what clients that recover by
+themselves do as well.
 """
 
 from __future__ import annotations
@@ -83,10 +84,12 @@ class Topology:
         if method.passive:
             return
         if isinstance(method, methods.ExchangeDeclare):
-            new = not method.durable and not name.startswith("amq.") and name not in self._exchanges
-            if new and self._remember(method):
+            passing = (method.auto_delete or not method.durable) and not name.startswith("amq.")
+            if passing and name not in self._exchanges and self._remember(method):
                 self._exchanges[name] = replace(method, exchange=name, nowait=False)
-        elif (method.exclusive or not method.durable) and name not in self._queues and self._remember(method):
+            return
+        passing = method.exclusive or method.auto_delete or not method.durable
+        if passing and name not in self._queues and self._remember(method):
             self._queues[name] = replace(method, queue=name, nowait=False)
 
     def queue_gone(self, name: str) -> None:
