@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from rabbitish.wire import methods
+from rabbitish.wire.frames import FRAME_METHOD, HEAD
 from tests.session.harness import World
 
 from .carried import Carried, carried, confirming, deliveries, successor
@@ -52,6 +55,19 @@ def test_an_ack_of_everything_passes_and_one_of_an_unknown_tag_is_an_error() -> 
     client.send(methods.BasicAck(delivery_tag=9))
     client.expect_channel_close(406, "PRECONDITION_FAILED - unknown delivery tag 8", methods.BasicAck)
     client.open()
+
+
+@pytest.mark.parametrize("kind", [methods.BasicAck, methods.BasicNack, methods.BasicReject])
+@pytest.mark.parametrize("missing", [1, 5, 9])
+def test_an_ack_that_is_cut_short_is_the_leaders_business(kind: type[methods.BasicAck], missing: int) -> None:
+    client, new = holding_one()
+    client.move(new)
+    assert len(deliveries(client)) == 1
+    payload = kind(delivery_tag=2).encode()[:-missing]
+    client.raw(HEAD.pack(FRAME_METHOD, 1, len(payload)) + payload + b"\xce")
+    (said,) = client.answers()
+    assert isinstance(said.method, methods.ConnectionClose) and said.method.reply_code in (501, 502)
+    assert not client.gateway.resumable
 
 
 def test_an_ack_of_everything_is_of_nothing_as_long_as_the_client_has_seen_nothing() -> None:
