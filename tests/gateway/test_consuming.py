@@ -134,6 +134,31 @@ def test_limits_are_those_that_held_for_each_consumer() -> None:
     client.expect()
 
 
+def test_the_limit_of_a_channel_holds_before_its_consumers_are_back() -> None:
+    client = confirming(World())
+    client.publish("q", b"1", b"2", b"3", b"4")
+    client.answers()
+    client.ask(methods.BasicQos(prefetch_count=3))
+    client.ask(methods.BasicQos(prefetch_count=2, global_=True))
+    for tag in ("t", "u"):
+        client.consume("q", tag)
+        client.answers()
+    cut = 0
+    while True:
+        client.slow = True
+        client.lose_leader()
+        client.go_on(successor(client.world))
+        if cut >= len(client.waiting_up):
+            break
+        client.up(cut)
+        client.world.settle()
+        client.up(len(client.waiting_up))
+        client.world.settle()
+        assert client.world.queue("q").unacked == 2
+        cut += 1
+    assert cut > 100
+
+
 def test_a_consumer_that_was_cancelled_does_not_come_back() -> None:
     world = World()
     client = confirming(world)
