@@ -5,19 +5,21 @@ channel from 1, whoever leads; the leader has here which of them its journal has
 all the same, and then comes twice; what is known is there, or was until a consumer was done with it.
 
 So nothing need be kept for ever: what is known of a session is forgotten when it ends, or some time after it has gone
-without a word, and the oldest of everything where there is too much of it.
+without a word, and where there is too much of it the oldest, or what is known of those who have most.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
 
 Range = tuple[int, int]
 """The first and the last of them."""
 
 _MOST_RANGES = 256
-_MOST_CHANNELS = 256  # of a session
+MOST_CHANNELS = 256
+"""Of a session."""
 _CLOSED_CHANNELS = 16  # of a session: their node may not have heard yet that they are
 _MOST_GONE = 10_000
 _MOST_RANGES_GONE = 100_000  # of all of those
@@ -69,7 +71,7 @@ def _last(each: Range) -> int:
 
 
 Found = Mapping[bytes, Mapping[int, Numbers]]
-"""What a journal knew, by session and channel."""
+"""What a journal knew, by session and channel; of channels those come last that it was told of last."""
 
 
 class Sendings:
@@ -83,8 +85,9 @@ class Sendings:
         self._gone: dict[bytes, tuple[int, int]] = {}  # those that are not here: since when, and with how many ranges
         self._ranges_gone = 0
         for session, channels in (found or {}).items():
-            self._of[session] = dict(channels)
-            self.went(session)
+            self._of[session] = dict(islice(channels.items(), max(0, len(channels) - MOST_CHANNELS), None))
+            self._is_gone(session)
+        self._forget_some()
 
     def add(self, session: bytes, channel: int, first: int, last: int) -> None:
         """The journal has these."""
@@ -92,7 +95,7 @@ class Sendings:
         numbers = channels.get(channel)
         if numbers is None:
             numbers = channels[channel] = Numbers()
-            if len(channels) > _MOST_CHANNELS:
+            if len(channels) > MOST_CHANNELS:
                 del channels[next(iter(channels))]
         numbers.add(first, last)
 
@@ -126,10 +129,13 @@ class Sendings:
     def went(self, session: bytes) -> None:
         """It is gone, and may come back."""
         if session in self._of and session not in self._gone:
-            ranges = sum(len(numbers.ranges) for numbers in self._of[session].values())
-            self._gone[session] = self._clock(), ranges
-            self._ranges_gone += ranges
+            self._is_gone(session)
             self._forget_some()
+
+    def _is_gone(self, session: bytes) -> None:
+        ranges = sum(len(numbers.ranges) for numbers in self._of[session].values())
+        self._gone[session] = self._clock(), ranges
+        self._ranges_gone += ranges
 
     def ended(self, session: bytes) -> bool:
         """It is over. Whether anything was known of it."""
@@ -141,9 +147,14 @@ class Sendings:
         gone, before = self._gone, self._clock() - _GONE_MS
         while gone:
             session = next(iter(gone))  # in this order
-            if gone[session][0] >= before and len(gone) <= _MOST_GONE and self._ranges_gone <= _MOST_RANGES_GONE:
+            if gone[session][0] >= before and len(gone) <= _MOST_GONE:
                 break
             self.ended(session)
+        if self._ranges_gone > _MOST_RANGES_GONE:  # which those pay for who have most
+            for session in sorted(gone, key=lambda session: gone[session][1], reverse=True):
+                self.ended(session)
+                if self._ranges_gone <= _MOST_RANGES_GONE:
+                    break
 
     def all(self) -> Iterator[tuple[bytes, int, Numbers]]:
         """What is known, by session and channel."""

@@ -350,6 +350,11 @@ class Vhost:
             self.drop_queue(queue)
         self._owned.pop(owner, None)
 
+    def disown(self, owner: object) -> None:
+        """A connection goes elsewhere with the broker's end: what was its own stays, and is nobody's."""
+        for queue in self._owned.pop(owner, ()):
+            queue.owner = None
+
     def tell_consumers(self) -> None:
         """Tell the consumers of queues that have gone."""
         while self._gone:

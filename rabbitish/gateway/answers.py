@@ -34,7 +34,8 @@ def _consume(
 ) -> None:
     tag = answer.consumer_tag
     topology.consumed(method.queue)
-    channel.consumers[tag] = Consumer(replace(method, consumer_tag=tag, nowait=False), channel.prefetch)
+    consume = replace(method, consumer_tag=tag, nowait=False)
+    channel.consumers[tag] = Consumer(consume, channel.prefetch, channel.global_prefetch)
 
 
 def _declared(

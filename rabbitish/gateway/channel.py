@@ -27,6 +27,8 @@ class Consumer(NamedTuple):
     """As it would be said again: with the tag and the queue that it has."""
     prefetch: int
     """What held for it when it began."""
+    global_prefetch: int
+    """What held for its channel then."""
 
     @property
     def ends_with_leader(self) -> bool:
@@ -187,16 +189,17 @@ class Channel:
         yield self.open
         if self.mode is not None:
             yield self.mode
-        prefetch = 0
-        for consumer in self.consumers.values():
+        prefetch = limit = 0
+        limited: list[Consumer | Channel] = [*self.consumers.values(), self]
+        for consumer in limited:
             if consumer.prefetch != prefetch:
-                prefetch = consumer.prefetch
+                prefetch, limit = consumer.prefetch, 0  # which it takes back
                 yield methods.BasicQos(prefetch_count=prefetch)
-            yield consumer.consume
-        if self.prefetch != prefetch:
-            yield methods.BasicQos(prefetch_count=self.prefetch)
-        if self.global_prefetch:
-            yield methods.BasicQos(prefetch_count=self.global_prefetch, global_=True)
+            if consumer.global_prefetch != limit:
+                limit = consumer.global_prefetch
+                yield methods.BasicQos(prefetch_count=limit, global_=True)
+            if isinstance(consumer, Consumer):
+                yield consumer.consume
 
     def under_way(self) -> Iterator[Request | bytes]:
         """Everything that was without an answer, in order; requests count as asked from then on."""

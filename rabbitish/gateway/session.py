@@ -225,6 +225,9 @@ class Gateway(Streams):
         """An ack, nack or reject; of what another leader delivered it says nothing to this one."""
         if channel.orphan:
             return _SWALLOWED
+        if end - start <= _TAG_AT + _CONFIRM.size:  # it is cut short, and there is no tag
+            self.why_not = _NONSENSE
+            return None
         (tag,) = _TAG.unpack_from(data, start + _TAG_AT)
         if not tag:  # everything; but of what this leader delivered the client has seen nothing yet
             return _SWALLOWED if channel.last_tag == channel.tag_offset else None

@@ -1,8 +1,9 @@
-"""What a connection has declared that ends with a leader: queues and exchanges that are not durable, and bindings.
+"""What a connection has declared that may end with a leader: what is not durable or deletes itself, and bindings.
 
 Exclusive queues are among them, whatever their declare says. It is declared anew at the next leader, without messages,
-as those are lost like transient ones anywhere. What others have deleted meanwhile may so come back, which is what
-clients that recover by themselves do as well.
+as those are lost like transient ones anywhere; what is durable and deletes itself is there with them, unless a leader
+took the session for gone. What others have deleted meanwhile may so come back, which is what clients that recover by
+themselves do as well.
 """
 
 from __future__ import annotations
@@ -41,7 +42,13 @@ def _place(bind: Bind | Unbind) -> Place:
     return isinstance(bind, methods.QueueBind | methods.QueueUnbind), destination_of(bind)
 
 
-def _key(bind: Bind | Unbind) -> tuple[str, str, bytes]:
+Key = tuple[str, str, bytes]
+"""A binding's, among those of its destination."""
+Thing = Place | tuple[Place, Key]
+"""Something that is remembered: a queue or an exchange, or a binding."""
+
+
+def _key(bind: Bind | Unbind) -> Key:
     """What makes it this binding and no other of its destination."""
     return source_of(bind), bind.routing_key, encode_table(bind.arguments)
 
@@ -53,51 +60,71 @@ class Topology:
         self._queues: dict[str, methods.QueueDeclare] = {}
         self._exchanges: dict[str, methods.ExchangeDeclare] = {}
         # By destination; with each the declare of its source, if that is in here: it ends with that one.
-        self._bindings: dict[Place, dict[tuple[str, str, bytes], tuple[Bind, methods.ExchangeDeclare | None]]] = {}
+        self._bindings: dict[Place, dict[Key, tuple[Bind, methods.ExchangeDeclare | None]]] = {}
         self._consumers: Counter[str] = Counter()  # of this connection, by queue
-        self._remembered = self._bytes = 0  # however much of it is gone again
+        self._sizes: dict[Thing, int] = {}  # of all that is remembered
+        self._bytes = 0  # of it
+        self._too_much = False
 
     @property
     def too_much(self) -> bool:
         """Whether it was more than is remembered."""
-        return self._remembered > _MOST or self._bytes > _MOST_BYTES
+        return self._too_much
 
     @property
     def names(self) -> frozenset[str]:
         """Names of queues that a leader has made up."""
         return frozenset(name for name in self._queues if name.startswith(_MADE_UP))
 
-    def _remember(self, method: methods.QueueDeclare | methods.ExchangeDeclare | Bind) -> bool:
+    def _remember(self, thing: Thing, method: methods.QueueDeclare | methods.ExchangeDeclare | Bind) -> bool:
         """Count it; whether there is room for it."""
-        self._remembered += 1
-        self._bytes += len(method.encode())
-        if self.too_much:
-            self._queues, self._exchanges, self._bindings = {}, {}, {}
-        return not self.too_much
+        size = self._sizes[thing] = len(method.encode())
+        self._bytes += size
+        if len(self._sizes) > _MOST or self._bytes > _MOST_BYTES:
+            self._too_much = True
+        if self._too_much:
+            self._queues, self._exchanges, self._bindings, self._sizes = {}, {}, {}, {}
+        return not self._too_much
 
-    def _forget(self, count: int = 1) -> None:
-        self._remembered -= count
+    def _forget(self, *things: Thing) -> None:
+        for thing in things:
+            self._bytes -= self._sizes.pop(thing, 0)
 
     def declared(self, method: methods.QueueDeclare | methods.ExchangeDeclare, name: str) -> None:
         """A queue or exchange is there, under that name."""
         if method.passive:
             return
         if isinstance(method, methods.ExchangeDeclare):
-            new = not method.durable and not name.startswith("amq.") and name not in self._exchanges
-            if new and self._remember(method):
+            passing = (method.auto_delete or not method.durable) and not name.startswith("amq.")
+            if passing and name not in self._exchanges and self._remember((False, name), method):
                 self._exchanges[name] = replace(method, exchange=name, nowait=False)
-        elif (method.exclusive or not method.durable) and name not in self._queues and self._remember(method):
+            return
+        passing = method.exclusive or method.auto_delete or not method.durable
+        if passing and name not in self._queues and self._remember((True, name), method):
             self._queues[name] = replace(method, queue=name, nowait=False)
 
     def queue_gone(self, name: str) -> None:
         """A queue was deleted, or is about to delete itself."""
         if self._queues.pop(name, None) is not None:
-            self._forget(1 + len(self._bindings.pop((True, name), ())))
+            self._gone((True, name))
 
     def exchange_gone(self, name: str) -> None:
-        """An exchange was deleted. What was bound to it is passed over in `steps`."""
+        """An exchange was deleted, and what was bound to it is not any more."""
         if self._exchanges.pop(name, None) is not None:
-            self._forget(1 + len(self._bindings.pop((False, name), ())))
+            self._gone((False, name))
+            for place, bindings in list(self._bindings.items()):
+                for key in [key for key in bindings if key[0] == name]:
+                    self._drop(place, key)
+
+    def _gone(self, place: Place) -> None:
+        self._forget(place, *((place, key) for key in self._bindings.pop(place, ())))
+
+    def _drop(self, place: Place, key: Key) -> None:
+        bindings = self._bindings.get(place, {})
+        if bindings.pop(key, None) is not None:
+            self._forget((place, key))
+            if not bindings:
+                del self._bindings[place]
 
     def consumed(self, queue: str) -> None:
         """A consumer of this connection has begun."""
@@ -122,16 +149,12 @@ class Topology:
         known = self._bindings.get(place, {}).get(key)
         if known is not None and known[1] is source:
             return
-        if known is not None or self._remember(bind):
+        if known is not None or self._remember((place, key), bind):
             self._bindings.setdefault(place, {})[key] = replace(bind, nowait=False), source
 
     def unbound(self, unbind: Unbind) -> None:
         """There is no such binding any more."""
-        place = _place(unbind)
-        if self._bindings.get(place, {}).pop(_key(unbind), None) is not None:
-            self._forget()
-            if not self._bindings[place]:
-                del self._bindings[place]
+        self._drop(_place(unbind), _key(unbind))
 
     def steps(self) -> Iterator[Method]:
         """What declares all of it anew, in an order in which that can be done."""

@@ -38,7 +38,7 @@ from rabbitish.server.registrar import Registrar
 from rabbitish.server.rosters import RosterFile, RosterRecord, Rosters
 from rabbitish.server.tls import AnySocket, TlsSocket
 from rabbitish.server.tls_door import TlsDoor
-from rabbitish.session.carried import bring
+from rabbitish.session.carried import bring, keep_for_next
 from rabbitish.session.connection import Session
 from rabbitish.session.hub import Hub
 from rabbitish.session.resuming import Passport, resume
@@ -335,16 +335,17 @@ class Node:
     async def stop(self) -> None:
         """Close every connection with 320, and give the peers a while to answer. What other nodes bring is cut off."""
         now = self.now()
-        for session, link in list(self.links.items()):
-            if link.carried:
-                link.cut()
-                continue
+        carried = {session: link for session, link in self.links.items() if link.carried}
+        for session in [session for session in self.links if session not in carried]:
             session.stop(
                 ConnectionFailure(
                     ReplyCode.CONNECTION_FORCED, "broker forced connection closure with reason 'shutdown'"
                 ),
                 now,
             )
+        for session, link in carried.items():  # after those who end, whose going may not delete what these use
+            keep_for_next(session, now)
+            link.cut()
         self.pump(now)
         if self.links:
             self._empty = trio.Event()

@@ -107,7 +107,25 @@ def leave(hub: Hub, mark: bytes) -> None:
     """Have no session with this mark here: its node has lost sight of it."""
     known = hub.carried.get(mark)
     if known is not None:
+        end_consumers(known, hub.broker.now)
         known.end("its node brings it anew")
+
+
+def end_consumers(session: Session, now: int) -> None:
+    """Take out the consumers of a session that its node will bring again: queues do not delete themselves for that."""
+    for channel in session.channels.values():
+        for consumer in list(channel.consumers.values()):
+            channel.drop_consumer(consumer)
+            consumer.waiting = False
+            if not consumer.queue.deleted:
+                consumer.queue.remove_consumer(consumer, now)
+
+
+def keep_for_next(session: Session, now: int) -> None:
+    """The broker stops, and the next leader gets this session: nothing is deleted with it, as when the broker dies."""
+    end_consumers(session, now)
+    if session.state == "running":
+        session.vhost.disown(session)
 
 
 def let_go(session: Session) -> None:

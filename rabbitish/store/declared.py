@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from rabbitish.core.sendings import Numbers
+from rabbitish.core.sendings import MOST_CHANNELS, Numbers
 from rabbitish.store.bodies import Bound, Codec, DeclaredExchange, DeclaredQueue, Named, decode_sent
 from rabbitish.store.record import Type
 
@@ -22,7 +22,7 @@ class Declared(NamedTuple):
     queues: dict[int, DeclaredQueue]
     bindings: dict[bytes, Bound]
     sent: dict[bytes, dict[int, Numbers]]
-    """By session and channel."""
+    """By session and channel; those come last that it was told of last."""
     access: bytes = b""
     """The document of users, permissions and policies, where the journal keeps it."""
 
@@ -141,6 +141,9 @@ class Declarations:
         if not (channel or ranges):  # it is over
             self.declared.sent.pop(session, None)
             return
-        numbers = self.declared.sent.setdefault(session, {}).setdefault(channel, Numbers())
+        channels = self.declared.sent.setdefault(session, {})
+        numbers = channels[channel] = channels.pop(channel, Numbers())  # the last, since it is told of last
         for first, last in ranges:
             numbers.add(first, last)
+        if len(channels) > MOST_CHANNELS:
+            del channels[next(iter(channels))]

@@ -130,3 +130,16 @@ def test_a_channel_that_comes_back_is_not_one_of_those_that_were_closed() -> Non
         if channel == 1:
             sendings.of(b"a", channel, 0)
     assert (b"a", 1) in known(sendings)
+
+
+def test_who_opens_channel_after_channel_does_not_push_out_what_others_have_sent() -> None:
+    churner = {channel: Numbers([(1, 1)]) for channel in range(1, 100_002)}
+    sendings = Sendings(found={b"victim": {7: Numbers([(1, 5)])}, b"churner": churner})
+    assert known(sendings).pop((b"victim", 7)) == [(1, 5)]
+    assert [channel for mark, channel in known(sendings) if mark == b"churner"] == [*range(99_746, 100_002)]
+
+
+def test_where_there_is_too_much_those_pay_who_have_most() -> None:
+    large = {channel: Numbers((number, number) for number in range(1, 401, 2)) for channel in range(200)}
+    sendings = Sendings(found={b"small": {1: Numbers([(1, 1)])}, b"a": large, b"b": large, b"c": large})
+    assert {session for session, _ in known(sendings)} == {b"small", b"b", b"c"}

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from rabbitish.wire import methods
+from rabbitish.wire.frames import FRAME_METHOD, HEAD
 from tests.session.harness import World
 
 from .carried import Carried, carried, confirming, deliveries, successor
@@ -52,6 +55,19 @@ def test_an_ack_of_everything_passes_and_one_of_an_unknown_tag_is_an_error() -> 
     client.send(methods.BasicAck(delivery_tag=9))
     client.expect_channel_close(406, "PRECONDITION_FAILED - unknown delivery tag 8", methods.BasicAck)
     client.open()
+
+
+@pytest.mark.parametrize("kind", [methods.BasicAck, methods.BasicNack, methods.BasicReject])
+@pytest.mark.parametrize("missing", [1, 5, 9])
+def test_an_ack_that_is_cut_short_is_the_leaders_business(kind: type[methods.BasicAck], missing: int) -> None:
+    client, new = holding_one()
+    client.move(new)
+    assert len(deliveries(client)) == 1
+    payload = kind(delivery_tag=2).encode()[:-missing]
+    client.raw(HEAD.pack(FRAME_METHOD, 1, len(payload)) + payload + b"\xce")
+    (said,) = client.answers()
+    assert isinstance(said.method, methods.ConnectionClose) and said.method.reply_code in (501, 502)
+    assert not client.gateway.resumable
 
 
 def test_an_ack_of_everything_is_of_nothing_as_long_as_the_client_has_seen_nothing() -> None:
@@ -116,6 +132,31 @@ def test_limits_are_those_that_held_for_each_consumer() -> None:
     (channel,) = client.session.channels.values()
     assert (channel.consumer_prefetch, channel.global_prefetch) == (4, 0)
     client.expect()
+
+
+def test_the_limit_of_a_channel_holds_before_its_consumers_are_back() -> None:
+    client = confirming(World())
+    client.publish("q", b"1", b"2", b"3", b"4")
+    client.answers()
+    client.ask(methods.BasicQos(prefetch_count=3))
+    client.ask(methods.BasicQos(prefetch_count=2, global_=True))
+    for tag in ("t", "u"):
+        client.consume("q", tag)
+        client.answers()
+    cut = 0
+    while True:
+        client.slow = True
+        client.lose_leader()
+        client.go_on(successor(client.world))
+        if cut >= len(client.waiting_up):
+            break
+        client.up(cut)
+        client.world.settle()
+        client.up(len(client.waiting_up))
+        client.world.settle()
+        assert client.world.queue("q").unacked == 2
+        cut += 1
+    assert cut > 100
 
 
 def test_a_consumer_that_was_cancelled_does_not_come_back() -> None:

@@ -213,6 +213,22 @@ def test_what_is_too_much_is_not_remembered_at_all() -> None:
     assert topology.too_much and not list(topology.steps())
 
 
+@pytest.mark.parametrize("ends_with_source", [False, True])
+def test_what_is_declared_and_deleted_again_and_again_is_never_too_much(ends_with_source: bool) -> None:
+    topology = Topology()
+    exchange = methods.ExchangeDeclare(exchange="e")
+    queue = methods.QueueDeclare(queue="q", arguments={"x-large": "-" * 60_000})
+    for number in range(10_001 if ends_with_source else 400):
+        topology.declared(queue, "q")
+        topology.declared(exchange, "e")
+        topology.bound(methods.QueueBind(queue="q", exchange="e", routing_key=f"{number}"))
+        topology.exchange_gone("e")
+        if not ends_with_source:
+            topology.queue_gone("q")
+    assert not topology.too_much
+    assert list(topology.steps()) == ([queue] if ends_with_source else [])
+
+
 def test_an_auto_delete_queue_goes_with_its_last_consumer() -> None:
     topology = Topology()
     topology.declared(methods.QueueDeclare(queue="q", auto_delete=True), "q")

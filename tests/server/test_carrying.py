@@ -198,6 +198,32 @@ def test_a_leader_that_stops_says_nothing_to_those_who_go_on() -> None:
     converse(conversation)
 
 
+def test_nor_does_it_delete_what_they_use() -> None:
+    async def conversation() -> None:
+        async with three() as nodes:
+            client, direct = await confirming(nodes.b), await nodes.a.connect()
+            await client.ask(methods.QueueDeclare(queue="own", exclusive=True), methods.QueueDeclareOk)
+            for each in (client, direct):
+                await each.ask(methods.QueueDeclare(queue="r", durable=True, auto_delete=True), methods.QueueDeclareOk)
+                fanout = methods.ExchangeDeclare(exchange="e", type="fanout", durable=True, auto_delete=True)
+                await each.ask(fanout, methods.ExchangeDeclareOk)
+                await each.ask(methods.BasicConsume(queue="r", no_ack=each is client), methods.BasicConsumeOk)
+            await client.ask(methods.QueueBind(queue="own", exchange="e"), methods.QueueBindOk)
+            vhost = nodes.old.node.broker.vhosts["/"]
+            await direct.publish("r", b"1", 3)
+            await until(lambda: vhost.queues["r"].unacked > 0)
+            nodes.a.front.serve(None)
+            nodes.old.stop.set()
+            while await direct.frame() is not None:
+                pass
+            await until(lambda: not nodes.old.node.links)
+            left = vhost.queues["r"]
+            assert left.ready > 0 and not left.unacked and not len(left.consumers)
+            assert "e" in vhost.exchanges
+
+    converse(conversation)
+
+
 def test_nor_does_one_that_took_the_session_over() -> None:
     async def conversation() -> None:
         async with three() as nodes, broker() as third:

@@ -9,6 +9,7 @@ import pytest
 from rabbitish.session.content import PropertyCache, WireCodec
 from rabbitish.store.bodies import decode_sent, encode_sent
 from rabbitish.store.condensing import condense
+from rabbitish.store.declared import Declarations
 from rabbitish.store.inspect import Entry, Wanted, inspect
 from rabbitish.store.record import Type
 from rabbitish.store.scan import NEW_SUFFIX
@@ -207,3 +208,14 @@ def test_a_look_into_the_journal() -> None:
 def looked(disk: MemoryDisk) -> list[str]:
     entries = inspect(disk, WireCodec(PropertyCache(4)), Wanted(type=Type.SENT))
     return [line for entry in entries if isinstance(entry, Entry) for line in as_lines(entry)]
+
+
+def test_of_channel_after_channel_those_are_known_that_were_told_of_last() -> None:
+    declarations = Declarations(WireCodec(PropertyCache(1)))
+    for channel in range(2, 1_000):
+        declarations.take(Type.SENT, encode_sent(MARK, channel, [(1, 1)]))
+        if channel % 100 == 0:
+            declarations.take(Type.SENT, encode_sent(MARK, 1, [(channel, channel)]))
+    channels = declarations.declared.sent[MARK]
+    assert len(channels) == 256 and 999 in channels
+    assert channels[1].ranges == [(number, number) for number in range(100, 1_000, 100)]
