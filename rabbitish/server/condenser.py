@@ -81,7 +81,8 @@ class Condenser:
             committed = self._committed()
             if not self._paused and committed is not None:
                 up_to = min(committed, self._log.durable)
-                if self._is_worth_it(up_to) and not await self._once(up_to):
+                may = self._is_worth_it(up_to) and self._log.may_condense()
+                if may and not await self._once(up_to):
                     await trio.sleep(_AFTER_FAILURE_SECONDS)
 
     def _is_worth_it(self, up_to: int) -> bool:
