@@ -155,6 +155,23 @@ def test_damage_is_told_and_nothing_is_touched(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("quick")
+def test_a_process_that_cannot_be_started_is_told_and_the_node_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder_of(made(1), tmp_path)
+    noted = Noted()
+    room = condenser(tmp_path, noted)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_AFTER_FAILURE_SECONDS", 0)
+        patch.setattr(sys, "executable", str(tmp_path / "missing"))
+        run_until(room, noted)
+        assert noted.said[0][0] == "condensing_failed" and "missing" in str(noted.said[0][1]["reason"])
+    noted.event = trio.Event()
+    run_until(room, noted)
+    assert noted.said[-1][0] == "condensed"
+
+
+@pytest.mark.usefixtures("quick")
 def test_files_that_go_meanwhile_are_no_damage_and_it_tries_again_soon(tmp_path: Path) -> None:
     folder_of(made(1), tmp_path)
     noted = Noted()
