@@ -78,6 +78,9 @@ class Member:
         self._stopped = trio.Event()
         self._nursery: trio.Nursery
         self._coordinator: EtcdCoordinator
+        # Not to wait for names that are looked up, which may take all other threads. One syncs at a time, but the next
+        # may begin when trio has not heard yet that the last has ended (see Part._sync).
+        self._disk = trio.CapacityLimiter(2)
         self._begun = False
         self.halted = ""
         """Why it stopped for good, if it did: its files are as they were, and somebody must look at them."""
@@ -170,7 +173,7 @@ class Member:
 
     async def _sync(self, ticket: Ticket) -> None:
         try:
-            await trio.to_thread.run_sync(ticket.run)
+            await trio.to_thread.run_sync(ticket.run, limiter=self._disk)
         except OSError as error:
             self.replica.failed(error)
         else:

@@ -81,7 +81,8 @@ class Condenser:
             committed = self._committed()
             if not self._paused and committed is not None:
                 up_to = min(committed, self._log.durable)
-                if self._is_worth_it(up_to) and not await self._once(up_to):
+                may = self._is_worth_it(up_to) and self._log.may_condense()
+                if may and not await self._once(up_to):
                     await trio.sleep(_AFTER_FAILURE_SECONDS)
 
     def _is_worth_it(self, up_to: int) -> bool:
@@ -129,6 +130,7 @@ class Condenser:
 
     async def _find(self, up_to: int) -> Condensed:
         command = [sys.executable, "-m", __name__, str(self._folder), str(up_to), str(self._segment_bytes)]
+        said, complaints, status = list[bytes](), list[bytes](), 1
         async with trio.open_nursery() as nursery:
             run = partial(
                 trio.run_process,
@@ -138,12 +140,15 @@ class Condenser:
                 stderr=subprocess.PIPE,
                 check=False,
             )
-            process: trio.Process = await nursery.start(run)
-            assert process.stdout is not None and process.stderr is not None
-            said: list[bytes] = []
-            nursery.start_soon(_collect, process.stderr, complaints := list[bytes]())
-            await _collect(process.stdout, said)
-            status = await process.wait()
+            try:
+                process: trio.Process = await nursery.start(run)
+            except OSError as error:  # there may be no memory for it just now, or too many processes
+                complaints.append(str(error).encode())
+            else:
+                assert process.stdout is not None and process.stderr is not None
+                nursery.start_soon(_collect, process.stderr, complaints)
+                await _collect(process.stdout, said)
+                status = await process.wait()
             nursery.cancel_scope.cancel()
         if status:
             reason = b"".join(complaints).decode(errors="replace").strip().rpartition("\n")[2]

@@ -15,7 +15,7 @@ from rabbitish.cluster.etcd import Etcd, Unknown
 from rabbitish.cluster.membership import Names, NotThere, join_journal, shared_secret
 from rabbitish.cluster.protocol.disk_log import DiskLog
 from rabbitish.cluster.protocol.disk_open import open_log
-from rabbitish.cluster.protocol.disk_writer import read_known
+from rabbitish.cluster.protocol.disk_writer import REPLICA_FILE, read_known
 from rabbitish.cluster.protocol.state import replica_id
 from rabbitish.server.cluster_place import JOURNAL, ClusterPlace
 from rabbitish.server.keeper import JournalError
@@ -40,7 +40,7 @@ def open_records(disk: RealDisk, log_disk: RealDisk, segment_bytes: int, log: Lo
                 raise JournalError(f"{disk.path} holds the journal of a broker of its own, which is in no cluster")
             return open_log(log_disk, _new_id, segment_bytes=segment_bytes)
         except JournalDamaged as damage:
-            folder = disk.set_aside("damaged")
+            folder = disk.set_aside("damaged", REPLICA_FILE)  # a part of the log is not to be taken for all of it
             log.error("the log is damaged: it is set aside, and this node begins anew", reason=damage, at=folder)
             return open_log(log_disk, _new_id, segment_bytes=segment_bytes)
     except OSError as error:

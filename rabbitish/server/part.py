@@ -93,7 +93,7 @@ class Part(Member):
                 failure.append(error)
             call_soon(tell)
 
-        await trio.to_thread.run_sync(run, self._call_soon)
+        await trio.to_thread.run_sync(run, self._call_soon, limiter=self._disk)
         tell()
 
     def _got_on(self) -> None:

@@ -199,17 +199,21 @@ class RealDisk:
         """The folder."""
         return self._path
 
-    def set_aside(self, name: str) -> Path:
-        """Have all files in a new folder inside this one, which is then empty; the folder. OSError: that failed."""
+    def set_aside(self, name: str, first: str = "") -> Path:
+        """Have all files in a new folder inside this one, which is then empty; the folder. OSError: that failed.
+
+        The file `first`, if it is there, has gone for good before any other does, whatever a crash leaves.
+        """
         number = 1
         while (folder := self._path / f"{name}-{number}").exists():
             number += 1
         folder.mkdir(mode=0o700)
-        for each in self.names():
-            if each != LOCK_FILE:
+        files = [each for each in self.names() if each != LOCK_FILE]
+        for some in ([each for each in files if each == first], [each for each in files if each != first]):
+            for each in some:
                 (self._path / each).rename(folder / each)
-        _sync_folder(folder)
-        _sync_folder(self._path)
+            _sync_folder(folder)
+            _sync_folder(self._path)
         return folder
 
     def names(self) -> list[str]:

@@ -102,6 +102,43 @@ def test_what_lived_the_last_time_is_looked_at_again_when_something_has_come(tmp
 
 
 @pytest.mark.usefixtures("quick")
+def test_what_waits_for_its_name_is_left_alone(tmp_path: Path) -> None:
+    """However long it takes until the log is synced."""
+    before = made(1)
+    folder_of(before, tmp_path)
+    noted, enough = Noted(), trio.Event()
+    room = condenser(tmp_path, noted)
+    sync, room._flush = room._flush, lambda: None
+    ask, looks = room._committed, list[list[int]]()
+
+    def written() -> list[int]:
+        return [each.stat().st_mtime_ns for each in sorted(tmp_path.glob("*.new"))]
+
+    def looked() -> int | None:
+        if noted.said:
+            looks.append(written())
+            room._due, room._up_to = 0.0, 0  # as if something had come, and it were worth it again
+        if len(looks) == 5:
+            enough.set()
+        return ask()
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(room.run)
+            with trio.fail_after(30):
+                await enough.wait()
+            nursery.cancel_scope.cancel()
+
+    room._committed = looked
+    trio.run(main)
+    assert [event for event, _ in noted.said] == ["condensed"]
+    assert looks[0] and all(look == looks[0] for look in looks)
+    sync()
+    assert not written()
+    assert state_of_folder(disk_of(tmp_path)) == state_of_folder(before)
+
+
+@pytest.mark.usefixtures("quick")
 def test_damage_is_told_and_nothing_is_touched(tmp_path: Path) -> None:
     before = made(1)
     folder_of(before, tmp_path)
@@ -115,6 +152,23 @@ def test_damage_is_told_and_nothing_is_touched(tmp_path: Path) -> None:
     run_until(room, noted)
     assert noted.said[0][0] == "condensing_failed" and "checksum" in str(noted.said[0][1]["reason"])
     assert sorted(each.name for each in tmp_path.iterdir() if each.name != "condense.lock") == files
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_process_that_cannot_be_started_is_told_and_the_node_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder_of(made(1), tmp_path)
+    noted = Noted()
+    room = condenser(tmp_path, noted)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_AFTER_FAILURE_SECONDS", 0)
+        patch.setattr(sys, "executable", str(tmp_path / "missing"))
+        run_until(room, noted)
+        assert noted.said[0][0] == "condensing_failed" and "missing" in str(noted.said[0][1]["reason"])
+    noted.event = trio.Event()
+    run_until(room, noted)
+    assert noted.said[-1][0] == "condensed"
 
 
 @pytest.mark.usefixtures("quick")

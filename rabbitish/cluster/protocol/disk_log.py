@@ -305,16 +305,18 @@ class DiskLog:
         """What all segments take."""
         return sum(size for _, size in self._segments)
 
+    def may_condense(self) -> bool:
+        """Whether room can be made: nobody may write files anew beside these while others wait for their names."""
+        self._change()  # what this node had written anew as a leader has its name on disk, and is found under it
+        return not (self._changes or self._installing or self._condensing)
+
     def condense(self, condensed: Condensed) -> bool:
         """Make room: what is dead goes, what was written anew gets its name with the next ticket.
 
         It was found from records up to what is committed and on disk. False: it is of no use, the log has become
         another one since, or does not know of all files yet.
         """
-        self._change()  # what this node had written anew as a leader has its name on disk, and was found under it
-        if self._changes or self._installing or self._condensing:
-            return False
-        if any(self._find(each.olds) is None for each in condensed.rewritten):
+        if not self.may_condense() or any(self._find(each.olds) is None for each in condensed.rewritten):
             return False
         for each in condensed.rewritten:
             self._generation = max(self._generation, each.head.generation)
