@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from rabbitish.cluster.protocol.frames import Append, Frame, Welcome
+from rabbitish.cluster.protocol.frames import Append, Frame, Hello, Welcome
 from rabbitish.cluster.protocol.replica import NotLeading, Role
 from rabbitish.store.record import Type
 
@@ -388,3 +388,15 @@ def test_a_leader_does_not_hand_over_while_a_change_is_under_way() -> None:
     assert leading is not None
     assert leading.hand_over(heir.replica.me)
     assert not leading.hand_over(heir.replica.me)
+
+
+def test_who_is_no_replica_is_told_of_once() -> None:
+    world = Quiet()
+    replica = world.lead().replica
+    leading, said = replica.leading, list[object]()
+    assert leading is not None
+    replica.owner.note = lambda event, **details: said.append((event, details))  # type: ignore[method-assign]
+    for attempt in range(3):
+        for stranger in ("x#x1", "y#y1"):
+            leading.hello(stranger, Hello(replica.journal, stranger, attempt, 0, (), 0), world.now)
+    assert said == [("stranger", {"replica": "x#x1"}), ("stranger", {"replica": "y#y1"})]

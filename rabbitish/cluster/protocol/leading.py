@@ -91,6 +91,7 @@ class Leadership:
         self._strikes: dict[str, int] = {}
         self._rejoin: dict[str, int] = {}  # not before
         self._renewed: dict[str, str] = {}  # replicas that come back with another storage, and whose place they take
+        self._strangers: set[str] = set()  # who was told of: they are no replicas
         self._ticked = now
         self._judge_at = now  # who slept judges nobody by what it did not hear then
         self._moved = (0, now)  # our own disk: up to where, and since when, or since when it had nothing to do
@@ -103,7 +104,9 @@ class Leadership:
         if peer not in self.state.replicas:
             olds = [old for old in self.state.replicas if node_of(old) == node_of(peer)]
             if not olds:
-                replica.owner.note("stranger", replica=peer)
+                if peer not in self._strangers:  # it asks again and again
+                    self._strangers.add(peer)
+                    replica.owner.note("stranger", replica=peer)
                 return
             self._renewed[peer] = olds[0]
         cut = self.cut_for(frame)
