@@ -40,7 +40,7 @@ _COMPACTION_SECONDS = 0.25
 _PUT_OFF_BYTES = LITTLE_BYTES // 2
 # With more than this to be written the disk is at work anyway, and nobody waits for consumers instead.
 _MUCH_BYTES = 256 * 1024
-# What the disk was asked for so long ago is on it in a moment, so nobody need be told twice.
+# For so long after the disk was asked it is about to answer, and nobody is told before that does.
 _SOON_SECONDS = 0.02
 # When there was no room for a segment that is written anew, how long until that is tried again.
 _NO_ROOM_SECONDS = 10

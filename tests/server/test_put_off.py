@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 import pytest
 import trio
 
 from rabbitish.server import keeper as keeper_module
 from rabbitish.server import node
+from rabbitish.server.keeper import Keeper
 from rabbitish.server.poller import READ
 from rabbitish.server.prompt import Prompt
 from rabbitish.wire import methods
 from rabbitish.wire.frames import content_frames
 from rabbitish.wire.properties import Properties
-from tests.server.support import Client, broker, converse, until
+from tests.server.support import Client, Running, broker, converse, until
 from tests.store.fake_disk import SYNC, WRITE, FakeDisk
 
 PERSISTENT = Properties(delivery_mode=2).encode()
@@ -93,26 +95,35 @@ def test_acks_of_one_stretch_are_one_write(monkeypatch: pytest.MonkeyPatch, publ
     converse(conversation)
 
 
+@asynccontextmanager
+async def waiting_for_work(
+    monkeypatch: pytest.MonkeyPatch,
+) -> AsyncIterator[tuple[Running, Keeper, FakeDisk, Client, Client]]:
+    """A broker whose disk has nothing to do, who publishes there and wants confirms, and who consumes."""
+    disk = FakeDisk()
+    monkeypatch.setattr(node, "RealDisk", lambda path: disk)
+    async with broker(data_dir="fake") as running:
+        keeper = running.node.keeper
+        assert keeper is not None
+        publisher, consumer = await running.connect(), await running.connect()
+        await publisher.ask(methods.QueueDeclare(queue="q", durable=True), methods.QueueDeclareOk)
+        await publisher.ask(methods.ConfirmSelect(), methods.ConfirmSelectOk)
+        await consumer.ask(methods.BasicConsume(queue="q"), methods.BasicConsumeOk)
+        await keeper.caught_up()
+        await until(lambda: disk.steps[-1] == SYNC)
+        yield running, keeper, disk, publisher, consumer
+
+
 @pytest.mark.parametrize("prompt", [True, False])
 def test_consumers_are_waited_for_until_there_is_nothing_more_to_hear(
     monkeypatch: pytest.MonkeyPatch, prompt: bool
 ) -> None:
     """A slice of time that is over asks nothing of the disk: another follows, and sees whether somebody has spoken."""
-    disk = FakeDisk()
-    monkeypatch.setattr(node, "RealDisk", lambda path: disk)
     monkeypatch.setattr(keeper_module, "Prompt", lambda: Prompt(lambda: 0.0))  # a moment that does not end
 
     async def conversation() -> None:
-        async with broker(data_dir="fake") as running:
-            reactor, keeper = running.node.reactor, running.node.keeper
-            assert keeper is not None
-            publisher, consumer = await running.connect(), await running.connect()
-            await publisher.ask(methods.QueueDeclare(queue="q", durable=True), methods.QueueDeclareOk)
-            await publisher.ask(methods.ConfirmSelect(), methods.ConfirmSelectOk)
-            await consumer.ask(methods.BasicConsume(queue="q"), methods.BasicConsumeOk)
-            await keeper.caught_up()
-            await until(lambda: disk.steps[-1] == SYNC)
-            before, hub = disk.steps.count(SYNC), running.node.hub
+        async with waiting_for_work(monkeypatch) as (running, _, disk, publisher, consumer):
+            reactor, hub, before = running.node.reactor, running.node.hub, disk.steps.count(SYNC)
             monkeypatch.setattr(reactor, "_slice_seconds", 0.0)
 
             say_now(publisher, confirmed("q"))
@@ -136,30 +147,21 @@ def test_consumers_are_waited_for_until_there_is_nothing_more_to_hear(
 def test_an_acknowledgement_counts_when_the_disk_that_was_asked_does_not_answer(
     monkeypatch: pytest.MonkeyPatch, long_ago: bool
 ) -> None:
-    disk = FakeDisk()
-    monkeypatch.setattr(node, "RealDisk", lambda path: disk)
-
     async def conversation() -> None:
-        async with broker(data_dir="fake") as running:
-            reactor, keeper, hub = running.node.reactor, running.node.keeper, running.node.hub
-            assert keeper is not None
-            client = await running.connect()
-            await client.ask(methods.QueueDeclare(queue="q", durable=True), methods.QueueDeclareOk)
-            await client.ask(methods.ConfirmSelect(), methods.ConfirmSelectOk)
-            await client.ask(methods.BasicConsume(queue="q"), methods.BasicConsumeOk)
-            await keeper.caught_up()
-            await until(lambda: disk.steps[-1] == SYNC)
+        async with waiting_for_work(monkeypatch) as (running, keeper, _, publisher, consumer):
+            reactor, hub = running.node.reactor, running.node.hub
             monkeypatch.setattr(keeper, "_asked_at", 0.0)
             monkeypatch.setattr(keeper_module, "_SOON_SECONDS", 0.0 if long_ago else 1e9)
             with monkeypatch.context() as hanging:
                 hanging.setattr(keeper._syncer, "kick", lambda wanted: False)
-                say_now(client, confirmed("q"))
-                while not keeper._asked > hub.safe:
+                say_now(publisher, confirmed("q"))
+                for _ in range(10):  # until one ends since there is nothing more to hear
                     reactor._slice()
-                say_now(client, methods.BasicAck(delivery_tag=1).frame(1))
+                assert keeper._asked > hub.safe
+                say_now(consumer, methods.BasicAck(delivery_tag=1).frame(1))
                 reactor._slice()
                 assert (hub.safe == hub.wanted) is long_ago
-            await client.expect(methods.BasicDeliver)
-            await client.expect(methods.BasicAck)
+            await consumer.expect(methods.BasicDeliver)
+            await publisher.expect(methods.BasicAck)
 
     converse(conversation)
