@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
+from functools import partial
 
 import trio
 
+from rabbitish.cluster.disk_thread import DiskThread
 from rabbitish.cluster.etcd import Etcd
 from rabbitish.cluster.links import Links, disk_of
 from rabbitish.cluster.membership import EtcdCoordinator, Names, now_ms
@@ -78,9 +80,7 @@ class Member:
         self._stopped = trio.Event()
         self._nursery: trio.Nursery
         self._coordinator: EtcdCoordinator
-        # Not to wait for names that are looked up, which may take all other threads. One syncs at a time, but the next
-        # may begin when trio has not heard yet that the last has ended (see Part._sync).
-        self._disk = trio.CapacityLimiter(2)
+        self._disk = DiskThread()
         self._begun = False
         self.halted = ""
         """Why it stopped for good, if it did: its files are as they were, and somebody must look at them."""
@@ -103,6 +103,15 @@ class Member:
         address: tuple[str, int] = listeners[0].socket.getsockname()[:2]
         if advertised is not None:
             address = advertised(address[1])
+        try:
+            await self._take_part(listeners, address, ready)
+        finally:
+            with trio.CancelScope(shield=True):  # whoever closes the files next must not do so under it
+                await self._disk.idle()
+
+    async def _take_part(
+        self, listeners: list[trio.SocketListener], address: tuple[str, int], ready: Callable[[], None]
+    ) -> None:
         async with trio.open_nursery() as nursery:
             self._nursery = self._links.nursery = nursery
             coordinator = self._coordinator = EtcdCoordinator(
@@ -169,13 +178,12 @@ class Member:
 
     def sync(self, ticket: Ticket) -> None:
         """See Owner."""
-        self._nursery.start_soon(self._sync, ticket)
+        self._disk.start(ticket.run, partial(self._synced, ticket), lambda call: None)
 
-    async def _sync(self, ticket: Ticket) -> None:
-        try:
-            await trio.to_thread.run_sync(ticket.run, limiter=self._disk)
-        except OSError as error:
-            self.replica.failed(error)
+    def _synced(self, ticket: Ticket, failure: OSError | None) -> None:
+        """The disk has done what it had to, or has failed."""
+        if failure is not None:
+            self.replica.failed(failure)
         else:
             self.replica.synced(ticket, now_ms())
 

@@ -9,9 +9,8 @@ may have changed.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
-
-import trio
 
 from rabbitish.cluster.member import Member
 from rabbitish.cluster.membership import now_ms
@@ -51,11 +50,13 @@ class Part(Member):
     def sync(self, ticket: Ticket) -> None:
         """See Owner. On the spot where that is quicker than a thread."""
         assert isinstance(ticket, DiskTicket)
-        if ticket.appends is None or ticket.appends > LITTLE_BYTES or not self._pace.fast:
-            super().sync(ticket)
+        little = ticket.appends is not None and ticket.appends <= LITTLE_BYTES
+        run = partial(self._pace.timed, ticket.run) if little else ticket.run
+        if not little or not self._pace.fast:
+            self._disk.start(run, partial(self._synced, ticket), self._call_soon)
             return
         try:
-            self._pace.timed(ticket.run)
+            run()
         except OSError as error:
             self.replica.failed(error)
             return
@@ -64,37 +65,11 @@ class Part(Member):
             self._pace.crowded()
         self._got_on()
 
-    async def _sync(self, ticket: Ticket) -> None:
-        """In a thread. Whoever waits for sockets hears of it there, the others when they have their turn."""
-        assert isinstance(ticket, DiskTicket)
-        failure: list[OSError] = []
-        told = False
-
-        def tell() -> None:
-            nonlocal told
-            if told:
-                return
-            told = True
-            if failure:
-                self.replica.failed(failure[0])
-                return
-            self.replica.synced(ticket, now_ms())
-            if self.lead is not None:
-                self.lead.synced()
-            self._got_on()
-
-        def run(call_soon: Callable[[Callable[[], None]], None]) -> None:
-            try:
-                if ticket.appends is None or ticket.appends > LITTLE_BYTES:
-                    ticket.run()
-                else:
-                    self._pace.timed(ticket.run)
-            except OSError as error:
-                failure.append(error)
-            call_soon(tell)
-
-        await trio.to_thread.run_sync(run, self._call_soon, limiter=self._disk)
-        tell()
+    def _synced(self, ticket: Ticket, failure: OSError | None) -> None:
+        super()._synced(ticket, failure)
+        if failure is None and self.lead is not None:
+            self.lead.synced()
+        self._got_on()
 
     def _got_on(self) -> None:
         """Nobody needs to look for each message: who leads is known to all who ask, and who does not waits for that."""

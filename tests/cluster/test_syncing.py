@@ -1,14 +1,20 @@
-"""A member's disk does not wait for threads that are at something else, such as names that are looked up."""
+"""A member's disk waits for nothing else: for no turn of the event loop, and for no threads that look up names.
+
+And whoever closes its files waits for it.
+"""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from functools import partial
+from queue import Queue
 
 import pytest
 import trio
 import trio.testing
 
+from rabbitish.cluster.disk_thread import DiskThread
 from rabbitish.cluster.etcd import Etcd
 from rabbitish.cluster.member import Member
 from rabbitish.cluster.membership import Names
@@ -56,5 +62,63 @@ def test_the_disk_is_synced_though_all_threads_are_taken(kind: type[Member]) -> 
                     await told.event.wait()
             finally:
                 release.set()
+
+    trio.run(main)
+
+
+def test_the_disk_begins_though_the_event_loop_is_busy() -> None:
+    async def main() -> None:
+        begun, outcomes = threading.Event(), list[OSError | None]()
+        disk = DiskThread()
+        disk.start(begun.set, outcomes.append, lambda call: None)
+        assert begun.wait(20), "nothing else has had a turn"
+        assert outcomes == []
+        await disk.idle()
+        assert outcomes == [None]
+
+    trio.run(main)
+
+
+@pytest.mark.parametrize("soon", [True, False])
+def test_who_waits_for_the_disk_hears_once_how_it_ended(soon: bool) -> None:
+    async def main() -> None:
+        release, calls, outcomes = threading.Event(), Queue[Callable[[], None]](), list[OSError | None]()
+        failure = OSError("the disk is gone")
+
+        def work() -> None:
+            release.wait(20)
+            raise failure
+
+        disk = DiskThread()
+        disk.start(work, outcomes.append, calls.put)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(disk.idle)
+            await trio.testing.wait_all_tasks_blocked()
+            assert nursery.child_tasks, "it is still at work"
+            release.set()
+            if soon:
+                calls.get(timeout=20)()
+                assert outcomes == [failure]
+        assert outcomes == [failure]
+        await disk.idle()
+        if not soon:
+            calls.get(timeout=20)()
+        await trio.testing.wait_all_tasks_blocked()
+        assert outcomes == [failure]
+
+    trio.run(main)
+
+
+def test_a_bug_is_no_failure_of_the_disk() -> None:
+    def work() -> None:
+        raise ZeroDivisionError
+
+    async def main() -> None:
+        calls = Queue[Callable[[], None]]()
+        disk = DiskThread()
+        disk.start(work, lambda failure: None, calls.put)
+        with pytest.raises(ZeroDivisionError):
+            calls.get(timeout=20)()
+        await disk.idle()
 
     trio.run(main)
