@@ -12,7 +12,7 @@ import errno
 import fcntl
 import os
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -25,6 +25,8 @@ _KEEP_SIZE = 1  # FALLOC_FL_KEEP_SIZE: the file gets no longer
 _LITTLE_BYTES = 16 * 1024
 _LITTLE_SYNCS = 8
 _ZEROES = bytes(128 * 1024)
+# So many parts the kernel takes in one write, on all systems.
+_MOST_PARTS = 1024
 # So many segments are kept open to read bodies back from. Queues are read in order, so a few are in use at a time.
 _OPEN_FILES = 32
 
@@ -54,7 +56,7 @@ class DataDirInUse(Exception):
 class File(Protocol):
     """A file that is appended to. Until it is closed zeroes may follow what was written, for whoever reads it."""
 
-    def write(self, data: bytes) -> None:
+    def write(self, *parts: bytes) -> None:
         """Append everything. OSError: it is unknown how much."""
 
     def sync(self) -> None:
@@ -116,34 +118,43 @@ class RealFile:
         self._end = 0  # up to here there are bytes, if only zeroes
         self._room = 0  # up to here there is room
 
-    def write(self, data: bytes) -> None:
-        """See File."""
-        written, self._size = self._size, self._size + len(data)
+    def write(self, *parts: bytes) -> None:
+        """See File. In one call, since a thread that comes back from one waits until it may go on in Python."""
+        written, size = self._size, sum(map(len, parts))
+        self._size += size
         if self._size <= self._end:
-            self._write_at(written, data)
+            self._write_at(written, parts)
             return
-        if self._little >= _LITTLE_SYNCS and len(data) <= _LITTLE_BYTES:
-            self._write_with_zeroes(written, data)
+        if self._little >= _LITTLE_SYNCS and size <= _LITTLE_BYTES:
+            self._write_with_zeroes(written, parts)
             return
-        self._write_at(written, data)
+        self._write_at(written, parts)
         self._end = self._size
-        if len(data) >= _MUCH_BYTES and self._size + _MUCH_BYTES > self._room:
+        if size >= _MUCH_BYTES and self._size + _MUCH_BYTES > self._room:
             self._room = self._size + _ROOM_BYTES
             _keep_room(self._fd, self._size, _ROOM_BYTES)
 
-    def _write_with_zeroes(self, offset: int, data: bytes) -> None:
+    def _write_with_zeroes(self, offset: int, parts: tuple[bytes, ...]) -> None:
         """At once: what is synced next is both."""
         self._end = self._size + len(_ZEROES)
         try:
-            self._write_at(offset, data + _ZEROES)
+            self._write_at(offset, (*parts, _ZEROES))
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise
             self._little = 0
-            self._write_at(offset, data)  # there may be room for that
+            self._write_at(offset, parts)  # there may be room for that
 
-    def _write_at(self, offset: int, data: bytes) -> None:
-        view = memoryview(data)
+    def _write_at(self, offset: int, parts: Sequence[bytes]) -> None:
+        for start in range(0, len(parts), _MOST_PARTS):
+            some = parts[start : start + _MOST_PARTS]
+            size = sum(map(len, some))
+            done = os.pwritev(self._fd, some, offset)
+            if done < size:
+                self._write_rest(offset + done, memoryview(b"".join(some))[done:])
+            offset += size
+
+    def _write_rest(self, offset: int, view: memoryview) -> None:
         while view:
             done = os.pwrite(self._fd, view, offset)
             view = view[done:]

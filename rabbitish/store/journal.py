@@ -401,8 +401,7 @@ class Journal:
                 self._file.sync()
                 parts = parts[1:]
             assert self._file is not None
-            for part in parts:
-                self._file.write(part)
+            self._file.write(*parts)
 
     def sync(self) -> None:
         """Have everything written on the medium. OSError: what is on disk is unknown, nothing may follow."""

@@ -222,7 +222,7 @@ def test_a_large_batch_is_read_in_pieces() -> None:
         assert log.read(1, 1 << 30)[0] == b"".join(records)
 
 
-def test_large_parts_are_written_as_they_are() -> None:
+def test_what_was_appended_is_written_at_once() -> None:
     disk = SharedDisk()
     log = opened(disk)
     log.note_epoch(1)
@@ -235,7 +235,7 @@ def test_large_parts_are_written_as_they_are() -> None:
     log.append_batch([record(3, 1, Type.MARK, encode_mark(1))], 3)
     log.append_batch([record(4, 1, Type.VHOST_NEW, b"x")], 4)
     synced(log)
-    assert disk.steps[steps:] == ["write", "write", "write", "sync"]
+    assert disk.steps[steps:] == ["write", "sync"]
     assert opened(disk.killed()).last == 4
 
 

@@ -24,7 +24,7 @@ class FullFile:
     def __init__(self, file: File) -> None:
         self.sync, self.close = file.sync, file.close
 
-    def write(self, data: bytes) -> None:
+    def write(self, *parts: bytes) -> None:
         raise OSError(errno.ENOSPC, "no space left on device")
 
 

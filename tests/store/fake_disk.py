@@ -39,7 +39,8 @@ class FakeFile:
         self._name = name
         self.closed = False
 
-    def write(self, data: bytes) -> None:
+    def write(self, *parts: bytes) -> None:
+        data = b"".join(parts)
         assert not self.closed
         unsynced = self._disk.files[self._name].unsynced
         if self._disk.has_no_room_for(self._name):

@@ -36,11 +36,11 @@ class _File:
         self.name = name
         self.closed = False
 
-    def write(self, data: bytes) -> None:
+    def write(self, *parts: bytes) -> None:
         assert not self.closed
         if self._disk.full:
             raise OSError(errno.ENOSPC, "no space left on device")
-        self._disk.unsynced[self.name] += data
+        self._disk.unsynced[self.name] += b"".join(parts)
 
     def sync(self) -> None:
         assert not self.closed

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -134,19 +134,42 @@ def test_without_room_for_zeroes_it_does_without(tmp_path: Path, monkeypatch: py
     expected = sync_little(file, 8)
     full = True
 
-    def pwrite(fd: int, data: memoryview, offset: int, real: Callable[..., int] = os.pwrite) -> int:
-        if full and len(data) > 30_000:
-            return real(fd, data[:30_000], offset)
-        if full and offset > len(expected) + 1000:
-            raise OSError(errno.ENOSPC, "no room")
-        return real(fd, data, offset)
+    def pwritev(fd: int, parts: Sequence[bytes], offset: int, real: Callable[..., int] = os.pwritev) -> int:
+        return real(fd, [b"".join(parts)[:30_000]] if full else parts, offset)
 
+    def pwrite(fd: int, data: memoryview, offset: int) -> int:
+        assert full and offset > len(expected) + 1000
+        raise OSError(errno.ENOSPC, "no room")
+
+    monkeypatch.setattr(os, "pwritev", pwritev)
     monkeypatch.setattr(os, "pwrite", pwrite)
     expected += sync_little(file, 1)
     full = False
     expected += sync_little(file, 3)
     file.close()
     assert disk.read("a") == expected
+    disk.close()
+
+
+def test_parts_stand_one_after_the_other_however_little_is_taken_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def pwritev(fd: int, parts: Sequence[bytes], offset: int, real: Callable[..., int] = os.pwritev) -> int:
+        assert len(parts) <= os.sysconf("SC_IOV_MAX")
+        return real(fd, [b"".join(parts)[:1000]], offset)
+
+    def pwrite(fd: int, data: memoryview, offset: int, real: Callable[..., int] = os.pwrite) -> int:
+        return real(fd, data[:777], offset)
+
+    monkeypatch.setattr(os, "pwritev", pwritev)
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    disk = RealDisk(tmp_path)
+    file = disk.create("a")
+    parts = [b"%d " % number for number in range(2500)]
+    file.write(*parts)
+    file.write(*parts[:10])
+    file.close()
+    assert disk.read("a") == b"".join([*parts, *parts[:10]])
     disk.close()
 
 

@@ -633,9 +633,9 @@ class FailingFile(MemoryFile):
         super().__init__(contents)
         self._disk = disk
 
-    def write(self, data: bytes) -> None:
+    def write(self, *parts: bytes) -> None:
         self._disk.step()
-        super().write(data)
+        super().write(*parts)
 
     def sync(self) -> None:
         self._disk.step()

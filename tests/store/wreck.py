@@ -51,8 +51,8 @@ class MemoryFile:
     def __init__(self, contents: bytearray) -> None:
         self._contents = contents
 
-    def write(self, data: bytes) -> None:
-        self._contents += data
+    def write(self, *parts: bytes) -> None:
+        self._contents += b"".join(parts)
 
     def sync(self) -> None: ...
     def close(self) -> None: ...

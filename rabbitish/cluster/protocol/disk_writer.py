@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from itertools import groupby
 from typing import NamedTuple
 
 from rabbitish.cluster.protocol.log import EpochStart
@@ -19,8 +18,6 @@ from rabbitish.store.scan import NEW_SUFFIX
 
 REPLICA_FILE = "replica.json"
 SNAPSHOT_FILE = f"journal-snapshot{NEW_SUFFIX}"
-# Parts from this size on are written by themselves.
-_LARGE_BYTES = 64 * 1024
 
 
 class Known(NamedTuple):
@@ -87,11 +84,8 @@ class Writer:
         self._file.sync()
 
     def write(self, parts: list[bytes]) -> None:
-        """Little parts are joined; large ones are not copied."""
         assert self._file is not None
-        for large, group in groupby(parts, lambda part: len(part) >= _LARGE_BYTES):
-            for data in group if large else (b"".join(group),):
-                self._file.write(data)
+        self._file.write(*parts)
 
     def sync(self) -> None:
         if self._file is not None:
