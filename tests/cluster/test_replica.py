@@ -154,6 +154,28 @@ def test_a_stopping_leader_goes_when_what_is_under_way_is_confirmed_and_not_a_ti
     assert old.leading is None or old.leading.proposal is not None
 
 
+def test_a_stopping_leader_leaves_nobody_in_charge_who_may_be_dead() -> None:
+    world = Quiet()
+    replica = world.lead().replica
+    for node in world.mirrors():
+        node.paused = []  # no connection has ended
+    isr = world.etcd.state.isr
+    replica.stop(world.now)
+    world.run(TIMING.stop_ms + 200)
+    assert not replica.running
+    assert (world.etcd.state.leader, world.etcd.state.isr) == (replica.me, isr)
+
+
+def test_a_stopping_leader_hands_over_to_the_mirror_that_answers() -> None:
+    world = Quiet()
+    old, (silent, there) = world.lead(), world.mirrors()
+    silent.paused = []
+    old.replica.stop(world.now)
+    world.run(TIMING.stop_ms + 300)
+    assert world.etcd.state.leader == there.replica.me
+    assert silent.replica.me in world.etcd.state.isr, "it may be frozen, and have everything"
+
+
 def test_the_last_one_in_sync_stops_when_somebody_has_caught_up() -> None:
     world = Quiet()
     old = world.lead()

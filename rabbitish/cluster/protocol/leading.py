@@ -392,16 +392,29 @@ class Leadership:
         if self.stop_by is not None and self.proposal is None and self.replica.leading is self:
             self._stop(now)
 
+    def begin_to_stop(self, now: int) -> None:
+        """From now on nothing is appended; mirrors are asked whether they are there."""
+        self.stop_by = now + self.replica.timing.stop_ms
+        for peer, feed in self.feeds.items():
+            if feed.open and feed.snap is None:
+                self._append(peer, feed, b"", now)
+
     def _stop(self, now: int) -> None:
-        """R13: once what is under way is confirmed or had its time, and who catches up was waited for."""
+        """R13: once what is under way is confirmed or had its time, and who catches up was waited for.
+
+        Who goes leaves the set, since the others need not wait until they notice. So one of them must have answered
+        since: if all were dead by now, and one without its disk, nobody could lead any more.
+        """
         assert self.stop_by is not None
+        began = self.stop_by - self.replica.timing.stop_ms
+        heirs = [name for name in self._heirs() if self.feeds[name].answered >= began]
         if now < self.stop_by:
             if self.replica.commit < self.replica.log.last:
                 return
-            if not self._heirs() and self.feeds:
+            if not heirs and self.feeds:
                 self._adjust(now)
                 return
-        if heirs := self._heirs():  # we are gone then, and they need not wait until they notice
+        if heirs:
             self._hand_over(heirs, tuple(name for name in self.state.isr if name != self.replica.me))
         else:
             self.replica.stopped()

@@ -180,7 +180,7 @@ class Replica:
         """Hand over, if it leads, and do nothing any more (R13); `Owner.stopped` says when."""
         if self.leading is not None and self.running:
             if self.leading.stop_by is None:
-                self.leading.stop_by = now + self.timing.stop_ms
+                self.leading.begin_to_stop(now)
         else:
             self.stopped()
 
