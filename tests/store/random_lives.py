@@ -168,7 +168,7 @@ class Life:
         self.clients: list[tuple[Client, Client]] = []
         self.tags: dict[tuple[int, int], list[int]] = {}  # by client and channel: what was delivered, by tag
         self.compaction: Compaction | None = None
-        self.moments: dict[int, Moment] = {}
+        self.moments: dict[float, Moment] = {}  # by the journal's last number, and a half where more is to be told
         self.confirmed: set[bytes] = set()
         self.number = 0
         self.connect()
@@ -406,8 +406,13 @@ class Life:
     # ---- the end of a process
 
     def remember(self) -> None:
-        """What must be left if this is where the journal ends."""
-        self.moments[self.ours.journal.last_lsn] = moment_of(self.theirs.vhost, [client for _, client in self.clients])
+        """What must be left if this is where the journal ends.
+
+        While deliveries and acknowledgements gather that have no number yet, it ends a little before this.
+        """
+        journal = self.ours.journal
+        now = journal.last_lsn + (0.5 if journal._gathering.count else 0)
+        self.moments[now] = moment_of(self.theirs.vhost, [client for _, client in self.clients])
 
     def crash(self) -> None:
         ours, random = self.ours, self.random
@@ -464,8 +469,8 @@ class Life:
 
     def _between(self, again: Quick, lsn: int) -> Moment:
         """The journal ends in the middle of a step: what was there before and after it is there, and nothing new."""
-        before = max((at for at in self.moments if at < lsn), default=0)
-        after = min((at for at in self.moments if at > lsn), default=0)
+        before = max((at for at in self.moments if at < lsn), default=0.0)
+        after = min((at for at in self.moments if at > lsn), default=0.0)
         assert before and after
         earlier, later = self.moments[before], self.moments[after]
         queues: dict[str, list[Kept]] = {}
