@@ -133,7 +133,7 @@ def _serve_clustered(loaded: Loaded) -> Callable[..., Awaitable[None]]:
     from importlib.util import find_spec
 
     if find_spec("h11") is None:
-        _fail("--cluster needs h11, to speak to etcd: pip install 'rabbitish[cluster]'", EXIT_UNUSABLE)
+        _fail("--cluster needs h11, to speak to etcd: pip install h11", EXIT_UNUSABLE)
     from rabbitish.server.cluster_place import cluster_place
 
     try:

@@ -99,7 +99,7 @@ def force_leader(
     if not loaded.settings.cluster:
         control.fail("which cluster is not said: --cluster, or RABBITISH_CLUSTER", control.EXIT_UNUSABLE)
     if find_spec("h11") is None:
-        control.fail("this needs h11, to speak to etcd: pip install 'rabbitish[cluster]'", control.EXIT_UNUSABLE)
+        control.fail("this needs h11, to speak to etcd: pip install h11", control.EXIT_UNUSABLE)
     from rabbitish.server.cluster_force import CannotForce, force_here
 
     try:

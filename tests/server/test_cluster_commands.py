@@ -267,8 +267,8 @@ def test_a_nodes_folder_is_not_taken_by_a_broker_of_its_own(etcd: EtcdCluster, t
     async def scene() -> None:
         async with cluster(etcd, tmp_path, "ab") as nodes:
             before = {path.name for path in (tmp_path / "b").iterdir()} - {"control.sock"}
-            serve = [sys.executable, "-m", "rabbitish", "serve", "--listen", "amqp://127.0.0.1:0", "--log-level", "error"]
-            serve += ["--data-dir", str(tmp_path / "b")]
+            serve = [sys.executable, "-m", "rabbitish", "serve", "--listen", "amqp://127.0.0.1:0"]
+            serve += ["--log-level", "error", "--data-dir", str(tmp_path / "b")]
             said = await trio.run_process([*serve, "--cluster", nodes.url], check=False, capture_stderr=True)
             assert (said.returncode, said.stderr.decode()) == (
                 1,
