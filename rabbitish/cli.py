@@ -113,14 +113,14 @@ def serve(loaded: Loaded) -> None:
     from rabbitish.server.listener import ListenError
     from rabbitish.server.node import DataDirError
     from rabbitish.server.node import serve as serve_node
-    from rabbitish.server.settings_file import OTHER_WAYS
+    from rabbitish.server.settings_file import ANOTHER_FOLDER, OTHER_WAYS
 
     log.configure(loaded.settings.log_level)
     refused: list[str] = []
     try:
         trio.run(_serve_clustered(loaded) if loaded.settings.cluster else serve_node, loaded.settings, _announce)
     except* DataDirError as group:  # trio's nurseries raise groups
-        refused = [*_messages(group), OTHER_WAYS]
+        refused = [*_messages(group), ANOTHER_FOLDER if loaded.settings.cluster else OTHER_WAYS]
     except* (ListenError, JournalError) as group:
         refused = _messages(group)
     if refused:
@@ -133,7 +133,7 @@ def _serve_clustered(loaded: Loaded) -> Callable[..., Awaitable[None]]:
     from importlib.util import find_spec
 
     if find_spec("h11") is None:
-        _fail("--cluster needs h11, to speak to etcd: pip install 'rabbitish[cluster]'", EXIT_UNUSABLE)
+        _fail("--cluster needs h11, to speak to etcd: pip install h11", EXIT_UNUSABLE)
     from rabbitish.server.cluster_place import cluster_place
 
     try:

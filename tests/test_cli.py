@@ -99,7 +99,7 @@ def test_without_h11_a_cluster_says_what_is_missing(monkeypatch: pytest.MonkeyPa
     result = run("serve", "--cluster", "etcd://127.0.0.1:1", "--data-dir", str(tmp_path))
     assert (result.exit_code, result.stderr) == (
         2,
-        "rabbitish: --cluster needs h11, to speak to etcd: pip install 'rabbitish[cluster]'\n",
+        "rabbitish: --cluster needs h11, to speak to etcd: pip install h11\n",
     )
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import trio
 
+from rabbitish.cluster.protocol.disk_writer import REPLICA_FILE
 from rabbitish.config import Settings
 from rabbitish.core.access import Access
 from rabbitish.core.access.policies import Policy
@@ -109,8 +110,11 @@ class Node:
     def open_journal(self, disk: Disk) -> None:
         """Bring back what the journal on `disk` holds, and record changes there from now on.
 
-        JournalError: it is damaged, or cannot be read.
+        JournalError: it is damaged, or cannot be read, or is a cluster's.
         """
+        if REPLICA_FILE in disk.names():  # to write to it would be to part with the cluster, in an epoch of our own
+            where = Path(self.settings.data_dir).absolute()
+            raise JournalError(f"{where} is the data directory of a node in a cluster: start it with --cluster")
         rosters = RosterFile(disk)
         self.registrar.govern(rosters.read())
         self.keeper = Keeper(self, disk, self._journal_failed)

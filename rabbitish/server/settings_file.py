@@ -26,8 +26,9 @@ from rabbitish.config import DEFAULTS, Setting, Settings, kind_of
 ENV_PREFIX = "RABBITISH_"
 CONFIG_VARIABLE = "RABBITISH_CONFIG"
 SECRETS = frozenset({"default_pass", "ssl_options_password", "cluster_ssl_options_password"})
-OTHER_WAYS = "name another folder with --data-dir, or keep nothing with --ephemeral"
-"""What to do about a data directory that cannot be used."""
+ANOTHER_FOLDER = "name another folder with --data-dir"
+OTHER_WAYS = f"{ANOTHER_FOLDER}, or keep nothing with --ephemeral"
+"""What to do about a data directory that cannot be used; the first alone where there must be one."""
 
 _NUMBER = re.compile(r"-?[0-9](?:_?[0-9]){0,30}")
 _SIZE = re.compile(r"([0-9](?:_?[0-9]){0,30}) ?([kKMGT]i?B|B)")

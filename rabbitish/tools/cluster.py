@@ -17,11 +17,15 @@ from rabbitish.tools import control
 from rabbitish.tools.typed import COMMANDS, argument, command
 
 _COLUMNS = ("node", "role", "in_sync", "live", "lag", "address")
+_ROLES = {"follower": "mirror, not connected to a leader", "candidate": "mirror, about to lead"}
 
 
 def _show(result: Any) -> None:
-    role = f"{result['role']}{'' if result['serves'] or result['role'] != 'leader' else ', not serving yet'}"
-    click.echo(f"cluster {result['cluster']}, epoch {result['epoch']}, led by {result['leader'] or 'nobody'}")
+    role = _ROLES.get(result["role"], result["role"])
+    role += "" if result["serves"] or role != "leader" else ", not serving yet"
+    gone = any(each["role"] == "leader" and not each["live"] for each in result["replicas"])
+    led_by = f"{result['leader'] or 'nobody'}{', which is not live' if gone else ''}"
+    click.echo(f"cluster {result['cluster']}, epoch {result['epoch']}, led by {led_by}")
     click.echo(f"this is {result['node']} ({role}): its log ends at {result['last']}")
     click.echo(f"what all in sync have ends at {result['committed']}\n")
     rows = [[_word(each[column]) for column in _COLUMNS] for each in result["replicas"]]
@@ -95,7 +99,7 @@ def force_leader(
     if not loaded.settings.cluster:
         control.fail("which cluster is not said: --cluster, or RABBITISH_CLUSTER", control.EXIT_UNUSABLE)
     if find_spec("h11") is None:
-        control.fail("this needs h11, to speak to etcd: pip install 'rabbitish[cluster]'", control.EXIT_UNUSABLE)
+        control.fail("this needs h11, to speak to etcd: pip install h11", control.EXIT_UNUSABLE)
     from rabbitish.server.cluster_force import CannotForce, force_here
 
     try:

@@ -422,3 +422,17 @@ def test_who_is_no_replica_is_told_of_once() -> None:
         for stranger in ("x#x1", "y#y1"):
             leading.hello(stranger, Hello(replica.journal, stranger, attempt, 0, (), 0), world.now)
     assert said == [("stranger", {"replica": "x#x1"}), ("stranger", {"replica": "y#y1"})]
+
+
+def test_who_refused_may_lead_again_when_it_is_back() -> None:
+    world = Quiet()
+    old = world.lead()
+    old.crash(power=False)
+    world.run(2_000)
+    old.start()
+    world.run(3_000)
+    leader = world.lead().replica
+    assert leader.leading is not None and old.replica.me in world.etcd.state.isr
+    leader.leading.hand_over(old.replica.me)
+    world.run(3_000)
+    assert world.lead() is old

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from itertools import count
@@ -243,6 +244,45 @@ def test_a_leader_is_forced_where_none_is_left(etcd: EtcdCluster, tmp_path: Path
             await nodes.leads("b")
             await nodes.start("a")
             await nodes.whole(2, by="b")
+
+    play(scene)
+
+
+def test_a_leader_that_is_not_there_is_said_to_be_so(etcd: EtcdCluster, tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with cluster(etcd, tmp_path, "ab") as nodes:
+            await nodes.kill("b")
+            await nodes.whole(1)
+            await nodes.kill("a")
+            await nodes.start("b")  # which may not lead
+            await nodes.until("b", lambda said: [row["live"] for row in said["replicas"]] == [False, True])
+            said = (await typed("cluster", "status", "--data-dir", str(tmp_path / "b"))).output.splitlines()
+            assert said[0].endswith(", led by a, which is not live")
+            assert said[1].startswith("this is b (mirror, not connected to a leader): its log ends at ")
+
+    play(scene)
+
+
+def test_a_nodes_folder_is_not_taken_by_a_broker_of_its_own(etcd: EtcdCluster, tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with cluster(etcd, tmp_path, "ab") as nodes:
+            before = {path.name for path in (tmp_path / "b").iterdir()} - {"control.sock"}
+            serve = [sys.executable, "-m", "rabbitish", "serve", "--listen", "amqp://127.0.0.1:0"]
+            serve += ["--log-level", "error", "--data-dir", str(tmp_path / "b")]
+            said = await trio.run_process([*serve, "--cluster", nodes.url], check=False, capture_stderr=True)
+            assert (said.returncode, said.stderr.decode()) == (
+                1,
+                f"rabbitish: {tmp_path}/b is in use by another broker; name another folder with --data-dir\n",
+            )
+            await nodes.kill("b")
+            said = await trio.run_process(serve, check=False, capture_stderr=True)
+            assert (said.returncode, said.stderr.decode()) == (
+                1,
+                f"rabbitish: {tmp_path}/b is the data directory of a node in a cluster: start it with --cluster\n",
+            )
+            assert {path.name for path in (tmp_path / "b").iterdir()} - {"control.sock"} == before
+            await nodes.start("b")
+            await nodes.whole(2)
 
     play(scene)
 

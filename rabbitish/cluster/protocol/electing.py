@@ -27,7 +27,7 @@ class Election:
         self.proposal: Proposal | None = None
         self._retry_at: int | None = None
         self._due: int | None = None  # when to stand, if the reason still holds
-        self._refusals: tuple[str, int, int] = ("", 0, 0)  # by whom, when first, how many
+        self._refusals: tuple[str, int, int] = ("", 0, 0)  # by whom, when first, how many; of the leader that is
         self._asked = False
 
     def eligible(self, state: GroupState) -> bool:
@@ -65,6 +65,8 @@ class Election:
         replica, view = self.replica, self.replica.view
         if view is None or replica.leading is not None or not replica.running or self.proposal is not None:
             return
+        if self._refusals[0] != view.state.leader:
+            self.met()  # who refused has been replaced: it may have been started again when it leads the next time
         reason = self._reason(view, now)
         if not reason or not self.eligible(view.state) or view.state.epoch < replica.log.epoch:
             self._due = None
