@@ -43,6 +43,7 @@ from rabbitish.server.part import Part
 from rabbitish.server.process import as_process
 from rabbitish.server.replicated import Replicated
 from rabbitish.server.rosters import roster_of
+from rabbitish.server.standby import Standby
 from rabbitish.server.tls_door import TlsDoor
 from rabbitish.store.files import RealDisk
 
@@ -71,6 +72,7 @@ class Clustered:
         self._log_disk: RealDisk  # the same folder, for whoever reads it at the same time
         self._records: DiskLog
         self._condenser: Condenser
+        self._standby: Standby
         self._news = trio.Event()
 
     async def run(self, ready: Callable[[list[str]], None]) -> None:
@@ -145,6 +147,7 @@ class Clustered:
                 self.part.flush,
                 self._note,
             )
+            self._standby = Standby(self._disk.path, self._committed_here, settings.properties_cache_entries)
 
             async def take_part() -> None:
                 host, port = self.place.listen
@@ -161,6 +164,7 @@ class Clustered:
             self.part.replica.needed = self._needed
             nursery.start_soon(self._watch_leader)
             nursery.start_soon(self._condenser.run)
+            nursery.start_soon(self._standby.run)
             nursery.start_soon(hopeless.watch, self.etcd, self.names, lambda: self._leads, self.log)
             control = ControlSocket.open(None, self)
             if control is not None:
@@ -213,8 +217,10 @@ class Clustered:
         while not self.stopping.is_set():
             if self._leads:
                 await self._condenser.pause()
+                await self._standby.pause()
                 await self._lead()
                 self._condenser.resume()
+                self._standby.resume()
             else:
                 await self._for_news()
         self.part.stop()
@@ -223,6 +229,11 @@ class Clustered:
         """Up to where a mirror's log is committed; a leader's journal makes room itself."""
         replica = self.part.replica
         return replica.commit if replica.leading is None else None
+
+    def _committed_here(self) -> int | None:
+        """The same, as far as it is on this node's disk."""
+        committed = self._condensable()
+        return min(committed, self._records.durable) if committed is not None else None
 
     async def _for_news(self, seconds: float = _LOOK_SECONDS) -> None:
         news = self._news
@@ -266,7 +277,7 @@ class Clustered:
         def govern(document: bytes) -> None:
             node.registrar.govern(roster_of(document))
 
-        lead = Replicated(self.part.replica, self._records, self.part.flush, govern)
+        lead = Replicated(self.part.replica, self._records, self.part.flush, govern, self._standby.take())
         self.part.lead = lead
         node.nursery.start_soon(lead.hand_over_lazily)
         node.nursery.start_soon(self._end_when_lost, node, epoch)

@@ -20,6 +20,7 @@ from rabbitish.server.pace import LITTLE_BYTES
 from rabbitish.server.prompt import Prompt
 from rabbitish.server.syncer import Syncer
 from rabbitish.session.content import WireCodec
+from rabbitish.store.ahead import Ahead
 from rabbitish.store.checkpoint import write_checkpoint
 from rabbitish.store.columns import Unusable
 from rabbitish.store.compaction import Compaction
@@ -67,6 +68,8 @@ class Lead(Protocol):
     """A journal that other nodes keep as well, led by this one."""
 
     coordinator: Coordinator
+    ahead: Ahead | None
+    """What was read of it before, if anything was; None once it is used."""
 
     def govern(self, document: bytes) -> None:
         """The journal says so of users and policies; nothing has been declared yet."""
@@ -94,8 +97,11 @@ class Keeper:
         self.put_off = False  # something is to be written in a moment, or asked of the disk
         self._held: dict[Link, None] = {}  # with something to say that must not be heard before the journal is on disk
         self._further: trio.Event | None = None  # for who waits until the journal is on disk further than before
-        self._codec = WireCodec(node.hub.properties)
-        self.recovered = self._recover(disk)
+        ahead = None
+        if lead is not None:
+            ahead, lead.ahead = lead.ahead, None
+        self._codec = ahead.codec if ahead is not None else WireCodec(node.hub.properties)
+        self.recovered = self._recover(disk, ahead)
         self.journal = self.recovered.journal
         node.broker.usage.window_bytes = node.settings.queue_window_bytes
         self._syncer: Writer
@@ -110,7 +116,7 @@ class Keeper:
         self._asked_at = 0.0  # when it was, by the performance counter
         self._prompt = Prompt()
 
-    def _recover(self, disk: Disk) -> Recovered:
+    def _recover(self, disk: Disk, ahead: Ahead | None) -> Recovered:
         began, lead = time.monotonic(), self._lead
         try:
             recovered = recover(
@@ -123,6 +129,7 @@ class Keeper:
                 on_failure=self._failed,
                 govern=lead.govern if lead is not None else None,
                 tidied=lead is not None,
+                ahead=ahead,
             )
         except JournalDamaged as damage:
             raise JournalError(f"the journal is damaged: {damage}") from damage
@@ -137,6 +144,7 @@ class Keeper:
             queues=recovered.queues,
             messages=recovered.messages,
             checkpoint=recovered.checkpointed,
+            ahead=recovered.ahead,
             ms=int((time.monotonic() - began) * 1000),
         )
         return recovered

@@ -17,6 +17,7 @@ import trio
 
 from rabbitish.cluster.protocol.disk_log import DiskLog
 from rabbitish.cluster.protocol.replica import Replica
+from rabbitish.store.ahead import Ahead
 from rabbitish.store.compaction import Compaction
 from rabbitish.store.coordinator import Coordinator
 from rabbitish.store.journal import Journal
@@ -58,10 +59,12 @@ class Replicated:
         log: DiskLog,
         flush: Callable[[], None],
         govern: Callable[[bytes], None],
+        ahead: Ahead | None = None,
     ) -> None:
-        """`flush` has what was appended sent and synced. `govern`: see Lead."""
+        """`flush` has what was appended sent and synced. `govern`, `ahead`: see Lead."""
         self.coordinator: Coordinator = Begun(log.storage, log.epoch)
         self.govern = govern
+        self.ahead = ahead
         self._epoch = log.epoch
         self._replica = replica
         self._log = log

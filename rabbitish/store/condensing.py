@@ -21,16 +21,14 @@ from rabbitish.store.record import (
     PUBLISH_HEAD,
     PUBLISHES,
     SEGMENT_HEAD_BYTES,
-    Damage,
     Record,
     SegmentHead,
     Type,
-    decode_segment_head,
     parse_segment_name,
     segment_name,
 )
 from rabbitish.store.replay import Replay
-from rabbitish.store.scan import NEW_SUFFIX, scan, that_count, unfinished
+from rabbitish.store.scan import NEW_SUFFIX, first_number, scan, that_count, unfinished
 from rabbitish.store.segments import Segment, Segments
 
 
@@ -66,12 +64,8 @@ class _UpTo:
         return [name for name in names if self._had_begun(name, may_begin=name == names[-1])]
 
     def _had_begun(self, name: str, *, may_begin: bool) -> bool:
-        try:
-            return decode_segment_head(self._disk.read_at(name, 0, SEGMENT_HEAD_BYTES)).first_lsn <= self._last + 1
-        except Damage:
-            return not may_begin  # else it begins at this moment
-        finally:
-            self._disk.forget(name)
+        first = first_number(self._disk, name)
+        return not may_begin if first is None else first <= self._last + 1
 
     def read(self, name: str) -> bytes:
         """What was in a segment by then."""

@@ -20,6 +20,7 @@ from rabbitish.core.exchange import Exchange
 from rabbitish.core.queue import Queue
 from rabbitish.core.sendings import Sendings
 from rabbitish.core.vhost import Vhost
+from rabbitish.store.ahead import Ahead
 from rabbitish.store.bodies import Bound, Codec
 from rabbitish.store.checkpoint import Checkpoint, find_checkpoint, forget_checkpoint
 from rabbitish.store.columns import Unusable
@@ -28,11 +29,10 @@ from rabbitish.store.declared import Declared
 from rabbitish.store.files import Disk
 from rabbitish.store.journal import Journal
 from rabbitish.store.lines import Replayed, Source
-from rabbitish.store.reader import PublishReader, Reader
+from rabbitish.store.reader import Reader
 from rabbitish.store.record import JournalDamaged
 from rabbitish.store.recorder import JournalRecorder
-from rabbitish.store.replay import Replay
-from rabbitish.store.scan import ZEROES, Cut, scan, tidy
+from rabbitish.store.scan import ZEROES, Cut, scan_on, tidy
 from rabbitish.store.shelf import JournalShelf
 from rabbitish.store.spill import Spill
 
@@ -54,6 +54,8 @@ class Recovered(NamedTuple):
     """Whether the records were not read, since a checkpoint said what is in them."""
     doubt: str
     """Why a checkpoint that was there did not count, if so."""
+    ahead: int
+    """How many segments had been read before."""
 
 
 def recover(
@@ -67,17 +69,21 @@ def recover(
     on_failure: Callable[[Exception], None],
     govern: Callable[[bytes], None] | None = None,
     tidied: bool = False,
+    ahead: Ahead | None = None,
     checkpoint_trusted_above_bytes: int = CHECKPOINT_TRUSTED_ABOVE_BYTES,
 ) -> Recovered:
     """Read the journal on `disk` into `broker`, which has nothing yet, and record its changes from now on.
 
     `on_failure` is told when a message cannot be read back. `govern` is told what the journal says of users and
     policies, if it keeps them (empty: nothing yet), before anything is declared. `tidied`: somebody else looks after
-    the files, so that there is nothing to mend and nothing is changed. JournalDamaged: the journal cannot be
-    read; nothing in it was changed.
+    the files, so that there is nothing to mend and nothing is changed. `ahead` has read a part already, with the same
+    codec; it is of no use to anybody else any more. JournalDamaged: the journal cannot be read; nothing in it was
+    changed.
     """
-    publishes = PublishReader(codec)
-    source, doubt = _source(disk, codec, publishes, checkpoint_trusted_above_bytes)
+    if ahead is None or not ahead.fits(disk):
+        ahead = Ahead(codec)
+    publishes, read_before = ahead.publishes, len(ahead.scanner.segments)
+    source, doubt = _source(disk, ahead, checkpoint_trusted_above_bytes)
     scanned = source.scanned
     if not tidied:
         tidy(disk, scanned)
@@ -116,20 +122,19 @@ def recover(
             pass
     messages = sum(queue.ready for queue in queues.values())
     checkpointed = isinstance(source, Checkpoint)
-    return Recovered(journal, recorder, shelf, len(queues), messages, scanned.cut, checkpointed, doubt)
+    return Recovered(journal, recorder, shelf, len(queues), messages, scanned.cut, checkpointed, doubt, read_before)
 
 
-def _source(disk: Disk, codec: Codec, publishes: PublishReader, trusted_above: int) -> tuple[Source, str]:
+def _source(disk: Disk, ahead: Ahead, trusted_above: int) -> tuple[Source, str]:
     """What to go on from; and why the checkpoint does not count that is there."""
-    checkpoint, doubt = None, ""
+    codec, checkpoint, doubt = ahead.codec, None, ""
     try:
         checkpoint = find_checkpoint(disk, codec)
     except Unusable as why:
         doubt = str(why)
     if checkpoint is not None and checkpoint.segments.disk_bytes > trusted_above:
         return checkpoint, doubt
-    replay = Replay(codec, publishes)
-    scanned = scan(disk, replay.visit, replay.run)
+    scanned = scan_on(disk, ahead.scanner)
     cut = scanned.cut
     if checkpoint is not None and cut is not None:
         raise JournalDamaged(cut.name, cut.offset, f"{cut.reason}, though it was whole at the last clean stop,")
@@ -137,7 +142,7 @@ def _source(disk: Disk, codec: Codec, publishes: PublishReader, trusted_above: i
         for (head, size), known in zip(scanned.segments, checkpoint.segments.all, strict=True):
             if size != known.size:
                 raise JournalDamaged(head.name, size, f"{ZEROES} by what was known at the last clean stop,")
-    return Replayed(replay, scanned, codec), doubt
+    return Replayed(ahead.replay, scanned, codec), doubt
 
 
 def _declare(all_declared: Declared, broker: Broker, recorder: JournalRecorder, now: int) -> dict[int, Queue]:

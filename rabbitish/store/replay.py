@@ -126,9 +126,17 @@ class Contents:
 class Replay:
     """Takes records in order; after `finish` says what they add up to."""
 
-    def __init__(self, codec: Codec, publishes: PublishReader, declarations: Declarations | None = None) -> None:
+    def __init__(
+        self,
+        codec: Codec,
+        publishes: PublishReader,
+        declarations: Declarations | None = None,
+        *,
+        run_bytes: int = 1 << 63,
+    ) -> None:
+        """At most `run_bytes` are taken by one call of `run`."""
         self._publishes = publishes
-        self._runs = RunReader(publishes)
+        self._runs = RunReader(publishes, run_bytes)
         self._declarations = declarations or Declarations(codec)
         self.segments = Segments()
         self._segment: Segment | None = None

@@ -47,8 +47,10 @@ class Run(NamedTuple):
 class RunReader:
     """Reads runs."""
 
-    def __init__(self, publishes: PublishReader) -> None:
+    def __init__(self, publishes: PublishReader, most_bytes: int = 1 << 63) -> None:
+        """A run goes no further than so many bytes."""
         self._publishes = publishes
+        self._most_bytes = most_bytes
         self._known: dict[bytes, dict[bytes, Kind]] = {}  # by route, and by how a message begins
         self._layouts: dict[int, Struct] = {}  # by the size of a route
 
@@ -57,7 +59,7 @@ class RunReader:
 
         Records of later epochs are not part of it. `kept` numbers the stamps that are.
         """
-        have = len(data)
+        have = min(len(data), offset + self._most_bytes)
         if have - offset < _ROUTE_AT:
             return None
         publishes, codec = self._publishes, self._publishes.codec

@@ -78,12 +78,16 @@ def scan(disk: Files, visit: Visit, run: Run | None = None) -> Scanned:
     `run(head, data, offset, due, epoch)` may take records from `offset` on that it finds right and begin with number
     `due`, of epochs up to that: it says where it stopped, and how many numbers those took.
     """
+    return scan_on(disk, Scanner(visit, run))
+
+
+def scan_on(disk: Files, scanner: Scanner) -> Scanned:
+    """The same where some of the oldest segments have been read already, and are as they were. See there."""
     names, left_over = that_count(disk.names())
     for before, name in pairwise(names):
         if name.sequence != before.last + 1:
             raise JournalDamaged(segment_name(before.last + 1), 0, "the segment is missing")
-    scanner = _Scanner(visit, run)
-    for name in names:
+    for name in names[len(scanner.segments) :]:
         scanner.segment(name, disk.read(segment_name(*name)), is_last=name is names[-1])
     if scanner.cut is not None and scanner.cut.offset == 0:
         left_over.append(scanner.cut.name)
@@ -127,17 +131,30 @@ def that_count(names: Sequence[str]) -> tuple[list[SegmentName], list[str]]:
     return count, left_over
 
 
-class _Scanner:
+def first_number(disk: Disk, name: str) -> int | None:
+    """The number that a segment's records begin with; None: it has no whole head, as one that begins at this moment."""
+    try:
+        return decode_segment_head(disk.read_at(name, 0, SEGMENT_HEAD_BYTES)).first_lsn
+    except Damage:
+        return None
+    finally:
+        disk.forget(name)
+
+
+class Scanner:
+    """Reads one segment after the other."""
+
     def __init__(self, visit: Visit, run: Run | None) -> None:
         self._visit = visit
         self._run = run
         self.segments: list[tuple[SegmentHead, int]] = []
+        """What was read, and how many bytes of it count."""
         self.last_lsn = 0
         self.epoch = 0
         self.cut: Cut | None = None
 
     def segment(self, name: SegmentName, data: bytes, *, is_last: bool) -> None:
-        """Read a segment."""
+        """Read the next one. JournalDamaged: it cannot be read."""
         file = segment_name(*name)
         try:
             head = decode_segment_head(data)

@@ -34,9 +34,9 @@ def test_no_confirmed_record_is_lost_whatever_happens() -> None:
     assert totals["confirmed"] > 300 * SEEDS
     if SEEDS >= 15:
         assert totals["elections"] > 3 * SEEDS and totals["in_sync_changes"] > 5 * SEEDS
-        assert totals["deliveries"] and totals["snapshots"]
+        assert totals["deliveries"]
     if SEEDS >= 100:  # about every tenth life has one
-        assert totals["wiped"]
+        assert totals["wiped"] and totals["snapshots"]
 
 
 def test_a_life_is_the_same_again() -> None:

@@ -38,7 +38,8 @@ class Refused(Exception):
 class Trio:
     """Nodes a, b and c, as many as were started."""
 
-    def __init__(self, etcd: EtcdCluster, folder: Path) -> None:
+    def __init__(self, etcd: EtcdCluster, folder: Path, settings: dict[str, Any]) -> None:
+        self._settings = settings
         self.url = f"etcd://127.0.0.1:{etcd.members[0].port}/commands-{next(_clusters)}"
         self.folder = folder
         self.nodes: dict[str, Clustered] = {}
@@ -56,6 +57,7 @@ class Trio:
             data_dir=str(self.folder / name),
             password_cost=4,
             shutdown_grace_ms=100,
+            **self._settings,
         )
 
     async def start(self, name: str) -> None:
@@ -113,8 +115,8 @@ class Trio:
 
 
 @asynccontextmanager
-async def cluster(etcd: EtcdCluster, folder: Path, names: str = "abc") -> AsyncIterator[Trio]:
-    nodes = Trio(etcd, folder)
+async def cluster(etcd: EtcdCluster, folder: Path, names: str = "abc", **settings: Any) -> AsyncIterator[Trio]:
+    nodes = Trio(etcd, folder, settings)
     async with trio.open_nursery() as nodes.nursery:
         for name in names:
             await nodes.start(name)

@@ -100,6 +100,26 @@ def test_what_was_confirmed_through_a_mirror_is_there_on_the_next_leader(etcd: E
     play(scene)
 
 
+def test_a_takeover_reads_what_was_not_read_before(etcd: EtcdCluster, tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with cluster(etcd, tmp_path, "ab", journal_segment_bytes=64 * 1024) as nodes:
+            await nodes.leads("a", "b")
+            for _ in range(8):
+                await confirmed(nodes.nodes["a"], b"." * 30_000)
+            await nodes.whole(2, by="a")
+            standby = nodes.nodes["b"]._standby
+            while not standby._ahead.scanner.segments:  # what is committed is heard of with what follows
+                await confirmed(nodes.nodes["a"], b"one more")
+                await standby.look()
+            await stop(nodes, "a")
+            await nodes.leads("b")
+            keeper = serving(nodes.nodes["b"]).keeper
+            assert keeper is not None and 0 < keeper.recovered.ahead < len(keeper.journal.segments.all)
+            assert await count(nodes.nodes["b"]) > 8
+
+    play(scene)
+
+
 def test_who_is_deposed_in_the_middle_of_everything_is_a_mirror_and_can_lead_again(
     etcd: EtcdCluster, tmp_path: Path
 ) -> None:

@@ -17,6 +17,7 @@ import pytest
 from rabbitish.core.queue import Queue
 from rabbitish.session.content import WireCodec, WireMessage
 from rabbitish.store import shelf
+from rabbitish.store.ahead import Ahead
 from rabbitish.store.checkpoint import write_checkpoint
 from rabbitish.store.compaction import Compaction
 from rabbitish.store.coordinator import LocalCoordinator
@@ -145,12 +146,13 @@ class Machine(World):
         checkpoints: bool = False,
         segment_bytes: int = SEGMENT_BYTES,
         window_bytes: int = WINDOW_BYTES,
+        ahead: Ahead | None = None,
     ) -> None:
         super().__init__()
         self.disk = disk or MemoryDisk()
         self.now = now
         self.lazy = lazy
-        self.codec = WireCodec(self.hub.properties)
+        self.codec = ahead.codec if ahead is not None else WireCodec(self.hub.properties)
         self.failures: list[Exception] = []
         self.recovered: Recovered = recover(
             self.disk,
@@ -160,6 +162,7 @@ class Machine(World):
             now,
             segment_bytes=segment_bytes,
             on_failure=self.failures.append,
+            ahead=ahead,
             checkpoint_trusted_above_bytes=0 if checkpoints else 1 << 60,
         )
         self.journal = self.recovered.journal

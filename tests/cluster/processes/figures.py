@@ -248,6 +248,7 @@ def _throughput(rounds: int, seconds: float) -> dict[str, Any]:
 FIGURES: dict[str, Callable[[int, float], dict[str, Any]]] = {
     "leader_killed": _figure(_kill_leader),
     "leader_killed_with_200_000": _figure(_kill_leader, 5, backlog=200_000),
+    "leader_killed_with_1_000_000": _figure(_kill_leader, 3, backlog=1_000_000),
     "leader_frozen": _figure(_freeze_leader, 5),
     "leader_cut_off": _figure(_cut_off_leader, 5, network="relays"),
     "hand_over": _figure(_hand_over),

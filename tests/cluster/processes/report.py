@@ -114,6 +114,7 @@ def _throughput(found: dict[str, Any]) -> Iterator[str]:
 _ROWS = {
     "leader_killed": _leader("leader killed", "p95 1, most 2"),
     "leader_killed_with_200_000": _leader("leader killed, 200,000 messages in the journal", "-"),
+    "leader_killed_with_1_000_000": _leader("leader killed, 1,000,000 messages in the journal", "-"),
     "leader_frozen": _leader("leader frozen", "6.5"),
     "leader_cut_off": _leader("leader cut off", "6.5"),
     "hand_over": _leader("leader stopped (SIGTERM)", "0.3"),
