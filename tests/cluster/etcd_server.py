@@ -5,14 +5,17 @@ Without /usr/bin/etcd the tests that need one skip; RABBITISH_REQUIRE_ALL=1 make
 
 from __future__ import annotations
 
+import fcntl
 import os
 import random
 import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext, suppress
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -22,6 +25,7 @@ from rabbitish.cluster.etcd import Etcd, Unknown
 
 PATIENCE_SECONDS = 30
 Inside = Callable[[], AbstractContextManager[object]]
+_claimed: set[int] = set()
 
 
 def find_etcd() -> str:
@@ -36,9 +40,10 @@ def find_etcd() -> str:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports to listen on, on the loopback: none of those that the kernel gives to whoever connects.
+    """Ports to listen on, on the loopback: none of those that the kernel gives to whoever connects, or others claim.
 
-    A process that is started later, or again, would find one of those taken now and then.
+    A process that is started later, or again, would find one of those taken now and then. A claim is a lock on a byte
+    of a file, which ends with this process.
     """
     try:
         lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text(encoding="ascii").split()[0])
@@ -48,10 +53,20 @@ def free_ports(count: int) -> list[int]:
     while len(found) < count:
         port = random.SystemRandom().randrange(10_000, max(lowest, 20_000))
         with socket.socket() as probe, suppress(OSError):
+            if port in _claimed:
+                continue
+            fcntl.lockf(_claims(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+            _claimed.add(port)
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(("127.0.0.1", port))
             found.add(port)
     return list(found)
+
+
+@cache
+def _claims() -> int:
+    path = Path(tempfile.gettempdir()) / f"rabbitish-test-ports-{os.getuid()}"
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 
 class EtcdMember:
