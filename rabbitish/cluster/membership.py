@@ -10,7 +10,7 @@ Nothing here decides anything. What etcd did not answer is passed on as unknown,
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing, suppress
 
 import trio
@@ -129,6 +129,14 @@ async def change_state(
             return state
 
 
+def _storage_in(value: bytes, otherwise: str) -> str:
+    """The storage of which a node's key says that it is the node's; `otherwise` where it says none."""
+    try:
+        return str(json.loads(value).get("storage", otherwise))
+    except (ValueError, AttributeError):  # whoever wrote that
+        return otherwise
+
+
 class EtcdCoordinator:
     """See Coordinator. `replica` is whom it answers; `viewed` is told when that has heard of a view."""
 
@@ -194,13 +202,13 @@ class EtcdCoordinator:
 
     async def keep_lease(self, node: str, address: tuple[str, int], ttl_seconds: int, storage: str = "") -> None:
         """Be a node that lives, until `end_lease`; what the lease says goes to the replica."""
-        value = json.dumps({"address": address, "storage": storage}).encode()
+        key, value = self._names.node(node), json.dumps({"address": address, "storage": storage}).encode()
         with self._keeping:
             while True:
                 try:
                     self._lease = await self._etcd.grant(ttl_seconds)
-                    await self._etcd.txn([], [put(self._names.node(node), value, self._lease)])
-                    await self._renew(self._lease, ttl_seconds)
+                    await self._etcd.txn([], [put(key, value, self._lease)])
+                    await self._renew(self._lease, ttl_seconds, lambda: self._be_seen(key, value, storage))
                 except Unknown:
                     await trio.sleep(_AGAIN_SECONDS)
 
@@ -210,7 +218,20 @@ class EtcdCoordinator:
         with suppress(Unknown):
             await self._etcd.revoke(self._lease)
 
-    async def _renew(self, lease: int, ttl_seconds: int) -> None:
+    async def _be_seen(self, key: bytes, value: bytes, storage: str) -> None:
+        """Have our key hang on our lease: a put that was not answered may have landed late, under one that ends.
+
+        A key that another node has put is left to it; once that is gone ours is missing.
+        """
+        found = (await self._etcd.range(key)).kvs
+        before = 0
+        if found:
+            before = found[0].modified
+            if found[0].lease == self._lease or _storage_in(found[0].value, storage) != storage:
+                return
+        await self._etcd.txn([modified_at(key, before)], [put(key, value, self._lease)])
+
+    async def _renew(self, lease: int, ttl_seconds: int, be_seen: Callable[[], Awaitable[None]]) -> None:
         """Until it is gone; while etcd does not answer, more often."""
         pause = ttl_seconds / 3
         while True:
@@ -220,6 +241,7 @@ class EtcdCoordinator:
                 if not left:
                     return
                 self.replica.leased(asked + left * 1_000)
+                await be_seen()
                 pause = ttl_seconds / 3
             except Unknown:
                 pause = _AGAIN_SECONDS

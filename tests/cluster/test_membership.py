@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import trio
 
-from rabbitish.cluster.etcd import Etcd, Txn
-from rabbitish.cluster.membership import Names, NotThere, change_state, join_journal
+from rabbitish.cluster.etcd import Etcd, KeyValue, Txn, Unknown, delete, put
+from rabbitish.cluster.membership import EtcdCoordinator, Names, NotThere, change_state, join_journal
 from rabbitish.cluster.protocol.state import GroupState, View, decode_state
 
 from .etcd_server import EtcdCluster, served
@@ -117,5 +117,109 @@ def test_a_state_is_made_where_there_is_none(server: EtcdCluster) -> None:
 
         await change_state(etcd, names, "main", decide, "mine")
         assert await known(etcd, names) == state._replace(nonce="mine")
+
+    play(server, scene)
+
+
+# --- Being there ------------------------------------------------------------------------------------------------------
+
+AT = ("127.0.0.1", 25672)
+
+
+class Heard:
+    """A replica that is told of leases alone, and which they were."""
+
+    def __init__(self) -> None:
+        self.renewed = 0
+
+    def leased(self, until: int) -> None:
+        self.renewed += 1
+
+
+async def node_is(etcd: Etcd, names: Names, true: Callable[[KeyValue | None], bool]) -> KeyValue | None:
+    """What etcd has of node a, when that is true of it."""
+    while True:
+        found = (await etcd.range(names.node("a"))).kvs
+        if true(found[0] if found else None):
+            return found[0] if found else None
+        await trio.sleep(0.02)
+
+
+async def keeping(etcd: Etcd, names: Names, scene: Callable[[EtcdCoordinator], Awaitable[None]]) -> None:
+    """While node a keeps its lease."""
+    async with trio.open_nursery() as nursery:
+        coordinator = EtcdCoordinator(etcd, names, "main", nursery)
+        coordinator.replica = Heard()  # type: ignore[assignment]
+        nursery.start_soon(coordinator.keep_lease, "a", AT, 1, "a1")
+        await scene(coordinator)
+        await coordinator.end_lease()
+        nursery.cancel_scope.cancel()
+
+
+def test_a_key_that_came_to_hang_on_an_old_lease_is_put_again(server: EtcdCluster) -> None:
+    class Late(Etcd):
+        """The first put is not answered; etcd does it later, under the lease that there was then."""
+
+        late: tuple[Sequence[Any], Sequence[Any]] | None = None
+
+        async def txn(self, compare: Sequence[Any], then: Sequence[Any], failure: Sequence[Any] = ()) -> Txn:
+            if self.late is None:
+                self.late = (compare, then)
+                raise Unknown("nobody answered")
+            return await super().txn(compare, then, failure)
+
+    async def scene(etcd: Etcd) -> None:
+        names, late = Names("late"), Late(server.endpoints)
+
+        async def lands(coordinator: EtcdCoordinator) -> None:
+            first = await node_is(etcd, names, lambda found: found is not None)
+            assert first is not None and first.lease == coordinator._lease and late.late is not None
+            assert (await etcd.txn(*late.late)).succeeded
+            old = int(late.late[1][0]["request_put"]["lease"])
+            found = await node_is(etcd, names, lambda found: found is not None and found.lease == first.lease)
+            assert found is not None and found.value == first.value and found.modified > first.modified
+            await etcd.revoke(old)  # whose end means nothing any more
+            assert (await etcd.range(names.node("a"))).kvs == [found]
+
+        await keeping(late, names, lands)
+        assert not (await etcd.range(names.node("a"))).kvs
+        await late.aclose()
+
+    play(server, scene)
+
+
+def test_a_key_that_is_lost_while_its_lease_lives_is_put_again(server: EtcdCluster) -> None:
+    async def scene(etcd: Etcd) -> None:
+        names = Names("lost")
+
+        async def loses(coordinator: EtcdCoordinator) -> None:
+            first = await node_is(etcd, names, lambda found: found is not None)
+            await etcd.txn([], [delete(names.node("a"))])
+            again = await node_is(etcd, names, lambda found: found is not None)
+            assert first is not None and again is not None and again[4:] == first[4:] and again.value == first.value
+
+        await keeping(etcd, names, loses)
+
+    play(server, scene)
+
+
+def test_a_key_that_another_node_has_is_left_to_it(server: EtcdCluster) -> None:
+    async def scene(etcd: Etcd) -> None:
+        names = Names("another")
+
+        async def comes(coordinator: EtcdCoordinator) -> None:
+            first = await node_is(etcd, names, lambda found: found is not None)
+            assert first is not None
+            other = first.value.replace(b"a1", b"a2")
+            await etcd.txn([], [put(names.node("a"), other, await etcd.grant(5))])
+            heard = coordinator.replica
+            assert isinstance(heard, Heard)
+            renewed = heard.renewed
+            while heard.renewed < renewed + 3:  # noqa: ASYNC110  (what is waited for has no event)
+                await trio.sleep(0.02)
+            found = await node_is(etcd, names, lambda found: found is not None)
+            assert found is not None and found.value == other
+
+        await keeping(etcd, names, comes)
 
     play(server, scene)
