@@ -14,8 +14,11 @@ import trio
 from click.testing import CliRunner, Result
 
 from rabbitish.cli import main
+from rabbitish.cluster.membership import change_state
+from rabbitish.cluster.protocol.operating import forget
+from rabbitish.cluster.protocol.state import GroupState, View, node_of
 from rabbitish.config import Settings
-from rabbitish.server.cluster_place import cluster_place
+from rabbitish.server.cluster_place import JOURNAL, cluster_place
 from rabbitish.server.clustered import Clustered
 from rabbitish.server.log import get_log
 from rabbitish.wire import methods
@@ -204,16 +207,38 @@ def test_leadership_is_handed_over_and_a_lost_node_forgotten(etcd: EtcdCluster, 
                 "c leads; another must first ('rabbitish cluster transfer', or stop it)"
             )
             assert await refusal(nodes, "a", "forget_cluster_node", node="b") == (
-                "b lives and is in sync: stop it first"
+                "b is running, or its lease in etcd has not ended yet: stop it first"
             )
             await nodes.kill("b")
-            await nodes.whole(2, by="c")
+            await nodes.until("c", lambda said: [row["live"] for row in said["replicas"]] == [True, False, True])
             said = await typed("cluster", "forget", "b", "--data-dir", str(tmp_path / "a"))
             assert (said.output, said.exit_code) == ("", 0)
             left = await nodes.until("c", lambda said: len(said["replicas"]) == 2)
             assert [row["node"] for row in left["replicas"]] == ["a", "c"]
             await nodes.start("b")  # which joins anew
             await nodes.whole(3, by="c")
+
+    play(scene)
+
+
+def test_a_node_that_was_left_out_while_it_runs_joins_again(
+    etcd: EtcdCluster, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def without_b(view: View | None) -> GroupState:
+        assert view is not None
+        return forget(view._replace(live=frozenset()), "b")
+
+    async def scene() -> None:
+        async with cluster(etcd, tmp_path) as nodes:
+            await nodes.leads("a", "b", "c")
+            a = nodes.nodes["a"]
+            state = await change_state(a.etcd, a.names, JOURNAL, without_b, "test")
+            assert [node_of(each) for each in state.replicas] == ["a", "c"]
+            whole = [("a", True), ("c", True), ("b", True)]
+            await nodes.until("a", lambda said: [(row["node"], row["in_sync"]) for row in said["replicas"]] == whole)
+            assert [line.partition(" (")[0] for line in caplog.messages if "does not count on it" in line] == [
+                "this node runs, and the cluster does not count on it"
+            ]
 
     play(scene)
 
