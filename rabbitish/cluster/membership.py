@@ -20,6 +20,10 @@ from rabbitish.cluster.protocol.replica import Replica
 from rabbitish.cluster.protocol.state import GroupState, Outcome, Proposal, View, decode_state, node_of, storage_of
 
 _AGAIN_SECONDS = 0.2
+_WENT_BACK = (
+    "nothing that it says is heeded until it is past that, for which nobody should wait; if it was restored from "
+    "a backup: stop all nodes, the leader last, use 'rabbitish cluster force-leader' where it led, and start it first"
+)
 
 
 def now_ms() -> int:
@@ -156,6 +160,7 @@ class EtcdCoordinator:
         self._viewed = viewed
         self._lease = 0
         self._keeping = trio.CancelScope()
+        self._went_back = False
         self.replica: Replica
         self.addresses: dict[str, tuple[str, int]] = {}
         """Where nodes listen."""
@@ -207,7 +212,8 @@ class EtcdCoordinator:
             while True:
                 try:
                     self._lease = await self._etcd.grant(ttl_seconds)
-                    await self._etcd.txn([], [put(key, value, self._lease)])
+                    known = self._known
+                    self._look_back(known, (await self._etcd.txn([], [put(key, value, self._lease)])).revision)
                     await self._renew(self._lease, ttl_seconds, lambda: self._be_seen(key, value, storage))
                 except Unknown:
                     await trio.sleep(_AGAIN_SECONDS)
@@ -223,13 +229,31 @@ class EtcdCoordinator:
 
         A key that another node has put is left to it; once that is gone ours is missing.
         """
-        found = (await self._etcd.range(key)).kvs
+        known = self._known
+        read = await self._etcd.range(key)
+        self._look_back(known, read.revision)
         before = 0
-        if found:
-            before = found[0].modified
-            if found[0].lease == self._lease or _storage_in(found[0].value, storage) != storage:
+        for found in read.kvs:
+            before = found.modified
+            if found.lease == self._lease or _storage_in(found.value, storage) != storage:
                 return
         await self._etcd.txn([modified_at(key, before)], [put(key, value, self._lease)])
+
+    @property
+    def _known(self) -> int:
+        """The newest revision that the replica heeds."""
+        return 0 if self.replica.view is None else self.replica.view.at
+
+    def _look_back(self, known: int, revision: int) -> None:
+        """Say it once if etcd answers with an older revision than was known when it was asked.
+
+        A view that comes late proves nothing; an answer of a majority to what was asked afterwards does.
+        """
+        if revision >= known:
+            self._went_back = False
+        elif not self._went_back:
+            self._went_back = True
+            self.replica.owner.note("etcd_went_back", known=known, is_at=revision, way_out=_WENT_BACK)
 
     async def _renew(self, lease: int, ttl_seconds: int, be_seen: Callable[[], Awaitable[None]]) -> None:
         """Until it is gone; while etcd does not answer, more often."""

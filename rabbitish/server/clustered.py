@@ -180,7 +180,7 @@ class Clustered:
             await self._link_tls.reload(self.log)
 
     def _note(self, event: str, details: dict[str, object]) -> None:
-        said = self.log.error if event == "alarm" else self.log.info
+        said = self.log.error if event in ("alarm", "etcd_went_back") else self.log.info
         said(f"cluster: {event.replace('_', ' ')}", **details)
 
     def _changed(self) -> None:

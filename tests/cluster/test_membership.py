@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,10 +21,15 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdCluster]:
     yield from served(tmp_path_factory.mktemp("etcd"))
 
 
-def play(server: EtcdCluster, scene: Callable[[Etcd], Awaitable[None]]) -> None:
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[EtcdCluster]:
+    yield from served(tmp_path)
+
+
+def play(server: EtcdCluster, scene: Callable[[Etcd], Awaitable[None]], seconds: float = 10) -> None:
     async def main() -> None:
         etcd = Etcd(server.endpoints)
-        with trio.fail_after(10):
+        with trio.fail_after(seconds):
             await scene(etcd)
         await etcd.aclose()
 
@@ -127,13 +133,31 @@ AT = ("127.0.0.1", 25672)
 
 
 class Heard:
-    """A replica that is told of leases alone, and which they were."""
+    """A replica that is told of leases alone, and its own owner, which hears of nothing else."""
 
     def __init__(self) -> None:
         self.renewed = 0
+        self.view: View | None = None
+        self.owner = self
+        self.notes: list[dict[str, object]] = []
 
     def leased(self, until: int) -> None:
         self.renewed += 1
+
+    def note(self, event: str, **details: object) -> None:
+        self.notes.append({"event": event, **details})
+
+    async def renewals(self, count: int) -> None:
+        """So many more."""
+        until = self.renewed + count
+        while self.renewed < until:  # noqa: ASYNC110  (what is waited for has no event)
+            await trio.sleep(0.02)
+
+
+def heard_by(coordinator: EtcdCoordinator) -> Heard:
+    heard = coordinator.replica
+    assert isinstance(heard, Heard)
+    return heard
 
 
 async def node_is(etcd: Etcd, names: Names, true: Callable[[KeyValue | None], bool]) -> KeyValue | None:
@@ -212,14 +236,47 @@ def test_a_key_that_another_node_has_is_left_to_it(server: EtcdCluster) -> None:
             assert first is not None
             other = first.value.replace(b"a1", b"a2")
             await etcd.txn([], [put(names.node("a"), other, await etcd.grant(5))])
-            heard = coordinator.replica
-            assert isinstance(heard, Heard)
-            renewed = heard.renewed
-            while heard.renewed < renewed + 3:  # noqa: ASYNC110  (what is waited for has no event)
-                await trio.sleep(0.02)
+            await heard_by(coordinator).renewals(3)
             found = await node_is(etcd, names, lambda found: found is not None)
             assert found is not None and found.value == other
 
         await keeping(etcd, names, comes)
 
     play(server, scene)
+
+
+def test_an_etcd_that_has_lost_what_it_knew_is_told_of_once(own: EtcdCluster, tmp_path: Path) -> None:
+    async def scene(etcd: Etcd) -> None:
+        names = Names("restored")
+
+        async def goes_back(coordinator: EtcdCoordinator) -> None:
+            heard = heard_by(coordinator)
+            await heard.renewals(1)
+            own.stop()
+            own.back_up(tmp_path / "backup")
+            own.start()
+            await own.ready()
+            for _ in range(20):
+                revision = (await etcd.txn([], [put(b"something", b"else")])).revision
+            heard.view = View(GroupState(1, "", (), (), ""), 1, frozenset(), revision)
+            await heard.renewals(3)
+            assert heard.notes == []
+            own.stop()
+            own.restore(tmp_path / "backup")
+            own.start()
+            await own.ready()
+            await heard.renewals(3)
+            (note,) = heard.notes
+            assert (note["event"], note["known"]) == ("etcd_went_back", revision)
+            assert note["is_at"] < revision and "force-leader" in str(note["way_out"])  # type: ignore[operator]
+            while (await etcd.txn([], [put(b"something", b"else")])).revision <= revision:
+                pass
+            await heard.renewals(3)
+            assert len(heard.notes) == 1
+            heard.view = heard.view._replace(at=revision + 1_000)
+            await heard.renewals(3)
+            assert len(heard.notes) == 2  # it is news again
+
+        await keeping(etcd, names, goes_back)
+
+    play(own, scene, seconds=30)

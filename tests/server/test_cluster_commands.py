@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import trio
 from click.testing import CliRunner, Result
 
 from rabbitish.cli import main
+from rabbitish.cluster.etcd import put
 from rabbitish.cluster.membership import change_state
 from rabbitish.cluster.protocol.operating import forget
 from rabbitish.cluster.protocol.state import GroupState, View, node_of
@@ -270,6 +272,59 @@ def test_a_leader_is_forced_where_none_is_left(etcd: EtcdCluster, tmp_path: Path
             await nodes.whole(2, by="b")
 
     play(scene)
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[EtcdCluster]:
+    yield from served(tmp_path)
+
+
+def test_the_way_out_when_etcd_was_restored_from_a_backup(
+    own: EtcdCluster, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def told() -> bool:
+        return ("ERROR", "cluster: etcd went back") in [(each.levelname, each.getMessage()) for each in caplog.records]
+
+    async def scene(etcd: EtcdCluster) -> None:
+        async with cluster(etcd, tmp_path, "ab") as nodes:
+            await nodes.leads("a", "b")
+            etcd.stop()
+            etcd.back_up(tmp_path / "backup")
+            etcd.start()
+            await etcd.ready()
+            a = nodes.nodes["a"]
+            for _ in range(50):
+                done = await a.etcd.txn([], [put(a.names.prefix + b"something", b"else")])
+
+            def knows(node: Clustered) -> bool:
+                view = node.part.replica.view
+                return view is not None and view.at >= done.revision
+
+            while not all(map(knows, nodes.nodes.values())):  # noqa: ASYNC110  (as below)
+                await trio.sleep(0.02)
+            await nodes.ask("a", "add_vhost", name="late")
+            assert not told()
+            etcd.stop()
+            etcd.restore(tmp_path / "backup")
+            etcd.start()
+            while not told():  # noqa: ASYNC110  (what is waited for has no event)
+                await trio.sleep(0.02)
+            await nodes.ask("a", "add_vhost", name="later")
+            await nodes.kill("b", "a")
+            force = ["cluster", "force-leader", "--cluster", nodes.url, "--node-name", "a", "--yes"]
+            force += ["--data-dir", str(tmp_path / "a")]
+            said = await typed(*force)
+            while "alive" in said.output:  # until the lease of the other has ended
+                await trio.sleep(0.1)
+                said = await typed(*force)
+            assert said.exit_code == 0
+            await nodes.start("a")
+            await nodes.leads("a")
+            await nodes.start("b")
+            await nodes.whole(2)
+            assert sorted(row["name"] for row in await nodes.ask("a", "list_vhosts")) == ["/", "late", "later"]
+
+    play(partial(scene, own))
 
 
 def test_where_there_is_nothing_to_force(tmp_path: Path) -> None:
