@@ -10,7 +10,7 @@ Nothing here decides anything. What etcd did not answer is passed on as unknown,
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing, suppress
 
 import trio
@@ -20,6 +20,10 @@ from rabbitish.cluster.protocol.replica import Replica
 from rabbitish.cluster.protocol.state import GroupState, Outcome, Proposal, View, decode_state, node_of, storage_of
 
 _AGAIN_SECONDS = 0.2
+_WENT_BACK = (
+    "nothing that it says is heeded until it is past that, for which nobody should wait; if it was restored from "
+    "a backup: stop all nodes, the leader last, use 'rabbitish cluster force-leader' where it led, and start it first"
+)
 
 
 def now_ms() -> int:
@@ -129,6 +133,14 @@ async def change_state(
             return state
 
 
+def _storage_in(value: bytes, otherwise: str) -> str:
+    """The storage of which a node's key says that it is the node's; `otherwise` where it says none."""
+    try:
+        return str(json.loads(value).get("storage", otherwise))
+    except (ValueError, AttributeError):  # whoever wrote that
+        return otherwise
+
+
 class EtcdCoordinator:
     """See Coordinator. `replica` is whom it answers; `viewed` is told when that has heard of a view."""
 
@@ -148,6 +160,7 @@ class EtcdCoordinator:
         self._viewed = viewed
         self._lease = 0
         self._keeping = trio.CancelScope()
+        self._went_back = False
         self.replica: Replica
         self.addresses: dict[str, tuple[str, int]] = {}
         """Where nodes listen."""
@@ -194,13 +207,14 @@ class EtcdCoordinator:
 
     async def keep_lease(self, node: str, address: tuple[str, int], ttl_seconds: int, storage: str = "") -> None:
         """Be a node that lives, until `end_lease`; what the lease says goes to the replica."""
-        value = json.dumps({"address": address, "storage": storage}).encode()
+        key, value = self._names.node(node), json.dumps({"address": address, "storage": storage}).encode()
         with self._keeping:
             while True:
                 try:
                     self._lease = await self._etcd.grant(ttl_seconds)
-                    await self._etcd.txn([], [put(self._names.node(node), value, self._lease)])
-                    await self._renew(self._lease, ttl_seconds)
+                    known = self._known
+                    self._look_back(known, (await self._etcd.txn([], [put(key, value, self._lease)])).revision)
+                    await self._renew(self._lease, ttl_seconds, lambda: self._be_seen(key, value, storage))
                 except Unknown:
                     await trio.sleep(_AGAIN_SECONDS)
 
@@ -210,7 +224,38 @@ class EtcdCoordinator:
         with suppress(Unknown):
             await self._etcd.revoke(self._lease)
 
-    async def _renew(self, lease: int, ttl_seconds: int) -> None:
+    async def _be_seen(self, key: bytes, value: bytes, storage: str) -> None:
+        """Have our key hang on our lease: a put that was not answered may have landed late, under one that ends.
+
+        A key that another node has put is left to it; once that is gone ours is missing.
+        """
+        known = self._known
+        read = await self._etcd.range(key)
+        self._look_back(known, read.revision)
+        before = 0
+        for found in read.kvs:
+            before = found.modified
+            if found.lease == self._lease or _storage_in(found.value, storage) != storage:
+                return
+        await self._etcd.txn([modified_at(key, before)], [put(key, value, self._lease)])
+
+    @property
+    def _known(self) -> int:
+        """The newest revision that the replica heeds."""
+        return 0 if self.replica.view is None else self.replica.view.at
+
+    def _look_back(self, known: int, revision: int) -> None:
+        """Say it once if etcd answers with an older revision than was known when it was asked.
+
+        A view that comes late proves nothing; an answer of a majority to what was asked afterwards does.
+        """
+        if revision >= known:
+            self._went_back = False
+        elif not self._went_back:
+            self._went_back = True
+            self.replica.owner.note("etcd_went_back", known=known, is_at=revision, way_out=_WENT_BACK)
+
+    async def _renew(self, lease: int, ttl_seconds: int, be_seen: Callable[[], Awaitable[None]]) -> None:
         """Until it is gone; while etcd does not answer, more often."""
         pause = ttl_seconds / 3
         while True:
@@ -220,6 +265,7 @@ class EtcdCoordinator:
                 if not left:
                     return
                 self.replica.leased(asked + left * 1_000)
+                await be_seen()
                 pause = ttl_seconds / 3
             except Unknown:
                 pause = _AGAIN_SECONDS

@@ -33,7 +33,7 @@ from rabbitish.server.condenser import Condenser
 from rabbitish.server.control import ControlSocket
 from rabbitish.server.definitions import load_definitions
 from rabbitish.server.front import Front, Leader
-from rabbitish.server.joining import join, open_records
+from rabbitish.server.joining import join, open_records, stay_in
 from rabbitish.server.keeper import JournalError
 from rabbitish.server.link_tls import LinkTls
 from rabbitish.server.listener import ListenError, Opened, close_all, open_listeners
@@ -163,6 +163,7 @@ class Clustered:
             await begun.wait()
             self.part.replica.needed = self._needed
             nursery.start_soon(self._watch_leader)
+            nursery.start_soon(stay_in, self.part.replica, self.etcd, self.names, log, self.log, self._for_news)
             nursery.start_soon(self._condenser.run)
             nursery.start_soon(self._standby.run)
             nursery.start_soon(hopeless.watch, self.etcd, self.names, lambda: self._leads, self.log)
@@ -183,7 +184,7 @@ class Clustered:
             await self._link_tls.reload(self.log)
 
     def _note(self, event: str, details: dict[str, object]) -> None:
-        said = self.log.error if event == "alarm" else self.log.info
+        said = self.log.error if event in ("alarm", "etcd_went_back") else self.log.info
         said(f"cluster: {event.replace('_', ' ')}", **details)
 
     def _changed(self) -> None:

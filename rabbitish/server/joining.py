@@ -2,12 +2,16 @@
 
 Whoever has a log that etcd does not know of, or of another node or another cluster, is refused with the reason: to go
 on would be to cut that log to what the cluster has. As long as etcd does not answer nobody knows: that is waited for.
+
+A node that is left out while it runs says so and joins again by the same rules, as a replica that is not in sync. What
+would refuse it at its start is said as well; it does not end for that, since nobody has looked at it yet.
 """
 
 from __future__ import annotations
 
 import json
 import secrets
+from collections.abc import Awaitable, Callable
 
 import trio
 
@@ -16,7 +20,8 @@ from rabbitish.cluster.membership import Names, NotThere, join_journal, shared_s
 from rabbitish.cluster.protocol.disk_log import DiskLog
 from rabbitish.cluster.protocol.disk_open import open_log
 from rabbitish.cluster.protocol.disk_writer import REPLICA_FILE, read_known
-from rabbitish.cluster.protocol.state import replica_id
+from rabbitish.cluster.protocol.replica import Replica
+from rabbitish.cluster.protocol.state import View, node_of, replica_id
 from rabbitish.server.cluster_place import JOURNAL, ClusterPlace
 from rabbitish.server.keeper import JournalError
 from rabbitish.server.log import Log
@@ -84,6 +89,55 @@ async def _have_name(etcd: Etcd, names: Names, place: ClusterPlace, storage: str
             waits = True
             log.info("a node of this name was there a moment ago: its lease has to end", node=place.node)
         await trio.sleep(_AGAIN_SECONDS)
+
+
+async def stay_in(
+    replica: Replica, etcd: Etcd, names: Names, records: DiskLog, log: Log, news: Callable[[], Awaitable[None]]
+) -> None:
+    """Join again whenever the cluster does not count on this node any more, for ever; `news` waits for another view."""
+    tried, refusal = 0, ""
+    while True:
+        await news()
+        view = replica.view
+        if view is None or not _left_out(replica, view):
+            refusal = ""
+            continue
+        if view.revision == tried:
+            continue
+        tried = view.revision
+        if not refusal:
+            log.warning(
+                "this node runs, and the cluster does not count on it ('forget' or 'force-leader' left it out): "
+                "it joins again, not in sync",
+                epoch=view.state.epoch,
+                leader=node_of(view.state.leader),
+            )
+        try:
+            await _join_again(replica, etcd, names, records)
+            refusal = ""
+        except NotThere as refused:
+            if str(refused) != refusal:
+                refusal = str(refused)
+                log.error(
+                    "this node cannot join its cluster again; it keeps what it has, and would be refused at its start",
+                    reason=refusal,
+                )
+
+
+def _left_out(replica: Replica, view: View) -> bool:
+    """Not so where its name is there with another storage: that is its leader's to put right (R14)."""
+    away = node_of(replica.me) not in map(node_of, view.state.replicas)
+    return away and replica.running and replica.leading is None
+
+
+async def _join_again(replica: Replica, etcd: Etcd, names: Names, records: DiskLog) -> None:
+    """Until etcd has answered. It is never the first one, whatever its log has: others were there."""
+    while replica.running:
+        try:
+            await join_journal(etcd, names, JOURNAL, replica.me, empty=False, epoch=records.epoch)
+            return
+        except Unknown:
+            await trio.sleep(_AGAIN_SECONDS)
 
 
 def _new_id() -> str:

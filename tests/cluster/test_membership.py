@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 
-from rabbitish.cluster.etcd import Etcd, Txn
-from rabbitish.cluster.membership import Names, NotThere, change_state, join_journal
+from rabbitish.cluster.etcd import Etcd, KeyValue, Txn, Unknown, delete, put
+from rabbitish.cluster.membership import EtcdCoordinator, Names, NotThere, change_state, join_journal
 from rabbitish.cluster.protocol.state import GroupState, View, decode_state
 
 from .etcd_server import EtcdCluster, served
@@ -20,10 +21,15 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdCluster]:
     yield from served(tmp_path_factory.mktemp("etcd"))
 
 
-def play(server: EtcdCluster, scene: Callable[[Etcd], Awaitable[None]]) -> None:
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[EtcdCluster]:
+    yield from served(tmp_path)
+
+
+def play(server: EtcdCluster, scene: Callable[[Etcd], Awaitable[None]], seconds: float = 10) -> None:
     async def main() -> None:
         etcd = Etcd(server.endpoints)
-        with trio.fail_after(10):
+        with trio.fail_after(seconds):
             await scene(etcd)
         await etcd.aclose()
 
@@ -119,3 +125,158 @@ def test_a_state_is_made_where_there_is_none(server: EtcdCluster) -> None:
         assert await known(etcd, names) == state._replace(nonce="mine")
 
     play(server, scene)
+
+
+# --- Being there ------------------------------------------------------------------------------------------------------
+
+AT = ("127.0.0.1", 25672)
+
+
+class Heard:
+    """A replica that is told of leases alone, and its own owner, which hears of nothing else."""
+
+    def __init__(self) -> None:
+        self.renewed = 0
+        self.view: View | None = None
+        self.owner = self
+        self.notes: list[dict[str, object]] = []
+
+    def leased(self, until: int) -> None:
+        self.renewed += 1
+
+    def note(self, event: str, **details: object) -> None:
+        self.notes.append({"event": event, **details})
+
+    async def renewals(self, count: int) -> None:
+        """So many more."""
+        until = self.renewed + count
+        while self.renewed < until:  # noqa: ASYNC110  (what is waited for has no event)
+            await trio.sleep(0.02)
+
+
+def heard_by(coordinator: EtcdCoordinator) -> Heard:
+    heard = coordinator.replica
+    assert isinstance(heard, Heard)
+    return heard
+
+
+async def node_is(etcd: Etcd, names: Names, true: Callable[[KeyValue | None], bool]) -> KeyValue | None:
+    """What etcd has of node a, when that is true of it."""
+    while True:
+        found = (await etcd.range(names.node("a"))).kvs
+        if true(found[0] if found else None):
+            return found[0] if found else None
+        await trio.sleep(0.02)
+
+
+async def keeping(etcd: Etcd, names: Names, scene: Callable[[EtcdCoordinator], Awaitable[None]]) -> None:
+    """While node a keeps its lease."""
+    async with trio.open_nursery() as nursery:
+        coordinator = EtcdCoordinator(etcd, names, "main", nursery)
+        coordinator.replica = Heard()  # type: ignore[assignment]
+        nursery.start_soon(coordinator.keep_lease, "a", AT, 1, "a1")
+        await scene(coordinator)
+        await coordinator.end_lease()
+        nursery.cancel_scope.cancel()
+
+
+def test_a_key_that_came_to_hang_on_an_old_lease_is_put_again(server: EtcdCluster) -> None:
+    class Late(Etcd):
+        """The first put is not answered; etcd does it later, under the lease that there was then."""
+
+        late: tuple[Sequence[Any], Sequence[Any]] | None = None
+
+        async def txn(self, compare: Sequence[Any], then: Sequence[Any], failure: Sequence[Any] = ()) -> Txn:
+            if self.late is None:
+                self.late = (compare, then)
+                raise Unknown("nobody answered")
+            return await super().txn(compare, then, failure)
+
+    async def scene(etcd: Etcd) -> None:
+        names, late = Names("late"), Late(server.endpoints)
+
+        async def lands(coordinator: EtcdCoordinator) -> None:
+            first = await node_is(etcd, names, lambda found: found is not None)
+            assert first is not None and first.lease == coordinator._lease and late.late is not None
+            assert (await etcd.txn(*late.late)).succeeded
+            old = int(late.late[1][0]["request_put"]["lease"])
+            found = await node_is(etcd, names, lambda found: found is not None and found.lease == first.lease)
+            assert found is not None and found.value == first.value and found.modified > first.modified
+            await etcd.revoke(old)  # whose end means nothing any more
+            assert (await etcd.range(names.node("a"))).kvs == [found]
+
+        await keeping(late, names, lands)
+        assert not (await etcd.range(names.node("a"))).kvs
+        await late.aclose()
+
+    play(server, scene)
+
+
+def test_a_key_that_is_lost_while_its_lease_lives_is_put_again(server: EtcdCluster) -> None:
+    async def scene(etcd: Etcd) -> None:
+        names = Names("lost")
+
+        async def loses(coordinator: EtcdCoordinator) -> None:
+            first = await node_is(etcd, names, lambda found: found is not None)
+            await etcd.txn([], [delete(names.node("a"))])
+            again = await node_is(etcd, names, lambda found: found is not None)
+            assert first is not None and again is not None and again[4:] == first[4:] and again.value == first.value
+
+        await keeping(etcd, names, loses)
+
+    play(server, scene)
+
+
+def test_a_key_that_another_node_has_is_left_to_it(server: EtcdCluster) -> None:
+    async def scene(etcd: Etcd) -> None:
+        names = Names("another")
+
+        async def comes(coordinator: EtcdCoordinator) -> None:
+            first = await node_is(etcd, names, lambda found: found is not None)
+            assert first is not None
+            other = first.value.replace(b"a1", b"a2")
+            await etcd.txn([], [put(names.node("a"), other, await etcd.grant(5))])
+            await heard_by(coordinator).renewals(3)
+            found = await node_is(etcd, names, lambda found: found is not None)
+            assert found is not None and found.value == other
+
+        await keeping(etcd, names, comes)
+
+    play(server, scene)
+
+
+def test_an_etcd_that_has_lost_what_it_knew_is_told_of_once(own: EtcdCluster, tmp_path: Path) -> None:
+    async def scene(etcd: Etcd) -> None:
+        names = Names("restored")
+
+        async def goes_back(coordinator: EtcdCoordinator) -> None:
+            heard = heard_by(coordinator)
+            await heard.renewals(1)
+            own.stop()
+            own.back_up(tmp_path / "backup")
+            own.start()
+            await own.ready()
+            for _ in range(20):
+                revision = (await etcd.txn([], [put(b"something", b"else")])).revision
+            heard.view = View(GroupState(1, "", (), (), ""), 1, frozenset(), revision)
+            await heard.renewals(3)
+            assert heard.notes == []
+            own.stop()
+            own.restore(tmp_path / "backup")
+            own.start()
+            await own.ready()
+            await heard.renewals(3)
+            (note,) = heard.notes
+            assert (note["event"], note["known"]) == ("etcd_went_back", revision)
+            assert note["is_at"] < revision and "force-leader" in str(note["way_out"])  # type: ignore[operator]
+            while (await etcd.txn([], [put(b"something", b"else")])).revision <= revision:
+                pass
+            await heard.renewals(3)
+            assert len(heard.notes) == 1
+            heard.view = heard.view._replace(at=revision + 1_000)
+            await heard.renewals(3)
+            assert len(heard.notes) == 2  # it is news again
+
+        await keeping(etcd, names, goes_back)
+
+    play(own, scene, seconds=30)

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,12 @@ import trio
 from click.testing import CliRunner, Result
 
 from rabbitish.cli import main
+from rabbitish.cluster.etcd import put
+from rabbitish.cluster.membership import change_state
+from rabbitish.cluster.protocol.operating import forget
+from rabbitish.cluster.protocol.state import GroupState, View, node_of
 from rabbitish.config import Settings
-from rabbitish.server.cluster_place import cluster_place
+from rabbitish.server.cluster_place import JOURNAL, cluster_place
 from rabbitish.server.clustered import Clustered
 from rabbitish.server.log import get_log
 from rabbitish.wire import methods
@@ -207,16 +212,38 @@ def test_leadership_is_handed_over_and_a_lost_node_forgotten(etcd: EtcdCluster, 
                 "c leads; another must first ('rabbitish cluster transfer', or stop it)"
             )
             assert await refusal(nodes, "a", "forget_cluster_node", node="b") == (
-                "b lives and is in sync: stop it first"
+                "b is running, or its lease in etcd has not ended yet: stop it first"
             )
             await nodes.kill("b")
-            await nodes.whole(2, by="c")
+            await nodes.until("c", lambda said: [row["live"] for row in said["replicas"]] == [True, False, True])
             said = await typed("cluster", "forget", "b", "--data-dir", str(tmp_path / "a"))
             assert (said.output, said.exit_code) == ("", 0)
             left = await nodes.until("c", lambda said: len(said["replicas"]) == 2)
             assert [row["node"] for row in left["replicas"]] == ["a", "c"]
             await nodes.start("b")  # which joins anew
             await nodes.whole(3, by="c")
+
+    play(scene)
+
+
+def test_a_node_that_was_left_out_while_it_runs_joins_again(
+    etcd: EtcdCluster, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def without_b(view: View | None) -> GroupState:
+        assert view is not None
+        return forget(view._replace(live=frozenset()), "b")
+
+    async def scene() -> None:
+        async with cluster(etcd, tmp_path) as nodes:
+            await nodes.leads("a", "b", "c")
+            a = nodes.nodes["a"]
+            state = await change_state(a.etcd, a.names, JOURNAL, without_b, "test")
+            assert [node_of(each) for each in state.replicas] == ["a", "c"]
+            whole = [("a", True), ("c", True), ("b", True)]
+            await nodes.until("a", lambda said: [(row["node"], row["in_sync"]) for row in said["replicas"]] == whole)
+            assert [line.partition(" (")[0] for line in caplog.messages if "does not count on it" in line] == [
+                "this node runs, and the cluster does not count on it"
+            ]
 
     play(scene)
 
@@ -287,6 +314,59 @@ def test_a_nodes_folder_is_not_taken_by_a_broker_of_its_own(etcd: EtcdCluster, t
             await nodes.whole(2)
 
     play(scene)
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[EtcdCluster]:
+    yield from served(tmp_path)
+
+
+def test_the_way_out_when_etcd_was_restored_from_a_backup(
+    own: EtcdCluster, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def told() -> bool:
+        return ("ERROR", "cluster: etcd went back") in [(each.levelname, each.getMessage()) for each in caplog.records]
+
+    async def scene(etcd: EtcdCluster) -> None:
+        async with cluster(etcd, tmp_path, "ab") as nodes:
+            await nodes.leads("a", "b")
+            etcd.stop()
+            etcd.back_up(tmp_path / "backup")
+            etcd.start()
+            await etcd.ready()
+            a = nodes.nodes["a"]
+            for _ in range(50):
+                done = await a.etcd.txn([], [put(a.names.prefix + b"something", b"else")])
+
+            def knows(node: Clustered) -> bool:
+                view = node.part.replica.view
+                return view is not None and view.at >= done.revision
+
+            while not all(map(knows, nodes.nodes.values())):  # noqa: ASYNC110  (as below)
+                await trio.sleep(0.02)
+            await nodes.ask("a", "add_vhost", name="late")
+            assert not told()
+            etcd.stop()
+            etcd.restore(tmp_path / "backup")
+            etcd.start()
+            while not told():  # noqa: ASYNC110  (what is waited for has no event)
+                await trio.sleep(0.02)
+            await nodes.ask("a", "add_vhost", name="later")
+            await nodes.kill("b", "a")
+            force = ["cluster", "force-leader", "--cluster", nodes.url, "--node-name", "a", "--yes"]
+            force += ["--data-dir", str(tmp_path / "a")]
+            said = await typed(*force)
+            while "alive" in said.output:  # until the lease of the other has ended
+                await trio.sleep(0.1)
+                said = await typed(*force)
+            assert said.exit_code == 0
+            await nodes.start("a")
+            await nodes.leads("a")
+            await nodes.start("b")
+            await nodes.whole(2)
+            assert sorted(row["name"] for row in await nodes.ask("a", "list_vhosts")) == ["/", "late", "later"]
+
+    play(partial(scene, own))
 
 
 def test_where_there_is_nothing_to_force(tmp_path: Path) -> None:

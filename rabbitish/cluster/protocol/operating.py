@@ -68,7 +68,7 @@ def heir_for(view: View, me: str, acked: Mapping[str, int], node: str | None) ->
 
 
 def forget(view: View, node: str) -> GroupState:
-    """The state without a node that will not come back. Unwise: it is needed, or unknown."""
+    """The state without a node that will not come back. Unwise: it is needed, unknown, or runs and would join again."""
     state = view.state
     gone = {x for x in state.replicas if node_of(x) == node}
     if not gone:
@@ -78,8 +78,8 @@ def forget(view: View, node: str) -> GroupState:
     isr = tuple(x for x in state.isr if x not in gone)
     if not isr:
         raise Unwise(f"{node} alone is in sync: without it nobody may lead, and what it has is lost")
-    if gone & set(state.isr) and node in view.live:
-        raise Unwise(f"{node} lives and is in sync: stop it first")
+    if node in view.live:
+        raise Unwise(f"{node} is running, or its lease in etcd has not ended yet: stop it first")
     return state._replace(isr=isr, replicas=tuple(x for x in state.replicas if x not in gone))
 
 

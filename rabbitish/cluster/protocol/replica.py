@@ -205,7 +205,10 @@ class Replica:
                 self.following.tick(now)
 
     def observed(self, view: View, now: int, *, linearizable: bool = False) -> None:
-        """The coordinator says so, by itself or because it was asked."""
+        """The coordinator says so, by itself or because it was asked.
+
+        An older view than the last is one that came late, or the coordinator has lost what it knew: no use either way.
+        """
         old = self.view
         if not self.running or (old is not None and view.at < old.at):
             return
