@@ -206,6 +206,7 @@ class Links:
         self.lingers: Callable[[], bool] = lambda: False
         """Whether a mirror has nothing else to do than to hear its leader."""
         self._to_leader: _Connection | None = None
+        self._unreached = ""  # the leader of which that was said
         self._from_mirrors: dict[str, _Connection] = {}
 
     def send(self, peer: str, frame: Frame) -> None:
@@ -243,8 +244,8 @@ class Links:
                     await self._talk(connection, stream, dials=True)
         except ConnectionRefusedError:
             self.replica.refused(connection.peer, now_ms())
-        except BROKEN:
-            pass
+        except BROKEN as error:
+            self._not_reached(connection, error)
         finally:
             if self._to_leader is connection:
                 self._to_leader = None
@@ -269,8 +270,9 @@ class Links:
                     nursery.cancel_scope.cancel()
         except* (Refused, LinkError) as refused:
             self._note("link_refused", {"peer": connection.peer, "reason": str(refused.exceptions[0])})
-        except* BROKEN:
-            pass
+        except* BROKEN as broken:
+            if dials:
+                self._not_reached(connection, broken.exceptions[0])
         finally:
             if self._from_mirrors.get(connection.peer) is connection:
                 del self._from_mirrors[connection.peer]
@@ -278,6 +280,13 @@ class Links:
             elif self._to_leader is connection:
                 self._to_leader = None
                 self.replica.disconnected(connection.peer, now_ms())
+
+    def _not_reached(self, connection: _Connection, error: BaseException) -> None:
+        """Say once that a leader does not let us speak; it may have TLS where we have none, or the other way round."""
+        if not connection.spoken and self._unreached != connection.peer:
+            self._unreached = connection.peer
+            reason = str(error) or type(error).__name__
+            self._note("leader_not_reached", {"leader": connection.peer, "reason": reason})
 
     async def _read(self, connection: _Connection, stream: LinkStream, data: bytes, *, dials: bool) -> None:
         fd, read = fileno_of(stream), reader_of(stream)
@@ -294,7 +303,9 @@ class Links:
                     return
                 if connection.spoken and patience.deadline < math.inf:
                     patience.deadline = math.inf
-                    if not dials:
+                    if dials:
+                        self._unreached = ""
+                    else:
                         _notice_silence(stream, self._timing)  # not for a client, who may be as slow as he likes
                 if self._watcher is not None and connection.peer and not dials:
                     await self._be_watched(connection, fd, read, self._watcher)

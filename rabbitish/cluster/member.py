@@ -89,17 +89,17 @@ class Member:
 
     async def run(
         self,
-        host: str = "127.0.0.1",
-        port: int = 0,
+        listeners: list[trio.SocketListener] | None = None,
         *,
         advertised: Callable[[int], tuple[str, int]] | None = None,
         ready: Callable[[], None] = lambda: None,
     ) -> None:
-        """Take part until it is stopped or cancelled; `ready` when it does. OSError: it cannot listen.
+        """Take part until it is stopped or cancelled; `ready` when it does.
 
-        `advertised` says by which address others reach the port that is listened on.
+        `listeners` are for other nodes, and closed in the end; by default one on the loopback. `advertised` says by
+        which address others reach the port that is listened on.
         """
-        listeners = await trio.open_tcp_listeners(port, host=host)
+        listeners = listeners or await trio.open_tcp_listeners(0, host="127.0.0.1")
         address: tuple[str, int] = listeners[0].socket.getsockname()[:2]
         if advertised is not None:
             address = advertised(address[1])
@@ -138,6 +138,11 @@ class Member:
     def address_of(self, replica: str) -> tuple[str, int] | None:
         """Where a replica's node listens, if that is known."""
         return self._coordinator.addresses.get(node_of(replica))
+
+    @property
+    def etcd_trouble(self) -> str:
+        """Why etcd has not answered for a while, if it has not."""
+        return self._coordinator.trouble
 
     def stop(self) -> None:
         """Hand over, if it leads, and end."""

@@ -20,6 +20,7 @@ from rabbitish.cluster.protocol.replica import Replica
 from rabbitish.cluster.protocol.state import GroupState, Outcome, Proposal, View, decode_state, node_of, storage_of
 
 _AGAIN_SECONDS = 0.2
+_SILENCE_MS = 5_000
 _WENT_BACK = (
     "nothing that it says is heeded until it is past that, for which nobody should wait; if it was restored from "
     "a backup: stop all nodes, the leader last, use 'rabbitish cluster force-leader' where it led, and start it first"
@@ -161,6 +162,9 @@ class EtcdCoordinator:
         self._lease = 0
         self._keeping = trio.CancelScope()
         self._went_back = False
+        self._answered_at = now_ms()
+        self.trouble = ""
+        """Why etcd has not answered for a while, if it has not."""
         self.replica: Replica
         self.addresses: dict[str, tuple[str, int]] = {}
         """Where nodes listen."""
@@ -215,8 +219,22 @@ class EtcdCoordinator:
                     known = self._known
                     self._look_back(known, (await self._etcd.txn([], [put(key, value, self._lease)])).revision)
                     await self._renew(self._lease, ttl_seconds, lambda: self._be_seen(key, value, storage))
-                except Unknown:
+                except Unknown as unknown:
+                    self._unanswered(unknown)
                     await trio.sleep(_AGAIN_SECONDS)
+
+    def _answered(self) -> None:
+        self._answered_at = now_ms()
+        if self.trouble:
+            self.trouble = ""
+            self.replica.owner.note("etcd_answers_again")
+
+    def _unanswered(self, unknown: Unknown) -> None:
+        """Say it once when etcd is silent for longer than one of its members takes to be replaced."""
+        if not self.trouble and now_ms() - self._answered_at > _SILENCE_MS:
+            self.replica.owner.note("etcd_is_silent", reason=str(unknown))
+        if self.trouble or now_ms() - self._answered_at > _SILENCE_MS:
+            self.trouble = f"has not answered since {(now_ms() - self._answered_at) // 1000} s: {unknown}"
 
     async def end_lease(self) -> None:
         """The node stops, and nobody needs to wait until its lease ends by itself."""
@@ -266,7 +284,9 @@ class EtcdCoordinator:
                     return
                 self.replica.leased(asked + left * 1_000)
                 await be_seen()
+                self._answered()
                 pause = ttl_seconds / 3
-            except Unknown:
+            except Unknown as unknown:
+                self._unanswered(unknown)
                 pause = _AGAIN_SECONDS
             await trio.sleep(pause)

@@ -51,6 +51,7 @@ _LOOK_SECONDS = 0.1  # how often it is looked without any news
 # How long it may be doubtful whether we still lead before clients are sent away.
 _DOUBT_SECONDS = 1.0
 _CONFIRM_SECONDS = 2.0  # for what is under way when we stop
+_LEVELS = {"alarm": "error", "etcd_went_back": "error", "etcd_is_silent": "warning", "link_refused": "warning"}
 
 
 class Clustered:
@@ -89,8 +90,7 @@ class Clustered:
             try:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self.front.run, listeners)
-                    if await self._join():
-                        halted = await self._take_part(listeners, ready)
+                    halted = await self._be_member(listeners, ready)
                     nursery.cancel_scope.cancel()
             finally:
                 close_all([sock for opened in listeners for sock in opened.sockets])
@@ -99,6 +99,19 @@ class Clustered:
             disk.close()
         if halted:
             raise JournalError(f"this node cannot go on in the cluster: {halted}")
+
+    async def _be_member(self, listeners: list[Opened], ready: Callable[[list[str]], None]) -> str:
+        """Until `stopping`; why it ended, if it had to."""
+        host, port = self.place.listen
+        try:  # first: who joins is counted on, and would be by mistake if it cannot be reached
+            links = await trio.open_tcp_listeners(port, host=host)
+        except OSError as error:
+            raise ListenError(f"cannot listen on {self.place.listen}: {error.strerror or error}") from error
+        try:
+            return await self._take_part(links, listeners, ready) if await self._join() else ""
+        finally:
+            for link in links:
+                link.socket.close()
 
     async def _join(self) -> bool:
         """Whether this node is a member of the cluster; False: it is to stop before it could be."""
@@ -119,8 +132,9 @@ class Clustered:
     async def _bring(self, address: tuple[str, int], relay: Relay) -> LinkStream:
         return await open_relay(address, self._secret, relay, self._link_tls)
 
-    async def _take_part(self, listeners: list[Opened], ready: Callable[[list[str]], None]) -> str:
-        """Until `stopping`; why it ended, if it had to."""
+    async def _take_part(
+        self, links: list[trio.SocketListener], listeners: list[Opened], ready: Callable[[list[str]], None]
+    ) -> str:
         log, settings = self._records, self.settings
         timing = Timing(ttl_ms=self.place.ttl_s * 1_000)
         self.part = Part(
@@ -150,13 +164,7 @@ class Clustered:
             self._standby = Standby(self._disk.path, self._committed_here, settings.properties_cache_entries)
 
             async def take_part() -> None:
-                host, port = self.place.listen
-                try:
-                    await self.part.run(host, port, advertised=self.place.advertised, ready=begun.set)
-                except OSError as error:
-                    if begun.is_set():
-                        raise
-                    raise ListenError(f"cannot listen on {self.place.listen}: {error.strerror or error}") from error
+                await self.part.run(links, advertised=self.place.advertised, ready=begun.set)
                 nursery.cancel_scope.cancel()
 
             nursery.start_soon(take_part)
@@ -167,6 +175,7 @@ class Clustered:
             nursery.start_soon(self._condenser.run)
             nursery.start_soon(self._standby.run)
             nursery.start_soon(hopeless.watch, self.etcd, self.names, lambda: self._leads, self.log)
+            nursery.start_soon(hopeless.watch_set, self.part.replica, self.log)
             control = ControlSocket.open(None, self)
             if control is not None:
                 nursery.start_soon(control.run)
@@ -184,7 +193,7 @@ class Clustered:
             await self._link_tls.reload(self.log)
 
     def _note(self, event: str, details: dict[str, object]) -> None:
-        said = self.log.error if event in ("alarm", "etcd_went_back") else self.log.info
+        said = getattr(self.log, _LEVELS.get(event, "info"))
         said(f"cluster: {event.replace('_', ' ')}", **details)
 
     def _changed(self) -> None:
@@ -200,6 +209,8 @@ class Clustered:
                 address = self.part.address_of(view.state.leader)
                 if address is not None:
                     leader = Leader(node_of(view.state.leader), address, view.state.epoch)
+            if leader is not None and leader != self.front.leader:
+                self.log.info("another node leads", leader=leader.node, epoch=leader.epoch)
             self.front.follow(leader)
             with trio.move_on_after(_LOOK_SECONDS):
                 await news.wait()

@@ -63,6 +63,8 @@ async def cluster_status(call: Call) -> dict[str, object]:
         "epoch": view.state.epoch,
         "last": replica.log.last,
         "committed": replica.commit,
+        "needed": replica.needed(len(view.state.replicas)),
+        "etcd": part.etcd_trouble or "answers",
         "replicas": members(view, addresses, replica.log.last, acked),
     }
 

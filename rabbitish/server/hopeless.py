@@ -1,7 +1,8 @@
-"""Tells the operator when nobody may lead any more: the nodes that were in sync are not there, or lost their disks.
+"""Tells the operator what is waited for that may never come, which from outside looks like any other wait.
 
-Only a replica that was in sync may lead, so the others wait, for ever if need be, and from outside that looks like any
-wait for a leader. Each node looks at etcd from time to time while it does not lead, and says so once for each state.
+Only a replica that was in sync may lead: when none of them is there, or none with its disk, the others wait. Each node
+looks at etcd from time to time while it does not lead, and says so once for each state. And a leader confirms nothing
+while fewer are in sync than are asked for, nor does it serve before that was so.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import trio
 
 from rabbitish.cluster.etcd import Etcd, KeyValue, Unknown, get
 from rabbitish.cluster.membership import Names
+from rabbitish.cluster.protocol.replica import Replica
 from rabbitish.cluster.protocol.state import GroupState, decode_state, node_of, storage_of
 from rabbitish.server.cluster_place import JOURNAL
 from rabbitish.server.log import Log
@@ -58,3 +60,20 @@ async def watch(etcd: Etcd, names: Names, leads: Callable[[], bool], log: Log) -
                     said = found
                     log.error("nobody may lead, and nothing is confirmed", **found)
                 last = found
+
+
+async def watch_set(replica: Replica, log: Log) -> None:
+    """Look from time to time, for ever, whether enough are in sync for a leader; what is so twice in a row is said."""
+    last = said = None
+    while True:
+        await trio.sleep(_LOOK_SECONDS)
+        leading, found = replica.leading, None
+        if leading is not None and replica.short:
+            found = {"in_sync": len(leading.state.isr), "needed": replica.needed(len(leading.state.replicas))}
+        if found is not None and found == last and found != said:
+            log.warning("nothing is confirmed: fewer replicas are in sync than --cluster-min-in-sync asks for", **found)
+            said = found
+        elif found is None and said is not None:
+            log.info("enough replicas are in sync again")
+            said = None
+        last = found

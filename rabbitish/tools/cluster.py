@@ -27,7 +27,8 @@ def _show(result: Any) -> None:
     led_by = f"{result['leader'] or 'nobody'}{', which is not live' if gone else ''}"
     click.echo(f"cluster {result['cluster']}, epoch {result['epoch']}, led by {led_by}")
     click.echo(f"this is {result['node']} ({role}): its log ends at {result['last']}")
-    click.echo(f"what all in sync have ends at {result['committed']}\n")
+    click.echo(f"what all in sync have ends at {result['committed']}; {result['needed']} must be in sync for a confirm")
+    click.echo(f"etcd: {result['etcd']}\n")
     rows = [[_word(each[column]) for column in _COLUMNS] for each in result["replicas"]]
     click.echo(control.table([column.replace("_", " ") for column in _COLUMNS], rows))
 
