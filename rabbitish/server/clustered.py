@@ -130,7 +130,7 @@ class Clustered:
         return bool(self._secret)
 
     async def _bring(self, address: tuple[str, int], relay: Relay) -> LinkStream:
-        return await open_relay(address, self._secret, relay, self._link_tls)
+        return await open_relay(address, self._secret, relay._replace(node=self.place.node), self._link_tls)
 
     async def _take_part(
         self, links: list[trio.SocketListener], listeners: list[Opened], ready: Callable[[list[str]], None]

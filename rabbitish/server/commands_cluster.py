@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from rabbitish.cluster.protocol.operating import Unwise, forget, heir_for, members
+from rabbitish.cluster.protocol.operating import Unwise, better_placed, forget, heir_for, members
 from rabbitish.cluster.protocol.state import GroupState, View, node_of
 from rabbitish.core.access.records import AccessError
 from rabbitish.server.commands import Call, ClusterView, command
 
 if TYPE_CHECKING:
+    from rabbitish.cluster.protocol.leading import Leadership
     from rabbitish.cluster.protocol.replica import Replica
 
 _PATIENCE_SECONDS = 5
@@ -73,14 +74,43 @@ async def cluster_status(call: Call) -> dict[str, object]:
 async def transfer_leadership(call: Call, node: str | None = None) -> str:
     """Have another node lead: that one, or the one that has most. Connections end, and are taken by any node again."""
     replica = _cluster(call).part.replica
-    view = _view(replica)
-    leading = replica.leading
-    if leading is None:
-        raise AccessError(f"this node does not lead: give the command on node {node_of(view.state.leader) or '(none)'}")
+    leading, view = _leading(replica)
     try:
         heir = heir_for(view, replica.me, _acked(replica), node)
     except Unwise as unwise:
         raise AccessError(str(unwise)) from None
+    return await _hand_over(call, replica, leading, heir)
+
+
+@command
+async def rebalance_leadership(call: Call) -> dict[str, object]:
+    """Have the node lead to which most clients are connected: they are served without a way through another.
+
+    What is counted is connections that are open. One that a node of an older version brings counts for no node.
+    """
+    replica = _cluster(call).part.replica
+    leading, view = _leading(replica)
+    here = node_of(replica.me)
+    clients = dict.fromkeys(map(node_of, view.state.replicas), 0)
+    for session in call.node.links:
+        if session.state == "running":
+            by = getattr(session.peer, "node", None)
+            by = here if by is None else by
+            clients[by] = clients.get(by, 0) + 1
+    heir = better_placed(view, replica.me, _acked(replica), clients)
+    leader = here if heir is None else await _hand_over(call, replica, leading, heir)
+    return {"leader": leader, "before": here, "clients": clients}
+
+
+def _leading(replica: Replica) -> tuple[Leadership, View]:
+    """AccessError: it does not."""
+    view = _view(replica)
+    if replica.leading is None:
+        raise AccessError(f"this node does not lead: give the command on node {node_of(view.state.leader) or '(none)'}")
+    return replica.leading, view
+
+
+async def _hand_over(call: Call, replica: Replica, leading: Leadership, heir: str) -> str:
     call.node.hub.audit("leadership handed over", actor=call.actor, to=node_of(heir))
     with trio.move_on_after(_PATIENCE_SECONDS):
         while replica.leading is leading:

@@ -334,6 +334,7 @@ class Front:
         passport = None
         try:
             peer = _peer(relay)
+            peer.node = relay.node
             if relay.session:  # it began at another leader
                 passport = decode_passport(relay.session)
                 admit(node.hub, peer, passport)

@@ -155,6 +155,7 @@ class SocketPeer:
     """Where a connection comes from, and where it came in: addresses with their ports; and how it is secured."""
 
     def __init__(self, remote: tuple[str, int], local: tuple[str, int], secured: Secured | None = None) -> None:
+        self.node: str | None = None  # the node that brings it; empty if that does not say, None if it came in here
         self.secured = secured  # None: there is no TLS, or its handshake is not over
         # RabbitMQ's name for a connection; operators and its management API know connections by it.
         self.name = f"{_joined(remote)} -> {_joined(local)}"

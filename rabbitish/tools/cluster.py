@@ -49,6 +49,21 @@ def transfer_leadership(node: str | None) -> dict[str, object]:
     return {"node": node}
 
 
+def _show_balance(result: Any) -> None:
+    clients = sorted(result["clients"].items())
+    counts = ", ".join(f"{node or 'brought by older nodes'} {count}" for node, count in clients)
+    if result["leader"] == result["before"]:
+        click.echo(f"{result['leader']} leads, and no node that could has more clients: {counts}")
+    else:
+        click.echo(f"{result['leader']} is to lead, since it has more clients than {result['before']}: {counts}")
+
+
+@command(show=_show_balance)
+def rebalance_leadership() -> dict[str, object]:
+    """Have the node lead the cluster to which most clients are connected. The old leader's own connect anew."""
+    return {}
+
+
 @command(argument("node"))
 def forget_cluster_node(node: str) -> dict[str, object]:
     """Have the cluster not count on a node any more that will not come back."""
@@ -63,6 +78,7 @@ def cluster() -> None:
 for _name, _command in (
     ("status", "cluster_status"),
     ("transfer", "transfer_leadership"),
+    ("rebalance", "rebalance_leadership"),
     ("forget", "forget_cluster_node"),
 ):
     cluster.add_command(next(each for each in COMMANDS if each.name == _command), _name)

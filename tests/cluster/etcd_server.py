@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from rabbitish.cluster.etcd import Etcd, Unknown
+from rabbitish.cluster.etcd import Etcd, Unknown, put
 
 PATIENCE_SECONDS = 30
 Inside = Callable[[], AbstractContextManager[object]]
@@ -152,6 +152,14 @@ class EtcdCluster:
         for member in self.members:
             shutil.rmtree(member.folder)
             shutil.copytree(backup / member.folder.name, member.folder)
+
+    async def change(self, key: bytes, times: int = 1) -> int:
+        """Write a key so often; the revision then."""
+        client = Etcd(self.endpoints)  # its own: what others have open may be of an etcd that was stopped
+        for _ in range(times):
+            revision = (await client.txn([], [put(key, b"something")])).revision
+        await client.aclose()
+        return revision
 
     async def ready(self) -> None:
         """Wait until it answers."""

@@ -44,6 +44,7 @@ FRAMES: list[Frame | Relaying] = [
     Relay(("10.0.0.7", 50_412), ("fe80::1%eth0", 5671), "amqps"),
     Relay(("10.0.0.7", 50_412), ("::1", 5671), "amqps", b"\0session", b"\xffsecured"),
     Relay(("10.0.0.7", 50_412), ("10.0.0.8", 5672), "amqp", b"session", b"", bytes(range(16))),
+    Relay(("10.0.0.7", 50_412), ("10.0.0.8", 5672), "amqp", node="b"),
     RelayAnswer(Verdict.NOT_LEADER, "nobody does"),
 ]
 STREAM = b"".join(map(encode_frame, FRAMES))
@@ -87,6 +88,12 @@ def test_what_is_no_frame_is_refused() -> None:
 def test_a_relay_of_nobody_is_refused(body: bytes) -> None:
     with pytest.raises(LinkError):
         FrameDecoder().feed(len(body).to_bytes(4, "big") + b"\x09" + body)
+
+
+def test_a_relay_of_an_older_node_does_not_say_whose_it_is() -> None:
+    body = b'{"client": ["::1", 1], "listener": ["::1", 2], "scheme": "amqp", "session": "", "secured": "", "mark": ""}'
+    (relay,) = FrameDecoder().feed(len(body).to_bytes(4, "big") + b"\x09" + body)
+    assert relay == Relay(("::1", 1), ("::1", 2), "amqp")
 
 
 def test_damaged_frames_are_frames_or_refused() -> None:

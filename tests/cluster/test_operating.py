@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rabbitish.cluster.protocol.log import EpochStart
-from rabbitish.cluster.protocol.operating import Unwise, force, forget, heir_for, members
+from rabbitish.cluster.protocol.operating import Unwise, better_placed, force, forget, heir_for, members
 from rabbitish.cluster.protocol.state import GroupState, View
 
 ALL = ("a#1", "b#1", "c#1")
@@ -57,6 +57,26 @@ def test_nobody_else_may_lead(seen: View, node: str | None, reason: str) -> None
 def test_who_says_nothing_is_no_heir() -> None:
     with pytest.raises(Unwise):
         heir_for(view(), "a#1", {}, None)
+
+
+@pytest.mark.parametrize(
+    ("seen", "clients", "heir"),
+    [
+        (view(), {"a": 1, "b": 2, "c": 3}, "c#1"),
+        (view(), {"a": 0, "b": 2, "c": 1}, "b#1"),
+        (view(), {"b": 1}, "b#1"),
+        (view(), {"a": 2, "b": 2, "c": 1}, None),  # as many are no reason
+        (view(), {"a": 1, "b": 2, "c": 2}, "c#1"),  # which has more of the journal
+        (view(isr="ab"), {"a": 1, "b": 2, "c": 3}, "b#1"),
+        (view(live="ab"), {"a": 1, "b": 2, "c": 3}, "b#1"),
+        (view(isr="ab"), {"a": 1, "c": 3}, None),
+        (view(isr="a"), {"c": 3}, None),
+        (view(), {"": 9}, None),
+        (view(), {}, None),
+    ],
+)
+def test_the_leader_should_be_where_most_clients_are(seen: View, clients: dict[str, int], heir: str | None) -> None:
+    assert better_placed(seen, "a#1", {"b#1": 90, "c#1": 95}, clients) == heir
 
 
 # --- Forgetting -------------------------------------------------------------------------------------------------------

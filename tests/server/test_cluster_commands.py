@@ -16,7 +16,6 @@ import trio
 from click.testing import CliRunner, Result
 
 from rabbitish.cli import main
-from rabbitish.cluster.etcd import put
 from rabbitish.cluster.membership import change_state
 from rabbitish.cluster.protocol.operating import forget
 from rabbitish.cluster.protocol.state import GroupState, View, node_of
@@ -138,6 +137,15 @@ def play(scene: Callable[[], Awaitable[None]]) -> None:
     trio.run(patiently)
 
 
+@asynccontextmanager
+async def client_of(nodes: Trio, name: str) -> AsyncIterator[Client]:
+    url = nodes.nodes[name].front.urls[0]
+    async with await trio.open_tcp_stream("127.0.0.1", int(url.split(":")[-1])) as stream:
+        client = Client(stream)
+        await client.handshake()
+        yield client
+
+
 async def typed(*arguments: str) -> Result:
     """A command as it is typed, while the nodes go on."""
     return await trio.to_thread.run_sync(lambda: CliRunner().invoke(main, arguments))
@@ -153,9 +161,7 @@ def test_every_node_answers_and_the_leader_is_named(etcd: EtcdCluster, tmp_path:
     async def scene() -> None:
         async with cluster(etcd, tmp_path) as nodes:
             await nodes.leads("a", "b", "c")
-            client = Client(await trio.open_tcp_stream("127.0.0.1", int(nodes.nodes["b"].front.urls[0].split(":")[-1])))
-            async with client.stream:
-                await client.handshake()
+            async with client_of(nodes, "b") as client:
                 for name, durable in (("kept", True), ("gone", False)):
                     await client.ask(methods.QueueDeclare(queue=name, durable=durable), methods.QueueDeclareOk)
                 here, there = await nodes.ask("a", "status"), await nodes.ask("b", "status")
@@ -222,6 +228,30 @@ def test_leadership_is_handed_over_and_a_lost_node_forgotten(etcd: EtcdCluster, 
             assert [row["node"] for row in left["replicas"]] == ["a", "c"]
             await nodes.start("b")  # which joins anew
             await nodes.whole(3, by="c")
+
+    play(scene)
+
+
+def test_the_node_leads_where_most_clients_are(etcd: EtcdCluster, tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with cluster(etcd, tmp_path) as nodes:
+            await nodes.leads("a", "b", "c")
+            rebalance = ["cluster", "rebalance", "--data-dir"]
+            assert await refusal(nodes, "b", "rebalance_leadership") == (
+                "this node does not lead: give the command on node a"
+            )
+            async with client_of(nodes, "a"), client_of(nodes, "b") as first:
+                said = await typed(*rebalance, str(tmp_path / "a"))
+                assert said.output == "a leads, and no node that could has more clients: a 1, b 1, c 0\n"
+                async with client_of(nodes, "b") as second:
+                    said = await typed(*rebalance, str(tmp_path / "a"))
+                    assert said.output == "b is to lead, since it has more clients than a: a 1, b 2, c 0\n"
+                    await nodes.leads("b", "a", "c")
+                    for client in (first, second):  # which were brought to a, and go on
+                        await client.ask(methods.QueueDeclare(queue="q"), methods.QueueDeclareOk)
+                    async with client_of(nodes, "c"), client_of(nodes, "c"):
+                        said = await typed(*rebalance, str(tmp_path / "b"))
+                        assert said.output == "b leads, and no node that could has more clients: a 0, b 2, c 2\n"
 
     play(scene)
 
@@ -335,12 +365,11 @@ def test_the_way_out_when_etcd_was_restored_from_a_backup(
             etcd.start()
             await etcd.ready()
             a = nodes.nodes["a"]
-            for _ in range(50):
-                done = await a.etcd.txn([], [put(a.names.prefix + b"something", b"else")])
+            revision = await etcd.change(a.names.prefix + b"else", 50)
 
             def knows(node: Clustered) -> bool:
                 view = node.part.replica.view
-                return view is not None and view.at >= done.revision
+                return view is not None and view.at >= revision
 
             while not all(map(knows, nodes.nodes.values())):  # noqa: ASYNC110  (as below)
                 await trio.sleep(0.02)

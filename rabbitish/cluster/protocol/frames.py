@@ -7,7 +7,8 @@ so that the leader knows when the follower was certainly there.
 
 A connection that begins with RELAY brings a client instead: what follows the leader's answer is the client's own bytes.
 
-To change a frame: raise VERSION in greeting.py; nodes of different versions do not talk.
+To change a frame: raise VERSION in greeting.py; nodes of different versions do not talk. RELAY is JSON: what is added
+to it and may be missing needs no other version.
 """
 
 from __future__ import annotations
@@ -125,6 +126,8 @@ class Relay(NamedTuple):
     """How the client is secured, where its node has shaken hands with it and brings AMQP; not understood here."""
     mark: bytes = b""
     """What the session is to be known by at every leader, if others may go on with it; 16 bytes that none has had."""
+    node: str = ""
+    """Which node that is; older ones do not say."""
 
 
 class Verdict(IntEnum):
@@ -204,7 +207,7 @@ def _unpack_relay(body: bytes) -> Relay:
     mark = bytes.fromhex(found["mark"])
     if len(mark) not in (0, MARK_BYTES):
         raise LinkError(f"a mark of {len(mark)} bytes")
-    return Relay(ends[0], ends[1], str(found["scheme"]), session, secured, mark)
+    return Relay(ends[0], ends[1], str(found["scheme"]), session, secured, mark, str(found.get("node", "")))
 
 
 def _pack_answer(frame: RelayAnswer) -> bytes:

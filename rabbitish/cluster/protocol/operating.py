@@ -48,10 +48,23 @@ def members(
 # ---- changing
 
 
+def _heirs(view: View, me: str, acked: Mapping[str, int]) -> list[str]:
+    return [x for x in view.state.isr if x != me and node_of(x) in view.live and x in acked]
+
+
+def better_placed(view: View, me: str, acked: Mapping[str, int], clients: Mapping[str, int]) -> str | None:
+    """The replica that should lead, since more clients are connected to its node than to ours; None: it is well so."""
+
+    def has(replica: str) -> tuple[int, int]:
+        return clients.get(node_of(replica), 0), acked[replica]
+
+    best = max(_heirs(view, me, acked), key=has, default=None)
+    return best if best is not None and has(best)[0] > clients.get(node_of(me), 0) else None
+
+
 def heir_for(view: View, me: str, acked: Mapping[str, int], node: str | None) -> str:
     """The replica to lead in our place: of that node, or the one that has most. Unwise: there is none."""
-    state = view.state
-    heirs = [x for x in state.isr if x != me and node_of(x) in view.live and x in acked]
+    state, heirs = view.state, _heirs(view, me, acked)
     if node is None:
         if not heirs:
             raise Unwise("no mirror is in sync, and only one that is may lead")

@@ -43,13 +43,24 @@ async def transferred(nodes: Cluster, leader: str) -> None:
         await nodes.in_sync()
 
 
+async def rebalanced(nodes: Cluster, leader: str) -> None:
+    """An operator's command, which has one of the nodes lead that have a client."""
+    said = await nodes.ctl(leader, "cluster", "rebalance")
+    heir = await nodes.other_leader(leader)
+    counts = ", ".join(f"{name} {int(name != leader)}" for name in nodes.names)
+    assert said == f"{heir} is to lead, since it has more clients than {leader}: {counts}\n"
+    await nodes.in_sync()
+
+
 async def frozen(nodes: Cluster, leader: str) -> None:
     """SIGSTOP."""
     nodes.nodes[leader].freeze()
     await nodes.other_leader(leader)
 
 
-@pytest.mark.parametrize("happen", [killed, stopped, transferred, frozen], ids=lambda happen: happen.__name__)
+@pytest.mark.parametrize(
+    "happen", [killed, stopped, transferred, rebalanced, frozen], ids=lambda happen: happen.__name__
+)
 def test_clients_of_mirrors_are_not_disconnected(
     tmp_path: Path, happen: Callable[[Cluster, str], Awaitable[None]]
 ) -> None:
