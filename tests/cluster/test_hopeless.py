@@ -11,7 +11,7 @@ import trio.testing
 from rabbitish.cluster.etcd import KeyValue, Txn, Unknown
 from rabbitish.cluster.membership import Names
 from rabbitish.cluster.protocol.state import GroupState
-from rabbitish.server.hopeless import storages_in, told, watch
+from rabbitish.server.hopeless import storages_in, told, watch, watch_set
 
 NAMES = Names("x")
 STATE = GroupState(3, "a#1", ("a#1", "b#1"), ("a#1", "b#1", "c#1"), "")
@@ -86,6 +86,47 @@ def test_it_is_said_once_when_it_stays_so() -> None:
             leads = False
             await trio.sleep(20)
             assert len(etcd.said) == 3  # it is news again
+            nursery.cancel_scope.cancel()
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+class Leads:
+    """A replica, and a log that takes what is said."""
+
+    def __init__(self) -> None:
+        self.leading: Leads | None = None
+        self.state = STATE
+        self.short = False
+        self.said: list[tuple[str, object]] = []
+
+    def needed(self, replicas: int) -> int:
+        return replicas + 1
+
+    def warning(self, _: str, **fields: object) -> None:
+        self.said.append(("short", fields))
+
+    def info(self, _: str) -> None:
+        self.said.append(("enough", {}))
+
+
+def test_a_leader_says_once_that_too_few_are_in_sync() -> None:
+    async def main() -> None:
+        replica = Leads()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watch_set, replica, replica)  # type: ignore[arg-type]
+            replica.short = True  # of no interest while another leads
+            await trio.sleep(21)
+            assert not replica.said
+            replica.leading = replica
+            await trio.sleep(5)
+            assert not replica.said  # somebody may be about to join
+            await trio.sleep(20)
+            few = {"in_sync": len(STATE.isr), "needed": len(STATE.replicas) + 1}
+            assert replica.said == [("short", few)]
+            replica.short = False
+            await trio.sleep(20)
+            assert replica.said == [("short", few), ("enough", {})]
             nursery.cancel_scope.cancel()
 
     trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))

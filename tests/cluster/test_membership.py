@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
-from rabbitish.cluster.etcd import Etcd, KeyValue, Txn, Unknown, delete, put
+from rabbitish.cluster.etcd import Etcd, KeyValue, Range, Txn, Unknown, delete, put
 from rabbitish.cluster.membership import EtcdCoordinator, Names, NotThere, change_state, join_journal
 from rabbitish.cluster.protocol.state import GroupState, View, decode_state
 
@@ -278,3 +279,59 @@ def test_an_etcd_that_has_lost_what_it_knew_is_told_of_once(own: EtcdCluster, tm
         await keeping(etcd, names, goes_back)
 
     play(own, scene, seconds=30)
+
+
+class Silent:
+    """An etcd that answers or not, and whoever is told of it."""
+
+    view = None
+
+    def __init__(self) -> None:
+        self.away = False
+        self.said: list[str] = []
+
+    async def grant(self, seconds: int) -> int:
+        return await self.keep_alive(seconds)
+
+    async def keep_alive(self, _: int) -> int:
+        if self.away:
+            raise Unknown("nobody is there")
+        return 5
+
+    async def txn(self, *_: object) -> Txn:
+        return Txn(True, 1, [])
+
+    async def range(self, key: bytes) -> Range:
+        return Range(1, [KeyValue(key, b"{}", 1, 1, 5)])
+
+    def leased(self, until: int) -> None: ...
+
+    @property
+    def owner(self) -> Silent:
+        return self
+
+    def note(self, event: str, **details: object) -> None:
+        self.said.append(event)
+
+
+def test_it_is_said_once_that_etcd_is_silent_and_once_that_it_is_not() -> None:
+    async def main() -> None:
+        etcd = Silent()
+        async with trio.open_nursery() as nursery:
+            coordinator = EtcdCoordinator(etcd, Names("silent"), "main", nursery)  # type: ignore[arg-type]
+            coordinator.replica = etcd  # type: ignore[assignment]
+            nursery.start_soon(coordinator.keep_lease, "a", ("127.0.0.1", 1), 5)
+            await trio.sleep(30)
+            etcd.away = True
+            await trio.sleep(3)
+            assert not etcd.said and not coordinator.trouble  # one of its members may be about to be replaced
+            await trio.sleep(30)
+            assert etcd.said == ["etcd_is_silent"]
+            assert coordinator.trouble.startswith("has not answered since 3")
+            assert coordinator.trouble.endswith(" s: nobody is there")
+            etcd.away = False
+            await trio.sleep(30)
+            assert etcd.said == ["etcd_is_silent", "etcd_answers_again"] and not coordinator.trouble
+            nursery.cancel_scope.cancel()
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -17,6 +19,7 @@ from rabbitish.server.cluster_place import cluster_place
 from rabbitish.server.clustered import Clustered
 from rabbitish.server.joining import join
 from rabbitish.server.keeper import JournalError
+from rabbitish.server.listener import ListenError
 from rabbitish.server.log import get_log
 from rabbitish.server.node import Node
 from rabbitish.store.record import Type
@@ -229,6 +232,21 @@ def test_a_leader_with_too_few_in_sync_stops_when_told_to(etcd: EtcdCluster, tmp
                 await trio.sleep(0.01)
             node.stopping.set()
         await node.etcd.aclose()
+
+    play(scene)
+
+
+def test_who_cannot_be_reached_by_other_nodes_is_not_counted_on(etcd: EtcdCluster, tmp_path: Path) -> None:
+    async def scene() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            where = f"127.0.0.1:{taken.getsockname()[1]}"
+            mine = replace(settings(f"etcd://127.0.0.1:{etcd.members[0].port}/taken", tmp_path), cluster_listen=where)
+            node = Clustered(mine, cluster_place(mine), get_log())
+            with pytest.raises(ExceptionGroup) as refused:
+                await node.run(lambda urls: None)
+            assert refused.group_contains(ListenError, match="in use")
+            assert not (await node.etcd.range(node.names.prefix, prefix=True)).kvs
+            await node.etcd.aclose()
 
     play(scene)
 
