@@ -3,6 +3,8 @@
 Every case makes its own queues and exchanges with `name`, so that cases do not see each other and a failed one leaves
 nothing behind. A case that hangs is cut off by an alarm. The broker is either given with --broker or it is rabbitish,
 started with its data in a temporary folder and watched until its end: exit code 0 on SIGTERM, no traceback in its log.
+With --through-mirror it is a cluster of three with its etcd, and cases connect to a node that does not lead; an
+operator's commands are given to the leader, which alone answers them.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pika
 import pytest
@@ -29,8 +31,6 @@ from conformance.slow import running
 from conformance.support import Broker, Names, parse_url
 
 HERE = Path(__file__).parent
-START_SECONDS = 20
-STOP_SECONDS = 10
 CASE_SECONDS = 30
 _counts = pytest.StashKey[tuple[int, int]]()
 
@@ -38,9 +38,14 @@ _counts = pytest.StashKey[tuple[int, int]]()
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--rabbitmqctl", help="how to give the broker of --broker commands: rabbitmqctl -n rabbit@host")
     parser.addoption("--broker", help="judge this broker: amqp://user:password@host:port/vhost (default: rabbitish)")
+    parser.addoption(
+        "--through-mirror", action="store_true", help="judge a mirror in a cluster of rabbitish, with etcd"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--broker") and config.getoption("--through-mirror"):
+        raise pytest.UsageError("--through-mirror starts a cluster of rabbitish, --broker wants another broker")
     config.addinivalue_line("markers", "slow: the broker itself takes a second or more")
     config.addinivalue_line("markers", "differs(rabbitmq, rabbitish, reason): rabbitish differs on purpose")
 
@@ -65,15 +70,31 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 # --- the broker ------------------------------------------------------------------------------------------------------
 
 
-def _read_ready_line(process: subprocess.Popen[bytes], log: Path) -> str:
+class Start(NamedTuple):
+    """How the broker is started, to which options of `serve` are added, and how long it may take to start and end."""
+
+    command: list[str]
+    start_seconds: float
+    stop_seconds: float
+
+
+def _start(folder: Path, *, through_mirror: bool) -> Start:
+    """Of a broker, or of a cluster that says where a mirror listens. Either has folder/data in the end."""
+    if through_mirror:
+        return Start(["-m", "tests.cluster.processes.standing", str(folder)], 150, 150)
+    return Start(
+        ["-m", "rabbitish", "serve", "--listen", "amqp://127.0.0.1:0", "--data-dir", str(folder / "data")], 20, 10
+    )
+
+
+def _read_ready_line(process: subprocess.Popen[bytes], seconds: float, log: Path) -> str:
     """The line on stdout that tells where rabbitish listens."""
     assert process.stdout is not None
-    line, deadline = b"", time.monotonic() + START_SECONDS
+    line, deadline = b"", time.monotonic() + seconds
     while not line.endswith(b"\n"):
         ready, _, _ = select.select([process.stdout], [], [], max(deadline - time.monotonic(), 0))
         chunk = os.read(process.stdout.fileno(), 4096) if ready else b""
         if not chunk:
-            process.kill()
             pytest.exit(f"rabbitish did not get ready; stdout: {line!r}, stderr:\n{log.read_text()}", returncode=3)
         line += chunk
     return line.decode()
@@ -87,23 +108,25 @@ def _address(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
         return
     folder = tmp_path_factory.mktemp("rabbitish")
     log = folder / "stderr"
-    command = [sys.executable, "-m", "rabbitish", "serve", "--listen", "amqp://127.0.0.1:0"]
-    command += ["--data-dir", str(folder / "data"), "--definitions", str(HERE / "users.json")]
+    start = _start(folder, through_mirror=request.config.getoption("--through-mirror"))
+    command = [sys.executable, *start.command, "--definitions", str(HERE / "users.json")]
     with log.open("wb") as stderr:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, cwd=HERE.parent)
-    try:
-        line = _read_ready_line(process, log)
-        address = parse_url(line.split(" listening on ")[1].split(",")[0].strip())
-        yield {**address, "control": folder / "data/control.sock"}
-        assert process.poll() is None, f"rabbitish ended by itself with {process.returncode}:\n{log.read_text()}"
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(STOP_SECONDS) == 0
-    finally:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
-        if process.stdout is not None:
-            process.stdout.close()
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, cwd=HERE.parent
+        )
+    with process:  # which closes its pipes, and waits
+        try:
+            line = _read_ready_line(process, start.start_seconds, log)
+            address = parse_url(line.split(" listening on ")[1].split(",")[0].strip())
+            yield {**address, "control": folder / "data/control.sock"}
+            assert process.poll() is None, f"rabbitish ended by itself with {process.returncode}:\n{log.read_text()}"
+        finally:
+            process.terminate()
+            try:
+                process.wait(start.stop_seconds)
+            except subprocess.TimeoutExpired:
+                process.kill()
+    assert process.returncode == 0, f"rabbitish ended with {process.returncode}:\n{log.read_text()}"
     assert "Traceback" not in log.read_text(errors="replace"), f"rabbitish logged a traceback:\n{log.read_text()}"
 
 

@@ -94,7 +94,7 @@ class Cutter:
     """See the module. `limit` is the largest payload of a frame, `most` the bytes of unfinished commands; 0: any."""
 
     def __init__(self, judge: Judge, *, limit: int = 0, most: int = 0) -> None:
-        self._judge = judge
+        self.judge = judge
         self.most = most
         self.limit = limit
         self.lost = False
@@ -141,7 +141,7 @@ class Cutter:
 
     def _cut(self, data: bytes, out: list[bytes]) -> int:
         """Pass on what is whole; where the rest begins."""
-        judge, parts, limit, unpack = self._judge, self._parts, self.limit, _BEGINNING.unpack_from
+        judge, parts, limit, unpack = self.judge, self._parts, self.limit, _BEGINNING.unpack_from
         size, pos, passed = len(data), 0, 0
         while True:
             if size - pos < _HEAD.size:
@@ -218,7 +218,7 @@ class Cutter:
         del self._parts[number]
         command = b"".join(part.pieces)
         self._held -= len(command) - len(frame)
-        changed = self._judge(part.key, number, command, 0, len(command))
+        changed = self.judge(part.key, number, command, 0, len(command))
         if changed is None:
             out.append(command)
         elif changed:

@@ -36,6 +36,7 @@ _ACK = key_of(methods.BasicAck)
 _NACK = key_of(methods.BasicNack)
 _CHANNEL_CLOSE = key_of(methods.ChannelClose)
 _CONNECTION_CLOSE = key_of(methods.ConnectionClose)
+_LAST_WORDS = frozenset((_CONNECTION_CLOSE, key_of(methods.ConnectionCloseOk)))
 _SETTLING = frozenset((_ACK, _NACK, key_of(methods.BasicReject)))
 _CONFIRMING = frozenset((_ACK, _NACK))
 _TAG = Struct(">Q")
@@ -112,7 +113,7 @@ class Gateway(Streams):
             self.give_up(self.why_not)
         else:
             self._for_leader.append(self._client.let_go())
-            self._for_client.append(self._leader.let_go())
+            self._leader.judge = self._of_leader_by_itself
 
     # ---- another leader
 
@@ -318,6 +319,11 @@ class Gateway(Streams):
         if key == _GET_OK:
             return self._numbered(channel, data, start, start + _TAG_AT, end)
         return _SWALLOWED if quiet else None
+
+    def _of_leader_by_itself(self, key: int, number: int, data: bytes, start: int, end: int) -> None:
+        """The same when it is not known any more what the client has said: only whether it was the last word."""
+        if number == 0 and key in _LAST_WORDS:
+            self.over = True
 
     def _channel(self, number: int) -> Channel:
         channel = self.channels.get(number)

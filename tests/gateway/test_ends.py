@@ -218,6 +218,25 @@ def test_what_makes_no_sense_is_the_leaders_business_at_once(wrong: str) -> None
     assert not client.gateway.resumable
 
 
+@pytest.mark.parametrize("wrong", WRONG)
+def test_a_leader_that_closed_for_what_makes_no_sense_has_had_the_last_word(wrong: str) -> None:
+    client = carried(World(), 1, 2)
+    client.raw(WRONG[wrong])
+    assert isinstance(client.answers()[0].method, methods.ConnectionClose)
+    assert client.gateway.over
+    client.send(methods.ConnectionClose(), methods.ConnectionCloseOk())
+    client.expect(methods.ConnectionCloseOk(), channel=0)
+    assert client.hung_up
+
+
+def test_a_leader_that_has_agreed_to_close_what_made_no_sense_before() -> None:
+    client = carried(World())
+    client.slow = True
+    client.raw(WRONG["a body out of turn"])
+    client.gateway.from_leader(methods.ConnectionCloseOk().frame(0))
+    assert client.gateway.over
+
+
 def test_texts_that_do_not_decode() -> None:
     client = carried(World())
     client.raw(publication("k", exchange=b"\xff".decode("utf-8", "surrogateescape")))
