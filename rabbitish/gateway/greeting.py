@@ -41,6 +41,11 @@ class Greeting:
             self._vhost = method.virtual_host
 
     @property
+    def whole(self) -> bool:
+        """Whether the client has said all that comes before it may open channels."""
+        return methods.ConnectionOpen in self._said
+
+    @property
     def frame_max(self) -> int:
         """What was agreed on, in bytes."""
         return self._tune.frame_max

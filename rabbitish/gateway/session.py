@@ -249,6 +249,8 @@ class Gateway(Streams):
         return None
 
     def _on_channel(self, number: int, method: Method) -> bytes | None:
+        if not self.greeting.whole:  # the leader's answer says what it was, so that is not altered
+            return None
         channel = self.channels.get(number)
         if channel is None or (isinstance(method, methods.ChannelOpen) and channel.leaves):
             if not isinstance(method, methods.ChannelOpen):

@@ -224,9 +224,17 @@ def test_a_leader_that_closed_for_what_makes_no_sense_has_had_the_last_word(wron
     client.raw(WRONG[wrong])
     assert isinstance(client.answers()[0].method, methods.ConnectionClose)
     assert client.gateway.over
-    client.send(methods.ConnectionClose(), methods.ConnectionCloseOk())
-    client.expect(methods.ConnectionCloseOk(), channel=0)
-    assert client.hung_up
+
+
+def test_who_opens_a_channel_before_the_connection_is_told_what_it_said() -> None:
+    client, beside = Carried(World()), World().connect()
+    tune = methods.ConnectionTuneOk(2047, 131_072, 0)
+    for each in (client, beside):
+        each.begin()
+        each.raw(tune.frame(0) + methods.ChannelOpen().frame(1))
+        each.world.settle()
+    assert client.received == beside.received
+    assert isinstance(client.answers()[-1].method, methods.ConnectionClose)
 
 
 def test_a_leader_that_has_agreed_to_close_what_made_no_sense_before() -> None:
