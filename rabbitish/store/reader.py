@@ -169,6 +169,9 @@ class Reader:
             first += some
             count -= some
             index += 1
+            if count and index == len(segment.lsns):  # a segment may begin between two that follow on each other
+                segment = self._segments.of(first)
+                index = segment.find(first)
 
     def _record(self, segment: Segment, offset: int, lsn: int) -> Publish:
         """The record at `offset`, which is in `_data` then.

@@ -321,9 +321,11 @@ class Replay:
         self._expirations.extend(mixed.expirations or array("q", [-1]) * count)
 
     def _came(self, route: Route, lsn: int, count: int) -> None:
+        assert self._segment is not None
+        begins = self._segment.head.first_lsn  # no range reaches over that
         for number in route.queues:
             published = self._of(number).published
-            if published and published[-2] + published[-1] == lsn:
+            if published and published[-2] + published[-1] == lsn != begins:
                 published[-1] += count
             else:
                 published.extend((lsn, count))

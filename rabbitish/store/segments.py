@@ -2,8 +2,8 @@
 
 Kept in memory for every segment: the numbers of its PUBLISH records with their offsets (a body is found again by its
 number), how many messages of which queue live in it, and what has left it since it was written. All of it is in arrays,
-a few bytes a record. A message's weight is about what it takes on disk; the share of weight that lives says how much of
-a segment's file is worth its space.
+a few bytes a record. A mirror's segments may begin between two messages with consecutive numbers. A message's weight is
+about what it takes on disk; the share of weight that lives says how much of a segment's file is worth its space.
 """
 
 from __future__ import annotations
@@ -134,16 +134,19 @@ class Segments:
         return self.all[bisect_right(self._first_lsns, lsn) - 1]
 
     def removed(self, queue: int, ranges: Ranges, weight: int) -> None:
-        """Messages have left a queue. No range reaches over the beginning of a segment."""
-        if len(ranges) == 2:
-            self.of(ranges[0]).remove(queue, ranges[0], ranges[1], weight)
+        """Messages have left a queue."""
+        segment, end = self._span_of(ranges[0])
+        if len(ranges) == 2 and sum(ranges) <= end:
+            segment.remove(queue, ranges[0], ranges[1], weight)
             return
         each = weight // sum(ranges[1::2])
-        segment, end = self.all[0], 0  # the one that has what is before the second
         for first, count in zip(ranges[::2], ranges[1::2], strict=True):
-            if not segment.head.first_lsn <= first < end:
-                segment, end = self._span_of(first)
-            segment.remove(queue, first, count, each * count)
+            while count:
+                if not segment.head.first_lsn <= first < end:
+                    segment, end = self._span_of(first)
+                some = min(count, end - first)
+                segment.remove(queue, first, some, each * some)
+                first, count = first + some, count - some
 
     def _span_of(self, lsn: int) -> tuple[Segment, int]:
         """The segment that has a record, and where the next one begins."""
@@ -152,13 +155,16 @@ class Segments:
         return self.all[index - 1], end
 
     def left(self, queue: int, ranges: Ranges, sizes: Sequence[int]) -> None:
-        """Messages have left a queue whose bodies had these sizes. No range reaches over the beginning of a segment."""
+        """Messages have left a queue whose bodies had these sizes."""
         start = 0
         for index in range(0, len(ranges), 2):
             first, count = ranges[index], ranges[index + 1]
-            weight = sum(sizes[start : start + count]) + WEIGHT_BYTES * count
-            self.of(first).remove(queue, first, count, weight)
-            start += count
+            while count:
+                segment, end = self._span_of(first)
+                some = min(count, end - first)
+                weight = sum(sizes[start : start + some]) + WEIGHT_BYTES * some
+                segment.remove(queue, first, some, weight)
+                start, first, count = start + some, first + some, count - some
 
     def remove_queue(self, queue: int) -> None:
         """A queue has gone with all that it held."""
