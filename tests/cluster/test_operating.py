@@ -93,7 +93,11 @@ def test_a_node_that_is_not_needed_is_forgotten(isr: str, live: str) -> None:
     ("seen", "node", "reason"),
     [
         (view(), "a", "a leads; another must first ('rabbitish cluster transfer', or stop it)"),
-        (view(live=""), "a", "a leads; another must first ('rabbitish cluster transfer', or stop it)"),
+        (
+            view(live=""),
+            "a",
+            "a led last, and nobody else may yet; if it will not come back: 'rabbitish cluster force-leader'",
+        ),
         (view(), "b", "b is running, or its lease in etcd has not ended yet: stop it first"),
         (view(isr="ac"), "b", "b is running, or its lease in etcd has not ended yet: stop it first"),
         (view(), "d", "there is no node d; there are a, b, c"),

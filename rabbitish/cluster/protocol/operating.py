@@ -87,7 +87,10 @@ def forget(view: View, node: str) -> GroupState:
     if not gone:
         raise Unwise(f"there is no node {node}; there are {', '.join(sorted(map(node_of, state.replicas)))}")
     if state.leader in gone:
-        raise Unwise(f"{node} leads; another must first ('rabbitish cluster transfer', or stop it)")
+        if node in view.live:
+            raise Unwise(f"{node} leads; another must first ('rabbitish cluster transfer', or stop it)")
+        way = "if it will not come back: 'rabbitish cluster force-leader'"
+        raise Unwise(f"{node} led last, and nobody else may yet; {way}")
     isr = tuple(x for x in state.isr if x not in gone)
     if not isr:
         raise Unwise(f"{node} alone is in sync: without it nobody may lead, and what it has is lost")
@@ -123,7 +126,8 @@ def force(view: View | None, me: str, epoch: int, starts: Collection[EpochStart]
     leaders = [x for x in old.isr if x != me and node_of(x) in view.live]
     if leaders:
         names = ", ".join(sorted(map(node_of, leaders)))
-        raise Unwise(f"{names} {'are' if len(leaders) > 1 else 'is'} in sync and alive, and can lead: stop it first")
+        are, them = ("are", "them") if len(leaders) > 1 else ("is", "it")
+        raise Unwise(f"{names} {are} in sync and alive, and can lead: stop {them} first")
     losses = []
     if me not in old.isr:
         names = ", ".join(sorted(map(node_of, old.isr)))
