@@ -228,13 +228,14 @@ def test_a_leader_that_closed_for_what_makes_no_sense_has_had_the_last_word(wron
 
 def test_who_opens_a_channel_before_the_connection_is_told_what_it_said() -> None:
     client, beside = Carried(World()), World().connect()
-    tune = methods.ConnectionTuneOk(2047, 131_072, 0)
     for each in (client, beside):
         each.begin()
-        each.raw(tune.frame(0) + methods.ChannelOpen().frame(1))
+        each.raw(methods.ChannelOpen(out_of_band="0").frame(1))
         each.world.settle()
     assert client.received == beside.received
-    assert isinstance(client.answers()[-1].method, methods.ConnectionClose)
+    (said,) = client.answers()
+    assert isinstance(said.method, methods.ConnectionClose)
+    assert "<<0,20,0,10,1,48>>" in said.method.reply_text
 
 
 def test_a_leader_that_has_agreed_to_close_what_made_no_sense_before() -> None:
