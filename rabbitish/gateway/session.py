@@ -114,6 +114,8 @@ class Gateway(Streams):
         else:
             self._for_leader.append(self._client.let_go())
             self._leader.judge = self._of_leader_by_itself
+            self.channels.clear()
+            self.kept_bytes = self.open_bytes = 0  # which nobody would confirm, and the client would be heard no more
 
     # ---- another leader
 

@@ -246,6 +246,30 @@ def test_a_leader_that_has_agreed_to_close_what_made_no_sense_before() -> None:
     assert client.gateway.over
 
 
+def test_behind_what_makes_no_sense_the_leader_is_still_heard_in_whole_commands() -> None:
+    client = carried(World())
+    client.slow = True
+    client.raw(WRONG["a body out of turn"])
+    client.up(1_000)
+    client.answers()
+    client.down(20)
+    assert client.waiting_down and client.answers() == []
+    client.lose_leader()
+    client.gateway.give_up("it is gone")
+    client.feed()
+    client.expect(close_of(methods.ConnectionClose, 320, "CONNECTION_FORCED - it is gone", None), channel=0)
+
+
+def test_what_was_kept_of_a_session_that_cannot_go_on_holds_its_client_up_no_more() -> None:
+    client = Carried(World(), most=100)
+    client.handshake()
+    client.open()
+    client.ask(methods.ConfirmSelect())
+    client.slow = True
+    client.raw(PUBLISH[0] + PUBLISH[1] + PUBLISH[2] + publication("q", b"x" * 100) + WRONG["a frame of no type"])
+    assert client.gateway.hears_client
+
+
 def test_texts_that_do_not_decode() -> None:
     client = carried(World())
     client.raw(publication("k", exchange=b"\xff".decode("utf-8", "surrogateescape")))
