@@ -26,7 +26,7 @@ from conformance.clients import (
     sync,
 )
 from conformance.rawpeer import RawPeer
-from conformance.support import DEADLINE, Names, eventually
+from conformance.support import DEADLINE, Names, differs, eventually
 
 Connect = Callable[..., pika.BlockingConnection]
 
@@ -292,7 +292,12 @@ def test_a_full_consumer_is_passed_over(channel: BlockingChannel, queue: str) ->
     assert lazy.bodies() == []
 
 
-def test_queues_share_a_channel_fairly(channel: BlockingChannel, name: Names) -> None:
+@differs(
+    rabbitmq=0,
+    rabbitish=5,
+    reason="once in thirty times RabbitMQ lets one queue wait until the other is empty",
+)
+def test_queues_share_a_channel_fairly(channel: BlockingChannel, name: Names, expected: int) -> None:
     queues = [name(), name()]
     consumer = channel.connection.channel()
     consumer.basic_qos(prefetch_count=1, global_qos=True)
@@ -311,7 +316,7 @@ def test_queues_share_a_channel_fairly(channel: BlockingChannel, name: Names) ->
     while len(order) < 40 and time.monotonic() < deadline:
         consumer.connection.process_data_events(0.1)
     assert len(order) == 40
-    assert all(order[:20].count(queue) >= 5 for queue in queues), "one queue waited for the other"
+    assert all(order[:20].count(queue) >= expected for queue in queues), "one queue waited for the other"
 
 
 def _prioritised(channel: BlockingChannel, queue: str, priority: int | None, **options: Any) -> Inbox:
