@@ -12,7 +12,7 @@ from contextlib import suppress
 import trio
 
 CallSoon = Callable[[Callable[[], None]], None]
-"""Has something called in the event loop, from any thread; or does nothing."""
+"""Has something called in the event loop, from any thread."""
 
 
 class DiskThread:
@@ -22,10 +22,12 @@ class DiskThread:
         self._at_work = 0
         self._idle = trio.Event()
 
-    def start(self, work: Callable[[], None], done: Callable[[OSError | None], None], call_soon: CallSoon) -> None:
+    def start(
+        self, work: Callable[[], None], done: Callable[[OSError | None], None], call_soon: CallSoon | None = None
+    ) -> None:
         """Have `work` done, then `done` called in the event loop with how it failed, if it did.
 
-        It is called by `call_soon` or by trio, whichever is the first to have a turn.
+        It is called by `call_soon`, if there is that, or by trio, whichever is the first to have a turn.
         """
         token = trio.lowlevel.current_trio_token()
         failure: BaseException | None = None
@@ -49,7 +51,8 @@ class DiskThread:
                 work()
             except BaseException as error:  # noqa: BLE001 (raised where somebody hears of it)
                 failure = error
-            call_soon(tell)
+            if call_soon is not None:
+                call_soon(tell)
 
         def deliver(_: object) -> None:
             with suppress(trio.RunFinishedError):

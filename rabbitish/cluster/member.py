@@ -183,7 +183,7 @@ class Member:
 
     def sync(self, ticket: Ticket) -> None:
         """See Owner."""
-        self._disk.start(ticket.run, partial(self._synced, ticket), lambda call: None)
+        self._disk.start(ticket.run, partial(self._synced, ticket))
 
     def _synced(self, ticket: Ticket, failure: OSError | None) -> None:
         """The disk has done what it had to, or has failed."""

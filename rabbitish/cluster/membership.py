@@ -134,12 +134,12 @@ async def change_state(
             return state
 
 
-def _storage_in(value: bytes, otherwise: str) -> str:
-    """The storage of which a node's key says that it is the node's; `otherwise` where it says none."""
+def storage_in(value: bytes) -> str | None:
+    """The storage of which a node's key says that it is the node's; None: it says none."""
     try:
-        return str(json.loads(value).get("storage", otherwise))
-    except (ValueError, AttributeError):  # whoever wrote that
-        return otherwise
+        return str(json.loads(value)["storage"])
+    except (ValueError, LookupError, TypeError):  # whoever wrote that
+        return None
 
 
 class EtcdCoordinator:
@@ -231,10 +231,11 @@ class EtcdCoordinator:
 
     def _unanswered(self, unknown: Unknown) -> None:
         """Say it once when etcd is silent for longer than one of its members takes to be replaced."""
-        if not self.trouble and now_ms() - self._answered_at > _SILENCE_MS:
-            self.replica.owner.note("etcd_is_silent", reason=str(unknown))
-        if self.trouble or now_ms() - self._answered_at > _SILENCE_MS:
-            self.trouble = f"has not answered since {(now_ms() - self._answered_at) // 1000} s: {unknown}"
+        silent = now_ms() - self._answered_at
+        if silent > _SILENCE_MS:
+            if not self.trouble:
+                self.replica.owner.note("etcd_is_silent", reason=str(unknown))
+            self.trouble = f"has not answered since {silent // 1000} s: {unknown}"
 
     async def end_lease(self) -> None:
         """The node stops, and nobody needs to wait until its lease ends by itself."""
@@ -253,7 +254,7 @@ class EtcdCoordinator:
         before = 0
         for found in read.kvs:
             before = found.modified
-            if found.lease == self._lease or _storage_in(found.value, storage) != storage:
+            if found.lease == self._lease or storage_in(found.value) not in (None, storage):
                 return
         await self._etcd.txn([modified_at(key, before)], [put(key, value, self._lease)])
 

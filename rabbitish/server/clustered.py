@@ -157,11 +157,11 @@ class Clustered:
                 self._disk.path,
                 log,
                 settings.journal_segment_bytes,
-                self._condensable,
+                self._settled,
                 self.part.flush,
                 self._note,
             )
-            self._standby = Standby(self._disk.path, self._committed_here, settings.properties_cache_entries)
+            self._standby = Standby(self._disk.path, self._settled, settings.properties_cache_entries)
 
             async def take_part() -> None:
                 await self.part.run(links, advertised=self.place.advertised, ready=begun.set)
@@ -237,15 +237,10 @@ class Clustered:
                 await self._for_news()
         self.part.stop()
 
-    def _condensable(self) -> int | None:
-        """Up to where a mirror's log is committed; a leader's journal makes room itself."""
+    def _settled(self) -> int | None:
+        """Up to where a mirror's log is committed, and on its disk; a leader's is its journal's."""
         replica = self.part.replica
-        return replica.commit if replica.leading is None else None
-
-    def _committed_here(self) -> int | None:
-        """The same, as far as it is on this node's disk."""
-        committed = self._condensable()
-        return min(committed, self._records.durable) if committed is not None else None
+        return min(replica.commit, self._records.durable) if replica.leading is None else None
 
     async def _for_news(self, seconds: float = _LOOK_SECONDS) -> None:
         news = self._news

@@ -47,7 +47,7 @@ class _Failed(Exception):
 
 
 class Condenser:
-    """See the module. `committed`: up to where the log is, or None while this node leads, or may be about to."""
+    """See the module. `committed`: up to where the log is that and on disk, or None while this node leads."""
 
     def __init__(
         self,
@@ -78,9 +78,8 @@ class Condenser:
         """Look from time to time, for ever."""
         while True:
             await trio.sleep(_LOOK_SECONDS)
-            committed = self._committed()
-            if not self._paused and committed is not None:
-                up_to = min(committed, self._log.durable)
+            up_to = self._committed()
+            if not self._paused and up_to is not None:
                 may = self._is_worth_it(up_to) and self._log.may_condense()
                 if may and not await self._once(up_to):
                     await trio.sleep(_AFTER_FAILURE_SECONDS)

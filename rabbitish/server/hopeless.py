@@ -7,14 +7,13 @@ while fewer are in sync than are asked for, nor does it serve before that was so
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from contextlib import suppress
 
 import trio
 
 from rabbitish.cluster.etcd import Etcd, KeyValue, Unknown, get
-from rabbitish.cluster.membership import Names
+from rabbitish.cluster.membership import Names, storage_in
 from rabbitish.cluster.protocol.replica import Replica
 from rabbitish.cluster.protocol.state import GroupState, decode_state, node_of, storage_of
 from rabbitish.server.cluster_place import JOURNAL
@@ -37,11 +36,8 @@ def told(state: GroupState, storages: dict[str, str]) -> dict[str, str] | None:
 
 def storages_in(kvs: list[KeyValue], names: Names) -> dict[str, str]:
     """The storage of each node that lives, where it says so."""
-    found = {}
-    for kv in kvs:
-        with suppress(ValueError, LookupError, TypeError):
-            found[kv.key.removeprefix(names.nodes).decode()] = str(json.loads(kv.value)["storage"])
-    return found
+    said = {kv.key.removeprefix(names.nodes): storage_in(kv.value) for kv in kvs}
+    return {node.decode(errors="replace"): storage for node, storage in said.items() if storage is not None}
 
 
 async def watch(etcd: Etcd, names: Names, leads: Callable[[], bool], log: Log) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from rabbitish.cluster.disk_thread import CallSoon
 from rabbitish.cluster.member import Member
 from rabbitish.cluster.membership import now_ms
 from rabbitish.cluster.protocol.disk_log import DiskTicket
@@ -40,11 +41,11 @@ class Part(Member):
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self._pace = Pace(_PATIENCE)
-        self._call_soon: Callable[[Callable[[], None]], None] = lambda call: None
+        self._call_soon: CallSoon | None = None
 
     def join_in(self, reactor: Reactor | None) -> None:
         """Be part of what this waits for, while the broker is led here; None: not any more."""
-        self._call_soon = (lambda call: None) if reactor is None else reactor.call_soon
+        self._call_soon = None if reactor is None else reactor.call_soon
         self._links.watch_with(reactor)
 
     def sync(self, ticket: Ticket) -> None:

@@ -32,7 +32,7 @@ class Standby:
         self._properties_known = properties_known
         self._paused = False
         self._at_work = trio.Lock()
-        self._breath = Breath()
+        self._breath: Breath  # of the thread that reads
         self._up_to = 0  # what was committed the last time
         self._ahead = self._begin()
 

@@ -70,7 +70,7 @@ def test_the_disk_begins_though_the_event_loop_is_busy() -> None:
     async def main() -> None:
         begun, outcomes = threading.Event(), list[OSError | None]()
         disk = DiskThread()
-        disk.start(begun.set, outcomes.append, lambda call: None)
+        disk.start(begun.set, outcomes.append)
         assert begun.wait(20), "nothing else has had a turn"
         assert outcomes == []
         await disk.idle()
