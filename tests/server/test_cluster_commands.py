@@ -10,6 +10,7 @@ from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import trio
@@ -138,9 +139,9 @@ def play(scene: Callable[[], Awaitable[None]]) -> None:
 
 
 @asynccontextmanager
-async def client_of(nodes: Trio, name: str) -> AsyncIterator[Client]:
-    url = nodes.nodes[name].front.urls[0]
-    async with await trio.open_tcp_stream("127.0.0.1", int(url.split(":")[-1])) as stream:
+async def client_of(node: Clustered) -> AsyncIterator[Client]:
+    where = urlsplit(node.front.urls[0])
+    async with await trio.open_tcp_stream(where.hostname or "", where.port or 0) as stream:
         client = Client(stream)
         await client.handshake()
         yield client
@@ -161,7 +162,7 @@ def test_every_node_answers_and_the_leader_is_named(etcd: EtcdCluster, tmp_path:
     async def scene() -> None:
         async with cluster(etcd, tmp_path) as nodes:
             await nodes.leads("a", "b", "c")
-            async with client_of(nodes, "b") as client:
+            async with client_of(nodes.nodes["b"]) as client:
                 for name, durable in (("kept", True), ("gone", False)):
                     await client.ask(methods.QueueDeclare(queue=name, durable=durable), methods.QueueDeclareOk)
                 here, there = await nodes.ask("a", "status"), await nodes.ask("b", "status")
@@ -240,16 +241,16 @@ def test_the_node_leads_where_most_clients_are(etcd: EtcdCluster, tmp_path: Path
             assert await refusal(nodes, "b", "rebalance_leadership") == (
                 "this node does not lead: give the command on node a"
             )
-            async with client_of(nodes, "a"), client_of(nodes, "b") as first:
+            async with client_of(nodes.nodes["a"]), client_of(nodes.nodes["b"]) as first:
                 said = await typed(*rebalance, str(tmp_path / "a"))
                 assert said.output == "a leads, and no node that could has more clients: a 1, b 1, c 0\n"
-                async with client_of(nodes, "b") as second:
+                async with client_of(nodes.nodes["b"]) as second:
                     said = await typed(*rebalance, str(tmp_path / "a"))
                     assert said.output == "b is to lead, since it has more clients than a: a 1, b 2, c 0\n"
                     await nodes.leads("b", "a", "c")
                     for client in (first, second):  # which were brought to a, and go on
                         await client.ask(methods.QueueDeclare(queue="q"), methods.QueueDeclareOk)
-                    async with client_of(nodes, "c"), client_of(nodes, "c"):
+                    async with client_of(nodes.nodes["c"]), client_of(nodes.nodes["c"]):
                         said = await typed(*rebalance, str(tmp_path / "b"))
                         assert said.output == "b leads, and no node that could has more clients: a 0, b 2, c 2\n"
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -27,22 +27,12 @@ from rabbitish.wire import methods
 from rabbitish.wire.frames import content_frames
 from rabbitish.wire.properties import Properties
 from tests.cluster.etcd_server import EtcdCluster, free_ports, served
-from tests.server.support import Client
-from tests.server.test_cluster_commands import Refused, Trio, cluster, play
+from tests.server.test_cluster_commands import Refused, Trio, client_of, cluster, play
 
 
 @pytest.fixture(scope="module")
 def etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdCluster]:
     yield from served(tmp_path_factory.mktemp("etcd"))
-
-
-@asynccontextmanager
-async def client_of(node: Clustered) -> AsyncIterator[Client]:
-    where = urlsplit(node.front.urls[0])
-    async with await trio.open_tcp_stream(where.hostname or "", where.port or 0) as stream:
-        client = Client(stream)
-        await client.handshake()
-        yield client
 
 
 async def confirmed(node: Clustered, body: bytes) -> None:

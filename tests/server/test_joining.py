@@ -6,7 +6,7 @@ And a node that is left out while it runs, by itself: what it says, and when it 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
@@ -155,54 +155,55 @@ class LeftOut:
         return levels
 
 
+def play(
+    server: EtcdCluster, cluster: str, caplog: pytest.LogCaptureFixture, scene: Callable[[LeftOut], Awaitable[None]]
+) -> None:
+    async def main() -> None:
+        b = LeftOut(Forgetful(server.endpoints), cluster, caplog)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(b.run)
+            with trio.fail_after(10):
+                await scene(b)
+            nursery.cancel_scope.cancel()
+        await b.etcd.aclose()
+
+    trio.run(main)
+
+
 def test_who_is_left_out_while_it_runs_says_so_and_joins_again(
     server: EtcdCluster, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def main() -> None:
-        etcd = Forgetful(server.endpoints)
-        b = LeftOut(etcd, "left-out", caplog)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(b.run)
-            with trio.fail_after(10):
-                await b.told()  # nothing is known yet
-                assert await b.sees("a#a1", "b#b1") == ["a#a1", "b#b1"]
-                assert await b.sees("a#a1", "b#b0") == ["a#a1", "b#b0"]  # which is for the leader to put right
-                assert b.said() == []
-                assert await b.sees("a#a1") == ["a#a1", "b#b1"]
-                await b.told()  # the same view again
-                assert b.said() == ["WARNING"]
-                assert await b.sees("a#a1", "b#b1") == ["a#a1", "b#b1"]
-                etcd.away = 1
-                assert await b.sees("c#c1", "a#a1") == ["c#c1", "a#a1", "b#b1"]
-                assert b.said() == ["WARNING"]
-                b.replica.leading = object()
-                assert await b.sees("a#a1") == ["a#a1"]
-                b.replica.leading, b.replica.running = None, False
-                assert await b.sees("a#a1") == ["a#a1"]
-                assert b.said() == []
-            nursery.cancel_scope.cancel()
-        await etcd.aclose()
+    async def scene(b: LeftOut) -> None:
+        await b.told()  # nothing is known yet
+        assert await b.sees("a#a1", "b#b1") == ["a#a1", "b#b1"]
+        assert await b.sees("a#a1", "b#b0") == ["a#a1", "b#b0"]  # which is for the leader to put right
+        assert b.said() == []
+        assert await b.sees("a#a1") == ["a#a1", "b#b1"]
+        await b.told()  # the same view again
+        assert b.said() == ["WARNING"]
+        assert await b.sees("a#a1", "b#b1") == ["a#a1", "b#b1"]
+        b.etcd.away = 1
+        assert await b.sees("c#c1", "a#a1") == ["c#c1", "a#a1", "b#b1"]
+        assert b.said() == ["WARNING"]
+        b.replica.leading = object()
+        assert await b.sees("a#a1") == ["a#a1"]
+        b.replica.leading, b.replica.running = None, False
+        assert await b.sees("a#a1") == ["a#a1"]
+        assert b.said() == []
 
-    trio.run(main)
+    play(server, "left-out", caplog, scene)
 
 
 def test_who_may_not_join_again_says_why_once(server: EtcdCluster, caplog: pytest.LogCaptureFixture) -> None:
-    async def main() -> None:
-        etcd = Forgetful(server.endpoints)
-        b = LeftOut(etcd, "refused", caplog)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(b.run)
-            with trio.fail_after(10):
-                assert await b.sees("a#a1", epoch=5) == ["a#a1"]
-                reason = caplog.records[-1].__dict__["fields"]["reason"]
-                assert "in etcd is in epoch 5, and the data directory has seen epoch 7" in reason
-                assert b.said() == ["WARNING", "ERROR"]
-                assert await b.sees("a#a1", "c#c1", epoch=5) == ["a#a1", "c#c1"]
-                assert b.said() == []
-                assert await b.sees("a#a1", "c#b1") == ["a#a1", "c#b1"]
-                assert b.said() == ["ERROR"]  # another reason
-                assert await b.sees("a#a1") == ["a#a1", "b#b1"]
-            nursery.cancel_scope.cancel()
-        await etcd.aclose()
+    async def scene(b: LeftOut) -> None:
+        assert await b.sees("a#a1", epoch=5) == ["a#a1"]
+        reason = caplog.records[-1].__dict__["fields"]["reason"]
+        assert "in etcd is in epoch 5, and the data directory has seen epoch 7" in reason
+        assert b.said() == ["WARNING", "ERROR"]
+        assert await b.sees("a#a1", "c#c1", epoch=5) == ["a#a1", "c#c1"]
+        assert b.said() == []
+        assert await b.sees("a#a1", "c#b1") == ["a#a1", "c#b1"]
+        assert b.said() == ["ERROR"]  # another reason
+        assert await b.sees("a#a1") == ["a#a1", "b#b1"]
 
-    trio.run(main)
+    play(server, "refused", caplog, scene)

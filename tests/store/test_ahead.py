@@ -18,8 +18,6 @@ from tests.thorough import seeds
 from .machine import Machine, MemoryDisk, small_pages
 from .random_lives import Life, Quick, contents
 
-_UNCERTAIN = ("removed",)  # in the order in which it was found out; nobody depends on it
-
 
 def new_ahead(breaths: list[None] | None = None) -> Ahead:
     codec = WireCodec(PropertyCache(100))
@@ -27,8 +25,8 @@ def new_ahead(breaths: list[None] | None = None) -> Ahead:
 
 
 def what(segment: Segment) -> dict[str, object]:
-    """All that is known of a segment."""
-    found: dict[str, object] = {name: getattr(segment, name) for name in Segment.__slots__ if name not in _UNCERTAIN}
+    """All that is known of a segment; of what was removed the order means nothing."""
+    found: dict[str, object] = {name: getattr(segment, name) for name in Segment.__slots__}
     removed = zip(*[iter(segment.removed)] * 3, strict=True)
     found["removed"] = {(queue, lsn) for queue, first, count in removed for lsn in range(first, first + count)}
     return found
